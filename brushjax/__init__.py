@@ -1,0 +1,58 @@
+"""Diffusion inpainting in JAX: BrushNet branches, their training, and weights to and from PyTorch.
+
+`import brushjax` is cheap: each public name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brushjax import data, diffusion, evaluation, inference, metrics, models, training, weights
+    from brushjax.inference import Inpainter
+    from brushjax.typing import AddedCondition, Residuals
+    from brushjax.weights import load, save
+
+__version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "AddedCondition": "brushjax.typing",
+    "Inpainter": "brushjax.inference",
+    "Residuals": "brushjax.typing",
+    "load": "brushjax.weights",
+    "save": "brushjax.weights",
+}
+_FOLDERS = frozenset(
+    {"data", "diffusion", "evaluation", "inference", "metrics", "models", "training", "weights"}
+)
+
+__all__ = [
+    "AddedCondition",
+    "Inpainter",
+    "Residuals",
+    "__version__",
+    "data",
+    "diffusion",
+    "evaluation",
+    "inference",
+    "load",
+    "metrics",
+    "models",
+    "save",
+    "training",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    elif name in _FOLDERS:
+        value = importlib.import_module(f"brushjax.{name}")
+    else:
+        raise AttributeError(f"module 'brushjax' has no attribute {name!r}; it has {__all__}")
+    globals()[name] = value  # the next access does not come here again
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
