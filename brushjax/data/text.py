@@ -1,0 +1,105 @@
+"""Captions to token ids: loads a published CLIP tokenizer folder, or trains a small one of the same kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+LENGTH = 77  # tokens a caption: the context length of every published Stable Diffusion text encoder
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Turns captions into ids for the text encoder that lies beside the tokenizer's folder."""
+
+    backend: Any  # transformers' CLIPTokenizer
+    length: int = LENGTH
+
+    @classmethod
+    def load(cls, folder: str | Path, length: int = LENGTH) -> Tokenizer:
+        """Reads a tokenizer folder (tokenizer.json, or vocab.json and merges.txt).
+
+        Args:
+          folder: the folder itself, or the pipeline folder that holds it as `tokenizer/`.
+        Raises: FileNotFoundError if neither kind of file is there.
+        """
+        folder = Path(folder)
+        if (folder / "tokenizer").is_dir():
+            folder = folder / "tokenizer"
+        if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise FileNotFoundError(
+                f"expected tokenizer.json or vocab.json with merges.txt in {folder}; found neither. "
+                "Give a tokenizer folder or a pipeline folder in diffusers layout."
+            )
+        from transformers import CLIPTokenizer  # about a second: only when captions are needed
+
+        return cls(CLIPTokenizer.from_pretrained(str(folder)), length)
+
+    def __call__(self, captions: str | Sequence[str]) -> np.ndarray:
+        """Returns ids int32 [n, length]: start, caption (cut where too long), end, then padding."""
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        if not captions:
+            return np.zeros((0, self.length), np.int32)
+        encoded = self.backend(
+            captions, padding="max_length", max_length=self.length, truncation=True
+        )
+        return np.asarray(encoded["input_ids"], np.int32)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are: the text encoder's vocab_size must not be smaller."""
+        return len(self.backend)
+
+    @property
+    def end_id(self) -> int:
+        """The id that closes a caption, whose hidden state is the pooled output."""
+        return int(self.backend.eos_token_id)
+
+
+def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 1024) -> None:
+    """Trains a byte-pair tokenizer of CLIP's kind on captions and writes it to a folder.
+
+    The end token gets the largest id, as in the published vocabulary: transformers' oldest text encoders find the
+    caption's end as the largest id. Every byte is in the alphabet, so no prompt meets an unknown token.
+
+    Args:
+      captions: the texts; the same texts in the same order give the same files.
+      folder: gets tokenizer.json and its config, and vocab.json with merges.txt for older readers.
+      size: ids in all, at least 514 (256 bytes, each also as a word's end, and the two special tokens).
+    Raises: ValueError if `size` has no room for the alphabet.
+    """
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = alphabet + [letter + "</w>" for letter in alphabet]
+    if size < len(letters) + 2:
+        raise ValueError(f"expected size >= {len(letters) + 2} (the byte alphabet); got {size}")
+    learner = CLIPTokenizer().backend_tokenizer  # an empty one: its normaliser and splitter are CLIP's
+    learner.train_from_iterator(
+        captions,
+        trainers.BpeTrainer(
+            vocab_size=size - 2,
+            min_frequency=2,
+            special_tokens=[],
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    learned = json.loads(learner.to_str())["model"]["merges"]
+    merges = [tuple(pair) for pair in learned][: size - 2 - len(letters)]
+    words = [*letters, *("".join(pair) for pair in merges), START, END]
+    tokenizer = CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(dict.fromkeys(words))},
+        merges=merges,
+        model_max_length=LENGTH,
+    )
+    tokenizer.save_pretrained(str(folder))
+    tokenizer.backend_tokenizer.model.save(str(folder))
