@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def prediction_loss(prediction: Float[Array, "B *S"], target: Float[Array, "B *S"]) -> Array:
+def prediction_loss(prediction: Float[Array, " B *S"], target: Float[Array, " B *S"]) -> Array:
     """Mean squared error over everything, with no mask and no timestep weighting.
 
     Source: BrushNet's training objective; equals the mean of `prediction_errors`.
@@ -14,7 +14,7 @@ def prediction_loss(prediction: Float[Array, "B *S"], target: Float[Array, "B *S
 
 
 def prediction_errors(
-    prediction: Float[Array, "B *S"], target: Float[Array, "B *S"]
+    prediction: Float[Array, " B *S"], target: Float[Array, " B *S"]
 ) -> Float[Array, " B"]:
     """Mean squared error of each sample, at least float32.
 
@@ -31,7 +31,7 @@ def prediction_errors(
 
 
 def kl_to_standard_normal(
-    mean: Float[Array, "B *S"], logvar: Float[Array, "B *S"]
+    mean: Float[Array, " B *S"], logvar: Float[Array, " B *S"]
 ) -> Float[Array, " B"]:
     """KL(N(mean, exp(logvar)) || N(0, 1)) of each sample in nats, summed over its elements.
 

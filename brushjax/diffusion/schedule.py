@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
 
-# What diffusers' DDPM, DDIM, PNDM, UniPC, DPM-Solver and Euler classes all assume for a missing key.
+# What diffusers' DDPM, DDIM, PNDM, UniPC, DPM-Solver and Euler classes assume for a missing key.
 _DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -102,15 +102,21 @@ class Schedule:
         return np.sqrt(1.0 - self.alphas_cumprod)
 
     def add_noise(
-        self, latents: Float[Array, "B *S"], noise: Float[Array, "B *S"], timestep: Int[Array, " B"]
-    ) -> Float[Array, "B *S"]:
-        """Noises clean latents to their timesteps (each in 0..T-1; JAX clamps what lies outside)."""
+        self,
+        latents: Float[Array, " B *S"],
+        noise: Float[Array, " B *S"],
+        timestep: Int[Array, " B"],
+    ) -> Float[Array, " B *S"]:
+        """Noises clean latents to their timesteps (in 0..T-1; JAX clamps what lies outside)."""
         alpha, sigma = self._weights(latents, timestep)
         return (alpha * latents + sigma * noise).astype(latents.dtype)
 
     def target(
-        self, latents: Float[Array, "B *S"], noise: Float[Array, "B *S"], timestep: Int[Array, " B"]
-    ) -> Float[Array, "B *S"]:
+        self,
+        latents: Float[Array, " B *S"],
+        noise: Float[Array, " B *S"],
+        timestep: Int[Array, " B"],
+    ) -> Float[Array, " B *S"]:
         """What the network should predict: the noise, v = alpha noise - sigma x_0, or x_0."""
         if self.prediction_type == "epsilon":
             return noise
