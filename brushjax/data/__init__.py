@@ -1,0 +1,1 @@
+"""Photographs, masks, captions and the input pipeline. Knows no model."""
