@@ -1,0 +1,25 @@
+"""The layers that every network here is built of; none of them knows a model."""
+
+from brushjax.nn.attention import Attention, attention
+from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
+from brushjax.nn.layers import Keys, Rngs, conv, group_norm, layer_norm, linear, zero_conv
+from brushjax.nn.resnet import Downsample, ResnetBlock, Upsample
+from brushjax.nn.transformer import Transformer2D
+
+__all__ = [
+    "Attention",
+    "Downsample",
+    "Keys",
+    "ResnetBlock",
+    "Rngs",
+    "TimestepEmbedding",
+    "Transformer2D",
+    "Upsample",
+    "attention",
+    "conv",
+    "group_norm",
+    "layer_norm",
+    "linear",
+    "sinusoid",
+    "zero_conv",
+]

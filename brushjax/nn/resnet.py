@@ -1,0 +1,81 @@
+"""The residual block and the two resamplers shared by UNet, branch and VAE."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from brushjax.nn.layers import Rngs, conv, group_norm, linear
+
+
+class ResnetBlock(nnx.Module):
+    """GroupNorm, SiLU, 3x3 convolution, twice, with the time embedding added in between.
+
+    Source: diffusers `ResnetBlock2D`.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        time_width: int | None,
+        groups: int,
+        epsilon: float,
+        rngs: Rngs,
+    ):
+        self.norm1 = group_norm(channels_in, groups, epsilon, rngs=rngs)
+        self.conv1 = conv(channels_in, channels_out, rngs=rngs)
+        self.time_emb_proj = (
+            None if time_width is None else linear(time_width, channels_out, rngs=rngs)
+        )
+        self.norm2 = group_norm(channels_out, groups, epsilon, rngs=rngs)
+        self.conv2 = conv(channels_out, channels_out, rngs=rngs)
+        self.conv_shortcut = (
+            None if channels_in == channels_out else conv(channels_in, channels_out, 1, rngs=rngs)
+        )
+
+    def __call__(
+        self, x: Float[Array, "B h w C"], time: Float[Array, "B D"] | None = None
+    ) -> Float[Array, "B h w E"]:
+        out = self.conv1(jax.nn.silu(self.norm1(x)))  # [B, h, w, E]
+        if self.time_emb_proj is not None:
+            out = out + self.time_emb_proj(jax.nn.silu(time))[:, None, None, :]
+        out = self.conv2(jax.nn.silu(self.norm2(out)))
+        return out + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nnx.Module):
+    """Stride-2 convolution. UNets pad all four sides; VAEs pad right and bottom only."""
+
+    def __init__(self, channels: int, *, symmetric: bool = True, rngs: Rngs):
+        self.symmetric = symmetric
+        self.conv = conv(channels, channels, stride=2, padding=1 if symmetric else 0, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B _h _w C"]:
+        if not self.symmetric:
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Nearest-neighbour enlargement, to twice the size or to an explicit one, then a convolution."""
+
+    def __init__(self, channels: int, *, rngs: Rngs):
+        self.conv = conv(channels, channels, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B h w C"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "B _h _w C"]:
+        height, width = x.shape[1:3]
+        size = (2 * height, 2 * width) if size is None else size
+        return self.conv(_nearest(_nearest(x, size[0], 1), size[1], 2))
+
+
+def _nearest(x: Array, size: int, axis: int) -> Array:
+    """Enlarges one axis as PyTorch's nearest interpolation does: output i reads input floor(i * in / out)."""
+    length = x.shape[axis]
+    if size == 2 * length:
+        return jnp.repeat(x, 2, axis=axis)  # a broadcast; much cheaper than a gather
+    return jnp.take(x, np.arange(size) * length // size, axis=axis)

@@ -1,0 +1,90 @@
+"""The transformer over image positions that lets text steer the UNet."""
+
+import jax
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from brushjax.nn.attention import Attention
+from brushjax.nn.layers import Rngs, conv, group_norm, layer_norm, linear
+
+
+class GEGLU(nnx.Module):
+    """A linear layer whose second half, through an exact GELU, gates its first half."""
+
+    def __init__(self, width_in: int, width_out: int, *, rngs: Rngs):
+        self.proj = linear(width_in, 2 * width_out, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L E"]:
+        value, gate = rearrange(self.proj(x), "B L (two E) -> two B L E", two=2)
+        return value * jax.nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nnx.Module):
+    """GEGLU to four times the width and back. `net.1` is the checkpoint's (empty) dropout."""
+
+    def __init__(self, width: int, *, rngs: Rngs):
+        down = linear(4 * width, width, rngs=rngs)
+        self.net = nnx.List([GEGLU(width, 4 * width, rngs=rngs), nnx.Dropout(0.0), down])
+
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        return self.net[2](self.net[0](x))
+
+
+class TransformerBlock(nnx.Module):
+    """Self-attention, cross-attention to the text, feed-forward; each after a norm, each a residual."""
+
+    def __init__(self, width: int, heads: int, context_width: int, *, rngs: Rngs):
+        self.norm1 = layer_norm(width, rngs=rngs)
+        self.attn1 = Attention(width, heads, rngs=rngs)
+        self.norm2 = layer_norm(width, rngs=rngs)
+        self.attn2 = Attention(width, heads, context_width, rngs=rngs)
+        self.norm3 = layer_norm(width, rngs=rngs)
+        self.ff = FeedForward(width, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "B L D"], context: Float[Array, "B N M"]
+    ) -> Float[Array, "B L D"]:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer2D(nnx.Module):
+    """Flattens a feature map into tokens, runs the blocks, and adds the result to the map.
+
+    `linear_projection` follows SD2 and SDXL; SD1.5 projects by 1x1 convolutions, which is the same
+    arithmetic under other weight shapes. Source: diffusers `Transformer2DModel`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        context_width: int,
+        layers: int,
+        groups: int,
+        linear_projection: bool,
+        rngs: Rngs,
+    ):
+        def project() -> nnx.Module:
+            if linear_projection:
+                return linear(channels, channels, rngs=rngs)
+            return conv(channels, channels, 1, rngs=rngs)
+
+        self.norm = group_norm(channels, groups, 1e-6, rngs=rngs)
+        self.proj_in = project()
+        self.transformer_blocks = nnx.List(
+            [TransformerBlock(channels, heads, context_width, rngs=rngs) for _ in range(layers)]
+        )
+        self.proj_out = project()
+
+    def __call__(
+        self, x: Float[Array, "B h w C"], context: Float[Array, "B N M"]
+    ) -> Float[Array, "B h w C"]:
+        tokens = self.proj_in(self.norm(x))  # [B, h, w, C]
+        tokens = rearrange(tokens, "B h w C -> B (h w) C")  # [B, L, C]
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return x + self.proj_out(tokens.reshape(x.shape))  # [B, h, w, C]
