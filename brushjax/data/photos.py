@@ -148,7 +148,7 @@ def load_photos(folder: Path = SHIPPED) -> tuple[Photo, ...]:
         for box in (r.box for r in regions if r.split == "held_out"):
             if any(_intersect(box, other) for other in train):
                 raise ValueError(
-                    f"{entry['name']}: held-out box {box} shares pixels with a training box; move one"
+                    f"{entry['name']}: held-out box {box} shares pixels with a training box"
                 )
         objects = [(o["class"], np.asarray(o["polygon"], np.float32)) for o in entry["objects"]]
         words = (entry[key] for key in ("name", "title", "licence", "author"))
@@ -166,7 +166,7 @@ CLASSES = class_names()
 
 
 def all_captions(folder: Path = SHIPPED) -> tuple[str, ...]:
-    """Every caption a PhotoSource of the folder can give, sorted: what a tokenizer is trained on."""
+    """Every caption a PhotoSource of the folder can give, sorted: the text of a tokenizer."""
     regions = [region for photo in load_photos(folder) for region in photo.regions]
     phrases = {phrase for region in regions for phrase in region.phrases}
     return tuple(sorted(template.format(phrase) for phrase in phrases for template in TEMPLATES))
