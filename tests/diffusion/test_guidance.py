@@ -1,0 +1,64 @@
+"""Guidance and blends against stored results of the reference."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brushjax.diffusion import guidance
+
+GOLDEN = Path(__file__).parents[1] / "golden/tiny_sd15_pipeline/io.npz"
+
+
+def test_classifier_free_extrapolates_from_the_negative_prediction():
+    negative, positive = jnp.full((1, 2, 2, 4), 1.0), jnp.full((1, 2, 2, 4), 3.0)
+    guided = guidance.classifier_free(negative, positive, jnp.float32(7.5))
+    np.testing.assert_array_equal(guided, np.full((1, 2, 2, 4), 16.0))
+    np.testing.assert_array_equal(
+        guidance.classifier_free(negative, positive, jnp.float32(1.0)), positive
+    )
+
+
+def test_feather_equals_the_reference_script_up_to_its_truncation():
+    golden = np.load(GOLDEN)
+    original, generated = golden["blend/original"], golden["blend/generated"]
+    mask = golden["blend/mask01"]
+    # The stored blur ran on uint8, so it is rounded to 1 / 255.
+    stored = golden["blend/blurred"]
+    np.testing.assert_allclose(guidance.blurred(mask), stored, atol=0.6 / 255)
+    ours = guidance.blend(original, generated, mask.astype(np.uint8), "feather").astype(int)
+    assert np.abs(ours - golden["blend/test_script"]).max() <= 1
+
+
+def photos(shape, seed=0):
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (2, *shape), np.uint8)
+
+
+def test_blends_leave_what_they_promise_bit_exact():
+    original, generated = photos((2, 64, 72, 3))
+    mask = np.zeros((2, 64, 72, 1), np.uint8)
+    mask[0, 20:30, 30:50] = 1
+    mask[1, 40:, :8] = 1
+    outside = ~mask[..., 0].astype(bool)
+    far = outside.copy()
+    far[0, 10:40, 20:60] = False
+    far[1, 30:, :18] = False
+
+    pasted = guidance.blend(original, generated, mask, "paste")
+    np.testing.assert_array_equal(pasted[outside], original[outside])
+    np.testing.assert_array_equal(pasted[~outside], generated[~outside])
+
+    feathered = guidance.blend(original, generated, mask, "feather")
+    np.testing.assert_array_equal(feathered[far], original[far])
+    np.testing.assert_array_equal(feathered[~outside], generated[~outside])
+    assert np.any(feathered[outside] != original[outside])  # the feather is not the paste
+
+    np.testing.assert_array_equal(guidance.blend(original, generated, mask, "none"), generated)
+
+
+def test_blend_refuses_an_unknown_mode():
+    original, generated = photos((8, 8, 3))
+    with pytest.raises(ValueError, match="expected blend in"):
+        guidance.blend(original, generated, np.ones((8, 8, 1), np.uint8), "poisson")
