@@ -109,7 +109,7 @@ def sample(
         Latents [B,h,w,C], or all of them.
     """
 
-    def body(state: SamplerState, inputs: tuple[StepRows, Any]):
+    def body(state: SamplerState, inputs: tuple[StepRows, Any]) -> tuple[SamplerState, Any]:
         row, extra = inputs
         prediction = predict(state.sample, row.timestep, extra)
         state = sampler.step(state, row, prediction)

@@ -38,7 +38,9 @@ def read_scheduler_config(source: str | Path | Mapping[str, Any]) -> dict[str, A
     Source: diffusers' ConfigMixin.extract_init_dict, which also drops what stands under
         "_use_default_values", so that another class may apply its own default.
     """
-    if not isinstance(source, Mapping):
+    if isinstance(source, Mapping):
+        config = source
+    else:
         path = Path(source)
         places = [path, path / "scheduler_config.json", path / "scheduler/scheduler_config.json"]
         file = next((place for place in places if place.is_file()), None)
@@ -46,9 +48,9 @@ def read_scheduler_config(source: str | Path | Mapping[str, Any]) -> dict[str, A
             raise FileNotFoundError(
                 f"expected a scheduler_config.json at one of {[str(p) for p in places]}, found none"
             )
-        source = json.loads(file.read_text(encoding="utf-8"))
-    defaulted = {"_use_default_values", *source.get("_use_default_values", ())}
-    return {key: value for key, value in source.items() if key not in defaulted}
+        config = json.loads(file.read_text(encoding="utf-8"))
+    defaulted = {"_use_default_values", *config.get("_use_default_values", ())}
+    return {key: value for key, value in config.items() if key not in defaulted}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
