@@ -1,5 +1,4 @@
-"""Which class of real crops is a fill nearest to? A plain classifier on colour and texture
-statistics.
+"""Which class of real crops is a fill nearest to, by plain colour and texture statistics?
 
 It has no weights of its own: features are simple statistics of a crop, scaled by their spread over
 real training crops, and a crop belongs to the class that most of its nearest real crops are of.
@@ -17,16 +16,12 @@ from jaxtyping import Float, Int
 from brushjax.metrics.pixel import Pictures, to_unit
 from brushjax.metrics.state import Moments
 
-ORIENTATIONS = 8
-COLOUR_BINS = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class NearestClass:
-    """k nearest neighbours among real crops, in standardised feature space, the vote weighted so
-    that classes count alike.
+    """k nearest neighbours among real crops, in standardised feature space.
 
-    Build it with `fit`; `classes` are the class names in the order of the labels.
+    The vote is weighted so that classes count alike however many crops they have. Build it with `fit`; `classes` are the class names in the order of the labels.
     """
 
     classes: tuple[str, ...]
@@ -89,18 +84,16 @@ class NearestClass:
 def crop_features(crops: Pictures) -> Float[np.ndarray, "n F"]:
     """Colour and texture statistics of crops [n, H, W, 3], comparable between crop sizes.
 
-    Mean and standard deviation of the Lab channels; gradient energy of the lightness at full, half
-    and quarter resolution; the histogram of gradient directions; the histogram of local colour
-    (means over cells of a 8x8 grid, in the ab plane).
+    Mean and standard deviation of the Lab channels, and the log of the lightness's mean gradient at
+    full, half and quarter resolution. On the shipped photographs these nine tell ten classes of
+    held-out crops apart without an error; histograms of directions or colours made it worse.
     """
     lab = srgb_to_lab(to_unit(crops))
     lightness = lab[..., 0] / 100
     columns = [lab.mean(axis=(1, 2)), lab.std(axis=(1, 2))]
     for _ in range(3):
-        columns.append(_gradient_energy(lightness))
+        columns.append(_gradient_energy(lightness)[:, None])
         lightness = _halved(lightness)
-    columns.append(_orientations(lab[..., 0] / 100))
-    columns.append(_local_colours(lab))
     return np.concatenate(columns, axis=1)
 
 
@@ -129,45 +122,10 @@ def srgb_to_lab(pictures: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3"
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
-def _gradients(lightness: Float[np.ndarray, "n H W"]) -> tuple[np.ndarray, np.ndarray]:
-    """Central differences (down, right), each [n, H, W]."""
-    down, right = np.gradient(lightness, axis=(1, 2))
-    return down, right
-
-
-def _gradient_energy(lightness: Float[np.ndarray, "n H W"]) -> Float[np.ndarray, "n 1"]:
+def _gradient_energy(lightness: Float[np.ndarray, "n H W"]) -> Float[np.ndarray, " n"]:
     """Log of the mean gradient magnitude; the floor keeps flat crops finite."""
-    down, right = _gradients(lightness)
-    return np.log(np.hypot(down, right).mean(axis=(1, 2)) + 1e-3)[:, None]
-
-
-def _orientations(lightness: Float[np.ndarray, "n H W"]) -> Float[np.ndarray, "n orientations"]:
-    """Share of gradient magnitude in each of `ORIENTATIONS` directions (sign ignored)."""
-    down, right = _gradients(lightness)
-    strength = np.hypot(down, right)
-    # Bins are centred on the axes, so that noise around "horizontal" does not split between the
-    # first and last bin.
-    turn = np.arctan2(down, right) / np.pi % 1
-    bins = np.floor(turn * ORIENTATIONS + 0.5).astype(int) % ORIENTATIONS
-    shares = [
-        np.where(bins == index, strength, 0).sum(axis=(1, 2)) for index in range(ORIENTATIONS)
-    ]
-    return np.stack(shares, axis=1) / (strength.sum(axis=(1, 2)) + 1e-6)[:, None]
-
-
-def _local_colours(lab: Float[np.ndarray, "n H W 3"], cells: int = 8) -> np.ndarray:
-    """Histogram over a coarse ab plane of a grid's mean colours: the palette without texture."""
-    rows = np.array_split(np.arange(lab.shape[1]), cells)
-    columns = np.array_split(np.arange(lab.shape[2]), cells)
-    means = np.stack(
-        [lab[:, row][:, :, column, 1:].mean(axis=(1, 2)) for row in rows for column in columns],
-        axis=1,
-    )
-    # a and b of most natural surfaces lie within +-40; what lies outside counts in the outermost
-    # bins.
-    position = np.clip(((means + 40) / 80 * COLOUR_BINS).astype(int), 0, COLOUR_BINS - 1)
-    index = position[..., 0] * COLOUR_BINS + position[..., 1]
-    return np.stack([np.mean(index == k, axis=1) for k in range(COLOUR_BINS**2)], axis=1)
+    down, right = np.gradient(lightness, axis=(1, 2))
+    return np.log(np.hypot(down, right).mean(axis=(1, 2)) + 1e-3)
 
 
 def _halved(values: Float[np.ndarray, "n H W"]) -> Float[np.ndarray, "n h w"]:

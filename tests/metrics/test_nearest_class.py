@@ -30,14 +30,24 @@ def test_new_crops_are_nearest_to_their_own_class(classifier, name, size):
 
 def test_texture_alone_separates_classes():
     random = np.random.default_rng(0)
-    down = np.sin(np.arange(32) * 0.8 + random.uniform(0, 6, (20, 1)))
-    rows = np.broadcast_to(down[:, :, None, None], (20, 32, 32, 3)) / 4 + 0.5
-    columns = np.swapaxes(rows, 1, 2)
+    fine = random.normal(0.5, 0.1, (20, 32, 32, 1)).repeat(3, axis=-1)
+    coarse = random.normal(0.5, 0.1, (20, 8, 8, 1)).repeat(4, axis=1).repeat(4, axis=2)
+    fine, coarse = np.clip(fine, 0, 1), np.clip(coarse.repeat(3, axis=-1), 0, 1)
     fitted = NearestClass.fit(
-        np.concatenate([rows[:12], columns[:12]]), ["rows"] * 12 + ["columns"] * 12
+        np.concatenate([fine[:12], coarse[:12]]), ["fine"] * 12 + ["coarse"] * 12
     )
-    predicted = fitted.predict(np.concatenate([rows[12:], columns[12:]]))
-    assert predicted == ["rows"] * 8 + ["columns"] * 8
+    predicted = fitted.predict(np.concatenate([fine[12:], coarse[12:]]))
+    assert predicted == ["fine"] * 8 + ["coarse"] * 8
+
+
+def test_gradient_features_of_a_slope_are_its_steepness():
+    slope = np.broadcast_to(np.linspace(0, 1, 33)[None, :, None, None], (1, 33, 33, 3))
+    lightness = srgb_to_lab(slope)[0, :, 0, 0] / 100
+    full, half = crop_features(slope)[0, 6:8]
+    assert np.exp(full) == pytest.approx(np.abs(np.gradient(lightness)).mean() + 1e-3)
+    assert np.exp(half) == pytest.approx(
+        2 * np.exp(full), rel=0.1
+    )  # half the pixels, twice the step
 
 
 def test_votes_are_shares_and_chance_is_one_in_the_classes(classifier):

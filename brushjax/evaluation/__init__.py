@@ -1,0 +1,1 @@
+"""Evaluation: plan units, generate pictures, score them, report; every stage can be repeated."""

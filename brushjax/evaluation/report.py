@@ -1,0 +1,73 @@
+"""Tables of an evaluation: Markdown for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brushjax.metrics.bootstrap import Interval
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that also reads as plain text; the first column is left-aligned."""
+    widths = [max(3, *(len(row[column]) for row in (head, *rows))) for column in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for first, *others in (head, rule, *rows):
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+def number(value: float | Interval, digits: int = 4) -> str:
+    """A number, with its interval if it has one: `0.0812 [0.0771, 0.0853]`; undefined is a dash."""
+    if isinstance(value, Interval):
+        ends = f"{number(value.low, digits)}, {number(value.high, digits)}"
+        return f"{number(value.value, digits)} [{ends}]"
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float | Interval) -> str:
+    """A share in percent with its interval, if it has one: `41.3 % [35.0, 47.2]`."""
+    if isinstance(value, Interval):
+        return f"{percent(value.value)} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one piece; dataclasses become objects, NaN becomes null (JSON has none)."""
+    write_text(path, json.dumps(_plain(value), indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, in one piece."""
+    write_text(path, "".join(json.dumps(_plain(row)) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one piece: a kill leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
