@@ -110,16 +110,13 @@ class BrushNet(Backbone):
                 config.conditioning_embedding_out_channels, config.in_channels, rngs=rngs
             )
 
-        def taps(widths: list[int]) -> nnx.List:
-            return nnx.List([zero_conv(width, rngs=rngs) for width in widths])
-
         down, up = [widths[0]], []
         for level, width in enumerate(widths):
             down += [width] * (layers + (level < len(widths) - 1))
             up = [width] * (layers + 1 + (level > 0)) + up
-        self.brushnet_down_blocks = taps(down)
+        self.brushnet_down_blocks = nnx.List(_taps(down, rngs=rngs))
         self.brushnet_mid_block = zero_conv(widths[-1], rngs=rngs)
-        self.brushnet_up_blocks = taps(up if config.injection == "full" else [])
+        self.brushnet_up_blocks = nnx.List(_taps(up if self.up_blocks else [], rngs=rngs))
 
     @classmethod
     def from_unet(cls, unet: UNet, *, rngs: Rngs | None = None, **settings: Any) -> "BrushNet":
@@ -165,7 +162,7 @@ class BrushNet(Backbone):
         sample: Float[Array, "B h w C"],
         timestep: Num[Array, "B"],
         condition: Float[Array, "B _h _w _C"],
-        scale: float | Float[Array, ""] = 1.0,
+        scale: int | float | Float[Array, ""] = 1.0,
         added: AddedCondition | None = None,
         guess_mode: bool = False,
         context: Float[Array, "B L D"] | None = None,
@@ -207,7 +204,7 @@ class BrushNet(Backbone):
         return jnp.concatenate([latent, condition[:, ::CELL, ::CELL, 3:]], axis=-1)
 
     def _tap(
-        self, down: tuple, mid: Array, up: tuple, scale: float | Array, guess_mode: bool
+        self, down: tuple, mid: Array, up: tuple, scale: int | float | Array, guess_mode: bool
     ) -> Residuals:
         """Passes the features through the zero convolutions and scales them."""
         features = (*down, mid, *up)
@@ -219,6 +216,10 @@ class BrushNet(Backbone):
         if self.config.injection == "controlnet":
             return Residuals(mid=mid, skip=down)
         return Residuals(down=down, mid=mid, up=up)
+
+
+def _taps(widths: list[int], *, rngs: Rngs) -> list[nnx.Conv]:
+    return [zero_conv(width, rngs=rngs) for width in widths]
 
 
 def keep_mask_condition(

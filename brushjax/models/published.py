@@ -3,7 +3,9 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
+
+Config = TypeVar("Config", bound="PublishedConfig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class PublishedConfig:
     """Keys that don't change the network."""
 
     @classmethod
-    def from_dict(cls, published: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[Config], published: Mapping[str, Any]) -> Config:
         """Reads a published config.
 
         Raises:

@@ -48,7 +48,7 @@ class BackboneConfig(PublishedConfig):
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: int | float = 0
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None

@@ -14,7 +14,7 @@ def sinusoid(
     width: int,
     *,
     cosine_first: bool = True,
-    shift: float = 0.0,
+    shift: int | float = 0.0,
     dtype: jnp.dtype | type = jnp.float32,
 ) -> Float[Array, "N D"]:
     """Returns the sines and cosines of `values` at `width // 2` frequencies from 1 down to 1/10000.
