@@ -1,0 +1,204 @@
+"""Fills models with weights, strictly: all tensors fit, or one error names every one that does not."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from brushjax.weights.checkpoints import flat
+from brushjax.weights.maps import MAPS, map_of
+from brushjax.weights.reading import Config, Weights, read
+from brushjax.weights.rules import Path as ParameterPath
+from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name
+from brushjax.weights.store import Tensor, naming
+
+ALIGNMENT = 64  # bytes; JAX takes over a host array without a copy if it starts at such an address
+HINTS = 10  # offenders for which the nearest names are looked up; the search is quadratic
+
+
+def load(
+    kind: str,
+    path: str | Path,
+    dtype: Any = jnp.float32,
+    shardings: Any = None,
+    *,
+    config: Config = None,
+) -> nnx.Module:
+    """Loads a model.
+
+    The model is built without memory, checked against the names and shapes in the files, and then filled tensor by
+    tensor, the largest first: at no time is there more than one tensor that is not in its place.
+
+    Args:
+        kind: "unet", "vae", "clip_text", "clip_text_2" or "brushnet".
+        path: the model's folder, a pipeline folder, a weight file (.safetensors, .ckpt, .bin; published names or those of
+            the original Stable Diffusion code), a folder written by `save`, or a hub id.
+        dtype: of the parameters; None keeps the files'.
+        shardings: where to put the parameters: None (the default device), one sharding for all, a tree of shardings shaped
+            like the pure parameter dict, or a function from the tree of ShapeDtypeStructs to such a tree.
+        config: used instead of the config that stands with the weights: a dict, a config.json, or a config of ours.
+
+    Raises:
+        WeightsError: the files are damaged, or hold anything but exactly the tensors of the model.
+        ValueError: the config asks for something that is not implemented.
+    """
+    weights = read(kind, path, config)
+    graph, structs = abstract_model(kind, weights.config)
+    check_fit(weights, structs)
+    wanted = {
+        path: jax.ShapeDtypeStruct(struct.shape, _kept_dtype(dtype, weights, path))
+        for path, struct in structs.items()
+    }
+    places = _places(shardings, wanted)
+    values: dict[ParameterPath, jax.Array] = {}
+    largest_first = sorted(wanted, key=lambda path: -weights.tensors[checkpoint_name(path)].nbytes)
+    for parameter in tqdm(
+        largest_first, desc=f"loading {kind}", unit="tensor", disable=None, delay=2, leave=False
+    ):
+        name = checkpoint_name(parameter)
+        with naming(name):
+            values[parameter] = _filled(
+                weights.tensors[name], parameter, wanted[parameter], places[parameter]
+            )
+    return nnx.merge(graph, _nest(values))
+
+
+def abstract_model(
+    kind: str, config: dict[str, Any]
+) -> tuple[Any, dict[ParameterPath, jax.ShapeDtypeStruct]]:
+    """Builds a model without memory.
+
+    Returns:
+        Its graph definition, and the shape of each parameter by path.
+
+    Raises:
+        ValueError: the config asks for something that is not implemented.
+    """
+    from brushjax.nn import Keys
+
+    module_name, model_name, config_name = map_of(kind).model
+    module = importlib.import_module(module_name)
+    settings = getattr(module, config_name).from_dict(config)
+    model = nnx.eval_shape(lambda: getattr(module, model_name)(settings, rngs=Keys(0)))
+    graph, state = nnx.split(model)
+    return graph, {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for path, leaf in flat(nnx.to_pure_dict(state)).items()
+    }
+
+
+def check_fit(weights: Weights, structs: dict[ParameterPath, jax.ShapeDtypeStruct]) -> None:
+    """Raises one WeightsError that lists every missing, unused and misshaped tensor, if there are any."""
+    expected = {
+        checkpoint_name(path): _checkpoint_shape(path, struct.shape)
+        for path, struct in structs.items()
+    }
+    found = weights.tensors
+    missing = sorted(expected.keys() - found.keys())
+    unused = sorted(found.keys() - expected.keys())
+    misshaped = [
+        name for name in sorted(expected) if name in found and found[name].shape != expected[name]
+    ]
+    if not (missing or unused or misshaped):
+        return
+    lines = [
+        f"{weights.source} does not fit the {weights.kind} that its config describes; nothing was loaded."
+    ]
+    lines += _section("missing", missing, lambda name: f"{name} {list(expected[name])}", unused)
+    lines += _section("unused", unused, lambda name: f"{name} {list(found[name].shape)}", missing)
+    lines += _section(
+        "wrong shape",
+        misshaped,
+        lambda name: f"{name}: expected {list(expected[name])}, got {list(found[name].shape)}",
+        [],
+    )
+    lines.append(
+        "Check that the weights belong to this kind and config, or pass another config= (--config)."
+    )
+    raise WeightsError("\n".join(lines))
+
+
+def _section(
+    title: str, names: list[str], line: Callable[[str], str], others: list[str]
+) -> list[str]:
+    lines = [f"  {title} ({len(names)}):"] if names else []
+    for number, name in enumerate(names):
+        near = difflib.get_close_matches(name, others, n=1) if number < HINTS else []
+        lines.append(f"    {line(name)}" + (f"   (nearest: {near[0]})" if near else ""))
+    return lines
+
+
+def _checkpoint_shape(path: ParameterPath, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in checkpoint_axes(path, len(shape)))
+
+
+def _kept_dtype(dtype: Any, weights: Weights, path: ParameterPath) -> np.dtype:
+    wanted = np.dtype(dtype or weights.tensors[checkpoint_name(path)].dtype)
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise WeightsError(
+            f"{wanted} parameters need jax.config.update('jax_enable_x64', True) first."
+        )
+    return wanted
+
+
+def _places(
+    shardings: Any, wanted: dict[ParameterPath, jax.ShapeDtypeStruct]
+) -> dict[ParameterPath, Any]:
+    """Brings the forms in which shardings may be given to {path: sharding or None}."""
+    if shardings is None or isinstance(shardings, jax.sharding.Sharding):
+        return dict.fromkeys(wanted, shardings)
+    tree = shardings(_nest(wanted)) if callable(shardings) else shardings
+    places = flat(tree)
+    if places.keys() != wanted.keys():
+        odd = sorted(map(str, places.keys() ^ wanted.keys()))
+        raise WeightsError(
+            f"the tree of shardings differs from the parameters' at {', '.join(odd)}."
+        )
+    return places
+
+
+def _filled(
+    tensor: Tensor, path: ParameterPath, struct: jax.ShapeDtypeStruct, sharding: Any
+) -> jax.Array:
+    """Reads a tensor into an array of our layout, and hands that to JAX without a copy where JAX can take it."""
+    values = _aligned(struct.shape, np.dtype(struct.dtype))
+    tensor.fill(values.transpose(checkpoint_axes(path, values.ndim)))
+    if sharding is None:
+        return jax.device_put(values, may_alias=True)
+    return jax.make_array_from_callback(struct.shape, sharding, lambda index: values[index])
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _nest(values: dict[ParameterPath, Any]) -> dict[Any, Any]:
+    tree: dict[Any, Any] = {}
+    for path, value in values.items():
+        branch = tree
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = value
+    return tree
+
+
+def kind_of(model: nnx.Module) -> str:
+    """Returns the kind of one of our models."""
+    for kind, table in MAPS.items():
+        if table.model[1] == type(model).__name__:
+            return kind
+    raise WeightsError(
+        f"{type(model).__name__} is none of the models that can be saved: {', '.join(MAPS)}."
+    )

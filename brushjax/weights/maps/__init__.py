@@ -1,0 +1,20 @@
+"""One table per kind of model."""
+
+from brushjax.weights.maps.brushnet import BRUSHNET
+from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
+from brushjax.weights.maps.unet import UNET
+from brushjax.weights.maps.vae import VAE
+from brushjax.weights.rules import WeightMap, WeightsError
+
+MAPS: dict[str, WeightMap] = {
+    table.kind: table for table in (UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET)
+}
+
+__all__ = ["MAPS", "map_of"]
+
+
+def map_of(kind: str) -> WeightMap:
+    """Returns the table of a kind, or raises WeightsError naming the kinds there are."""
+    if kind not in MAPS:
+        raise WeightsError(f"unknown kind {kind!r}; expected one of {', '.join(MAPS)}.")
+    return MAPS[kind]

@@ -1,0 +1,379 @@
+"""Tensors in files: read lazily, one at a time, straight into their destination; written the same way.
+
+safetensors files are read with plain file reads into a small buffer, not through a memory map: mapped pages
+would count as resident memory until the system takes them back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from brushjax.weights.rules import WeightsError
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+SLAB_BYTES = 1 << 20  # stays in a core's cache between the read and the transposing copy
+SLAB_ROWS = 16  # 16 float32 rows fill one 64-byte cache line of a transposed destination
+LARGEST_HEADER = 100_000_000  # bytes; the limit that the safetensors library sets itself
+
+
+# --- tensors -------------------------------------------------------------------------------------------
+
+
+class Tensor:
+    """A tensor that is not read yet. `shape` and `dtype` are known; `fill` reads it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def fill(self, out: np.ndarray) -> None:
+        """Reads the tensor into `out`, which has this shape and may be strided or of another dtype."""
+        raise NotImplementedError
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Returns rows [start, stop) along the first axis, unread."""
+        raise NotImplementedError
+
+    def array(self, dtype: np.dtype | None = None) -> np.ndarray:
+        """Reads the tensor into a new array."""
+        out = np.empty(self.shape, dtype or self.dtype)
+        self.fill(out)
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayTensor(Tensor):
+    """A tensor that is in memory already."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.values.dtype
+
+    def fill(self, out: np.ndarray) -> None:
+        copy_cast(out, self.values)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return ArrayTensor(self.values[start:stop])
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensor(Tensor):
+    """A C-ordered tensor at a byte offset of a file."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def fill(self, out: np.ndarray) -> None:
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            if out.dtype == self.dtype and out.flags.c_contiguous:
+                read_exactly(file, out)
+                return
+            rows = self.shape[0] if self.shape else 1
+            row_bytes = max(self.nbytes // max(rows, 1), 1)
+            step = min(max(SLAB_ROWS, SLAB_BYTES // row_bytes), max(rows, 1))
+            slab = np.empty((step, *self.shape[1:]), self.dtype)
+            target = out if self.shape else out[None]
+            for start in range(0, rows, step):
+                stop = min(start + step, rows)
+                read_exactly(file, slab[: stop - start])
+                copy_cast(target[start:stop], slab[: stop - start])
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        offset = self.offset + start * (self.nbytes // self.shape[0])
+        return FileTensor(self.path, offset, (stop - start, *self.shape[1:]), self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class View(Tensor):
+    """Another tensor in another form: its axes permuted, or the two of a 1x1 kernel added or dropped."""
+
+    source: Tensor
+    shape: tuple[int, ...]
+    onto: Callable[
+        [np.ndarray], np.ndarray
+    ]  # an array of this shape -> a view of the source's shape
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.source.dtype
+
+    def fill(self, out: np.ndarray) -> None:
+        self.source.fill(self.onto(out))
+
+
+def transposed(source: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Returns the tensor as `array.transpose(axes)` would, unread."""
+    back = tuple(int(axis) for axis in np.argsort(axes))
+    return View(source, tuple(source.shape[axis] for axis in axes), lambda out: out.transpose(back))
+
+
+def as_conv1x1(matrix: Tensor) -> Tensor:
+    """Returns a linear layer's weight (out, in) as a convolution's (out, in, 1, 1), unread."""
+    return View(matrix, (*matrix.shape, 1, 1), lambda out: out[..., 0, 0])
+
+
+def as_linear(kernel: Tensor) -> Tensor:
+    """Returns a 1x1 convolution's weight (out, in, 1, 1) as a linear layer's (out, in), unread."""
+    return View(kernel, kernel.shape[:2], lambda out: out[..., None, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked(Tensor):
+    """Several tensors, one after the other along the first axis."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.parts[0].dtype
+
+    def fill(self, out: np.ndarray) -> None:
+        start = 0
+        for part in self.parts:
+            part.fill(out[start : start + part.shape[0]])
+            start += part.shape[0]
+
+
+def copy_cast(out: np.ndarray, values: np.ndarray) -> None:
+    """Copies `values` into `out`, casting; raises WeightsError where a float becomes infinite on the way."""
+    try:
+        with np.errstate(over="raise"):
+            out[...] = values
+    except FloatingPointError as error:
+        largest = np.nanmax(np.abs(values.astype(np.float64)))
+        raise WeightsError(
+            f"a value of {largest:.4g} does not fit into {out.dtype}; ask for bfloat16 or float32 instead"
+        ) from error
+
+
+def read_exactly(file: Any, out: np.ndarray) -> None:
+    """Reads `out.nbytes` bytes into a C-contiguous array."""
+    view = memoryview(out.reshape(-1).view(np.uint8))
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise WeightsError(
+                f"{file.name} ended while a tensor was read; was it changed meanwhile?"
+            )
+        view = view[count:]
+
+
+# --- safetensors ---------------------------------------------------------------------------------------
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a safetensors header and checks it against the file.
+
+    Returns:
+        The unread tensors by name, and the file's metadata.
+
+    Raises:
+        WeightsError: the file is something else, or cut short.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > min(LARGEST_HEADER, size - 8):
+            raise WeightsError(
+                f"{path} is no safetensors file, or it is cut short within its header "
+                f"({size} bytes). Download it again."
+            )
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise WeightsError(
+                f"{path} is no safetensors file: its header is no JSON ({error})."
+            ) from error
+    metadata = header.pop("__metadata__", {})
+    start = 8 + length
+    tensors = {name: _file_tensor(path, name, entry, start) for name, entry in header.items()}
+    ends = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if ends != size:
+        cause = "it is cut short" if size < ends else "something was appended to it"
+        raise WeightsError(
+            f"{path} has {size} bytes where its header describes {ends}: {cause}. Download or copy it again."
+        )
+    return tensors, metadata
+
+
+def _file_tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
+    code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if code not in DTYPES:
+        raise WeightsError(f"{path}: {name} has dtype {code}; readable are {', '.join(DTYPES)}.")
+    tensor = FileTensor(path, start + begin, shape, DTYPES[code])
+    if tensor.nbytes != end - begin:
+        raise WeightsError(
+            f"{path}: {name} {code}{list(shape)} cannot take {end - begin} bytes; damaged header."
+        )
+    return tensor
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], dtype: np.dtype | None, metadata: dict[str, str]
+) -> None:
+    """Writes a safetensors file tensor by tensor. The file is there only once it is complete.
+
+    Args:
+        path: the file; replaced if it exists.
+        tensors: by name.
+        dtype: what floats are written as; None keeps each tensor's own.
+        metadata: strings for the header. PyTorch users' loaders expect {"format": "pt"}.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    offset = 0
+    for name in sorted(tensors):
+        kept = written_dtype(tensors[name], dtype)
+        end = offset + math.prod(tensors[name].shape) * kept.itemsize
+        header[name] = {
+            "dtype": DTYPE_CODES[kept],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data start at a multiple of 8
+    with finished_file(path) as unfinished, open(unfinished, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in sorted(tensors):
+            with naming(name):
+                values = tensors[name].array(written_dtype(tensors[name], dtype))
+            file.write(memoryview(values.reshape(-1).view(np.uint8)))
+
+
+def written_dtype(tensor: Tensor, dtype: np.dtype | None) -> np.dtype:
+    """Returns the dtype a tensor is written as: `dtype` for floats, its own otherwise."""
+    is_float = tensor.dtype.kind == "f" or tensor.dtype in (
+        DTYPES["BF16"],
+        DTYPES["F8_E4M3"],
+        DTYPES["F8_E5M2"],
+    )
+    return np.dtype(dtype) if dtype is not None and is_float else tensor.dtype
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Puts a tensor's name before the message of a WeightsError."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
+
+
+@contextlib.contextmanager
+def finished_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place only if all goes well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# --- any file ------------------------------------------------------------------------------------------
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a weight file by what it holds, whatever its ending says: safetensors or a PyTorch pickle."""
+    with open(path, "rb") as file:
+        head = file.read(256)
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} is a git-LFS pointer, not the weights ({path.stat().st_size} bytes). "
+            f"Run `git lfs pull` in its repository, or download the file itself."
+        )
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise WeightsError(
+            f"{path} is a web page, not weights: it starts with {head[:40]!r}. The download probably asked for a "
+            f"login or a licence; open the link in a browser and download the file itself."
+        )
+    is_safetensors = (
+        head[8:9] == b"{"
+    )  # its first eight bytes are a length and can look like anything
+    if not is_safetensors and head.startswith((b"PK\x03\x04", b"\x80")):
+        return read_pickle(path), {}
+    return read_safetensors(path)
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Reads a PyTorch pickle through torch's weights-only path, which runs no code from the file."""
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(
+            f"{path} is a PyTorch pickle, which only torch can read safely: pip install 'brushjax[torch]', "
+            f"or get a .safetensors file of the same weights."
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{path} was refused: it is damaged, or reading it would run code from the file. torch says: {first} "
+            f"Get a .safetensors file of the same weights from someone you trust."
+        ) from error
+    content = content.get("state_dict", content)
+    return {
+        name: ArrayTensor(_torch_array(value))
+        for name, value in content.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _is_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"  # only torch's newer, zipped format can be memory-mapped
+
+
+def _torch_array(value: Any) -> np.ndarray:
+    """Returns the values of a torch tensor without a copy; numpy has no bfloat16, so its bits are re-read."""
+    import torch
+
+    value = value.detach().contiguous()
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
