@@ -73,8 +73,8 @@ def brush(
     """Thick zigzag strokes with round corners.
 
     Each stroke starts anywhere and makes 0 to 7 steps, whose headings alternate between about 72
-    and 288 degrees and whose lengths are normal about an eighth of the diagonal. They all drift to the
-    right, so half of the masks are mirrored, and half turned upside down.
+    and 288 degrees and whose lengths are normal about an eighth of the diagonal. They all drift to
+    the right, so half of the masks are mirrored, and half turned upside down.
     Source: random_brush_gen of train_brushnet.py. Differs: the sizes scale with the picture.
     """
     mask = np.zeros((size, size), np.uint8)
@@ -106,8 +106,8 @@ def outline(size: int, rng: np.random.Generator, outlines: Sequence[np.ndarray])
         outlines: float [points,2] each, (x, y) in pixels; parts beyond the border are cut off.
     """
     mask = np.zeros((size, size), np.uint8)
-    points = np.rint(outlines[rng.integers(len(outlines))]).astype(np.int32)
-    cv2.fillPoly(mask, [points], 1)
+    chosen = outlines[int(rng.integers(len(outlines)))]
+    cv2.fillPoly(mask, [np.rint(chosen).astype(np.int32)], 1)
     grow = int(rng.integers(size // 32 + 1))
     return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1,) * 2))
 
@@ -135,7 +135,8 @@ def box(size: int, rng: np.random.Generator, share: float) -> Mask:
     """An upright box of the given share (to about a pixel's width), wholly in the picture."""
     mask = np.zeros((size, size), np.uint8)
     area = share * size * size
-    width = int(np.clip(round(np.sqrt(area * np.exp(rng.uniform(-0.7, 0.7)))), 1, size))
+    narrowest = max(1, round(area / size))
+    width = int(np.clip(round(np.sqrt(area * np.exp(rng.uniform(-0.7, 0.7)))), narrowest, size))
     height = int(np.clip(round(area / width), 1, size))
     left, top = rng.integers(0, size - width + 1), rng.integers(0, size - height + 1)
     mask[top : top + height, left : left + width] = 1
@@ -161,8 +162,7 @@ def sample_mask(
 ) -> UInt8[np.ndarray, "size size 1"]:
     """Draws a mask (1 = edit) of a random kind that covers a share within the config's bounds.
 
-    Kinds that keep missing the bounds (an object that fills the whole crop) give way to a box whose share
-    is set.
+    Kinds that keep missing the bounds (an object that fills the whole crop) give way to a box.
 
     Args:
         size: side in pixels, at least 16.

@@ -151,8 +151,10 @@ def load_photos(folder: Path = SHIPPED) -> tuple[Photo, ...]:
                     f"{entry['name']}: held-out box {box} shares pixels with a training box"
                 )
         objects = [(o["class"], np.asarray(o["polygon"], np.float32)) for o in entry["objects"]]
-        words = (entry[key] for key in ("name", "title", "licence", "author"))
-        photos.append(Photo(*words, entry["any_orientation"], pixels, regions, tuple(objects)))
+        words = {
+            key: entry[key] for key in ("name", "title", "licence", "author", "any_orientation")
+        }
+        photos.append(Photo(pixels=pixels, regions=regions, objects=tuple(objects), **words))
     return tuple(photos)
 
 
@@ -258,7 +260,7 @@ class PhotoSource:
         pixels = photo.pixels[top:bottom, left:right]
         image = cv2.resize(pixels, (self.size, self.size), interpolation=how)
         scale = self.size / (right - left)
-        corner = np.float32((left, top))
+        corner = np.array((left, top), np.float32)
         return image, tuple((o - corner) * scale for kind, o in photo.objects if kind == name)
 
     def _augment(self, image, outlines, turn: bool, rng: np.random.Generator):
@@ -266,7 +268,7 @@ class PhotoSource:
         gains = 1 + self.jitter * rng.uniform(-1, 1, 3)
         if self.flip and flip:
             image = image[:, ::-1]
-            outlines = tuple(np.float32((self.size, 0)) + o * np.float32((-1, 1)) for o in outlines)
+            outlines = tuple(np.stack([self.size - o[:, 0], o[:, 1]], axis=1) for o in outlines)
         if self.flip and turn and turns:
             image = np.rot90(image, turns)
             for _ in range(turns):  # a quarter turn against the clock takes (x, y) to (y, size - x)

@@ -42,14 +42,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class PhotoData:
-    """Captioned crops of photographs with random masks. Sample n depends on this config and n alone.
+    """Captioned crops of photographs with random masks; sample n depends on this and n alone.
 
     Attributes:
         size: side in pixels.
         seed: of everything random in a sample.
         split: "train" or "held_out"; they share no pixel.
-        pool: how many different samples there are, visited in a new order every epoch; 0 is no end of
-            new ones. A pool lets a run encode every sample once.
+        pool: how many different samples there are, visited in a new order every epoch; 0 is no end
+            of new ones. A pool lets a run encode every sample once.
         masks: which masks are drawn.
         collage: share of samples whose masked region shows a crop of another class.
         uncaptioned: share of samples with an empty caption (for classifier-free guidance).
@@ -90,12 +90,12 @@ class PhotoData:
     ) -> grain.IterDataset:
         """An endless dataset of batches, prepared by threads of this process.
 
-        Its iterator's `get_state()` is a small dict of numbers; `set_state()` continues exactly there.
+        Its iterator's `get_state()` is a small dict of numbers, and `set_state()` continues there.
 
         Args:
             batch_size: of this shard.
             shard: (index, count): the share of the samples that this host reads.
-            threads: that prepare samples; ahead: how many samples are prepared early.
+            threads: that prepare batches; ahead: how many batches are prepared early.
 
         Returns:
             Yields {"image": uint8 [B,size,size,3], "mask": uint8 [B,size,size,1],
@@ -117,7 +117,7 @@ class PhotoData:
 
 
 class PhotoSamples:
-    """Random access to the samples of a PhotoData: arrays by `samples[n]`, all there is by `describe(n)`."""
+    """The samples of a PhotoData by number: arrays as `samples[n]`, words too by `describe(n)`."""
 
     def __init__(self, config: PhotoData, tokenize: Tokenize):
         for name in ("collage", "uncaptioned"):
@@ -145,8 +145,8 @@ class PhotoSamples:
     def __len__(self) -> int:
         return self.config.pool or UNLIMITED
 
-    def __getitem__(self, n: int) -> dict[str, Any]:
-        sample = self.describe(int(n))
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.describe(int(index))
         return {
             "image": sample.image,
             "mask": sample.mask,
@@ -164,7 +164,7 @@ class PhotoSamples:
         collage, uncaptioned = rng.random(2) < (config.collage, config.uncaptioned)
         mask = sample_mask(config.masks, config.size, rng, around.outlines)
         image = around.image
-        if collage:
+        if collage and mask.any():
             others = [name for name in self._photos.classes if name != around.class_name]
             crop = self._photos.crop(n, rng, others[rng.integers(len(others))])
             image = paste(around.image, crop.image, mask, rng)
