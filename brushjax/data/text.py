@@ -81,7 +81,9 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     letters = alphabet + [letter + "</w>" for letter in alphabet]
     if size < len(letters) + 2:
         raise ValueError(f"expected size >= {len(letters) + 2} (the byte alphabet); got {size}")
-    learner = CLIPTokenizer().backend_tokenizer  # an empty one: its normaliser and splitter are CLIP's
+    learner = (
+        CLIPTokenizer().backend_tokenizer
+    )  # an empty one: its normaliser and splitter are CLIP's
     learner.train_from_iterator(
         captions,
         trainers.BpeTrainer(

@@ -1,0 +1,5 @@
+"""Makes `python -m brushjax` work."""
+
+from brushjax.cli import main
+
+main()

@@ -1,0 +1,91 @@
+"""The commands. Each imports what it needs only once its arguments are understood, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMANDS = {
+    "train": ("brushjax.cli", "train", "train what a config file says"),
+    "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
+    "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
+}
+
+TRAIN_HELP = """\
+examples:
+  python train.py configs/quickstart.py --workdir runs/quickstart
+  python train.py configs/quickstart.py --workdir runs/short --steps 100 --optimizer.learning_rate 1e-4
+  python train.py configs/quickstart.py --dry-run     print config, shardings, parameter counts, bytes per device
+  python train.py configs/quickstart.py --help        list every field of the config
+
+Started again with the same workdir, a run goes on from its newest checkpoint. The workdir gets
+config.txt, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, export/ in diffusers layout.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax COMMAND ...`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    lines = "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items())
+    usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more."
+    if arguments and arguments[0] in COMMANDS:
+        module, function, _ = COMMANDS[arguments[0]]
+        getattr(importlib.import_module(module), function)(arguments[1:])
+    elif arguments and arguments[0] in ("-h", "--help"):
+        print(usage)
+    else:
+        came = repr(arguments[0]) if arguments else "nothing"
+        sys.exit(f"expected a command ({', '.join(COMMANDS)}); got {came}\n\n{usage}")
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python train.py CONFIG.py --workdir DIR [--any.nested.field VALUE]`."""
+    parser = _train_parser()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return
+    options, overrides = parser.parse_known_args(arguments)
+    if options.workdir is None and not options.dry_run and not {"-h", "--help"} & set(overrides):
+        parser.error("expected --workdir DIR (or --dry-run)")
+
+    from brushjax import config as configs
+
+    try:
+        config = configs.load(options.config)
+        config = configs.override(config, overrides, f"train.py {options.config}")
+        if options.dry_run:
+            from brushjax.training.plan import describe, make_plan
+
+            print(describe(config, make_plan(config)))
+            return
+        from brushjax.training.loop import run
+
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("brushjax").setLevel(logging.INFO)
+        folder = run(config, options.workdir)
+    except configs.ConfigError as error:
+        sys.exit(f"error: {error}")
+    print(f"exported to {folder}")
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        usage="train.py CONFIG.py --workdir DIR [--dry-run] [--any.nested.field VALUE ...]",
+        description="Trains what a config file says; goes on where an earlier start was stopped.",
+        epilog=TRAIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG.py", help="file with a function get_config()"
+    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where the run lives")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and end")
+    return parser

@@ -1,0 +1,102 @@
+"""Configs are frozen dataclasses: load one from a file, override its fields, write it out as text.
+
+A config file is Python with a function `get_config()` that returns the dataclass; `tyro` turns its fields, however
+deep, into typed options, so that `--optimizer.learning_rate 1e-4` needs no code of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+C = TypeVar("C")
+
+
+class ConfigError(ValueError):
+    """A config that can't be used; the message says what to change."""
+
+
+def load(path: str | Path) -> Any:
+    """Runs a config file and returns what its `get_config()` returns.
+
+    Raises:
+      ConfigError: if there is no such file, it has no `get_config`, or that returns no frozen dataclass.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(other) for other in path.parent.glob("*.py")) or ["(no .py files there)"]
+        raise ConfigError(f"expected a config file at {path}; in its folder: {', '.join(near)}")
+    names = runpy.run_path(str(path), run_name=f"config:{path.stem}")
+    if not callable(names.get("get_config")):
+        raise ConfigError(f"expected a function get_config() in {path}; found none")
+    config = names["get_config"]()
+    if not _is_config(config) or not config.__dataclass_params__.frozen:
+        raise ConfigError(
+            f"expected get_config() of {path} to return a frozen dataclass; got {type(config)}"
+        )
+    return config
+
+
+def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") -> C:
+    """Returns the config with `--any.nested.field VALUE` arguments applied, each parsed by its field's type.
+
+    Raises: SystemExit after printing the help (`--help`), or what is wrong: an unknown field with its nearest names, or
+      a value that its type refuses.
+    """
+    import tyro
+
+    return tyro.cli(
+        type(config),
+        default=config,
+        args=list(arguments),
+        prog=program,
+        use_underscores=True,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def dump(config: Any) -> str:
+    """Returns the config as text: one `path = value` line a field, in the order of their declaration."""
+    return "".join(f"{path} = {value}\n" for path, value in _lines("", config))
+
+
+def differences(old: str, new: str, free: Sequence[str] = ()) -> list[str]:
+    """Lists the lines in which two dumps differ, apart from the `free` fields (and all below them).
+
+    Args:
+      old: dump of the config that stands.
+      new: dump of the config that asks.
+      free: dotted names of fields that may differ.
+    Returns: one `path: old value -> new value` a field.
+    """
+    before, after = (dict(line.split(" = ", 1) for line in d.splitlines()) for d in (old, new))
+    return [
+        f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+        and not any(path == name or path.startswith(name + ".") for name in free)
+    ]
+
+
+def _is_config(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yields (dotted path, text) of a value and all that lies in it."""
+    if _is_config(value):
+        yield path or "class", type(value).__name__
+        for field in dataclasses.fields(value):
+            yield from _lines(
+                f"{path}.{field.name}" if path else field.name, getattr(value, field.name)
+            )
+    elif isinstance(value, tuple) and any(_is_config(item) for item in value):
+        for index, item in enumerate(value):
+            yield from _lines(f"{path}.{index}", item)
+    elif isinstance(value, Path):
+        yield path, repr(str(value))
+    else:
+        yield path, repr(value).replace("\n", " ")

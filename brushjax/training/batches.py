@@ -1,0 +1,75 @@
+"""Brings batches to the devices, from the data or from a pool that was encoded beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from tqdm import tqdm
+
+from brushjax.sharding import BATCH
+from brushjax.training.objectives import Objective
+from brushjax.training.recipe import Source
+from brushjax.typing import Params
+
+if TYPE_CHECKING:
+    import grain
+
+Arrays = dict[str, np.ndarray]
+
+
+class Pool:
+    """Prepared samples in the host's memory, by number.
+
+    Args:
+      arrays: by name, [samples, ...] each.
+    """
+
+    def __init__(self, arrays: Arrays):
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, n: int) -> Arrays:
+        return {name: array[n] for name, array in self.arrays.items()}
+
+    def batches(self, batch_size: int, seed: int, shard: tuple[int, int]) -> grain.IterDataset:
+        """An endless dataset of this host's batches, in a new order every epoch."""
+        import grain
+
+        index, count = shard
+        samples = grain.MapDataset.source(self).seed(seed).shuffle().repeat()[index::count]
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        return samples.batch(batch_size).to_iter_dataset(options)
+
+
+def fill_pool(objective: Objective, frozen: Params, source: Source, chunk: int = 16) -> Pool:
+    """Runs `objective.prepare` on every sample of a source and keeps what it returns.
+
+    The last chunk is filled up with the first samples, so that one compiled program serves all.
+    """
+    prepare = jax.jit(objective.prepare)
+    chunks = []
+    for start in tqdm(range(0, len(source), chunk), desc="encoding the pool", unit="batch"):
+        numbers = [n % len(source) for n in range(start, start + chunk)]
+        chunks.append(jax.device_get(prepare(frozen, jax.device_put(stack(source, numbers)))))
+    names = chunks[0].keys()
+    return Pool({name: np.concatenate([c[name] for c in chunks])[: len(source)] for name in names})
+
+
+def stack(source: Source, numbers: Any) -> Arrays:
+    """Returns samples as one batch."""
+    samples = [source[n] for n in numbers]
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Returns the batch of all processes, given this process's part of it."""
+    layout = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.make_array_from_process_local_data(layout, array) for name, array in batch.items()
+    }

@@ -1,0 +1,105 @@
+"""What a run trains: an objective is its models' configs and the loss between them, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from brushjax.nn import Keys
+from brushjax.typing import Params
+
+Batch = Mapping[str, Any]
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+
+
+class Objective(abc.ABC):
+    """The contract between a paper and the one training loop.
+
+    Parameters travel as pure dicts, trainable and frozen apart.
+    """
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        """Returns (trainable, frozen): fresh or read from disk."""
+
+    def shapes(self) -> tuple[Params, Params]:
+        """Returns what `init` returns as jax.ShapeDtypeStruct."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def tokenizer(self) -> Tokenize:
+        """Returns what turns captions into ids, int32 [n, L]; without a text encoder L is 0."""
+        return lambda captions: np.zeros((len(captions), 0), np.int32)
+
+    def prepare(self, frozen: Params, batch: Batch) -> Batch:
+        """Returns what `loss` reads, for all that depends on frozen parameters and the sample alone.
+
+        A run with a pool of samples does this once per sample before it starts, and keeps the outputs in the host's
+        memory: its step then never runs the frozen encoders. Otherwise it is part of the step. Randomness belongs
+        into `loss`.
+        """
+        return batch
+
+    @abc.abstractmethod
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
+        """Returns the scalar to minimise, in float32, and what else is worth logging.
+
+        Args:
+          trainable: gradients are taken of these.
+          frozen: constant.
+          batch: of `prepare`.
+          key: of this step.
+        """
+
+    @abc.abstractmethod
+    def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
+        """Writes the trained models into subfolders of an empty folder, in diffusers layout.
+
+        Args:
+          batch: samples 0, 1, ... of the run's data, for what must be measured on data.
+        """
+
+
+@functools.cache
+def blueprint(model: type[nnx.Module], config: Any) -> tuple[Any, Params]:
+    """Returns the graph definition of a model and the shapes of its parameters, without making any."""
+    abstract = nnx.eval_shape(lambda: model(config, rngs=Keys(0)))  # type: ignore[call-arg]
+    graph, state = nnx.split(abstract)
+    return graph, nnx.to_pure_dict(state)
+
+
+def build(model: type[nnx.Module], config: Any, params: Params) -> Any:
+    """Returns the model with the given parameters."""
+    return nnx.merge(blueprint(model, config)[0], params)
+
+
+def fresh(model: type[nnx.Module], config: Any, key: jax.Array) -> Params:
+    """Returns newly initialised parameters; one compiled program instead of one per layer."""
+
+    def make(key: jax.Array) -> Params:
+        return nnx.to_pure_dict(nnx.state(model(config, rngs=Keys(key))))  # type: ignore[call-arg]
+
+    return jax.jit(make)(key)
+
+
+def parameters(model: nnx.Module) -> Params:
+    """Returns a model's parameters as a pure dict."""
+    return nnx.to_pure_dict(nnx.state(model))
+
+
+def dtype_of(params: Params) -> Any:
+    """Returns the dtype of a tree's parameters: the one to compute in."""
+    return jax.tree.leaves(params)[0].dtype
+
+
+def to_unit_range(image: Any, dtype: Any) -> jax.Array:
+    """Returns uint8 pixels as floats in [-1, 1]."""
+    return (jnp.asarray(image, jnp.float32) / 127.5 - 1.0).astype(dtype)

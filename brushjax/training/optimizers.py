@@ -1,0 +1,61 @@
+"""The optimizer of every recipe: AdamW with warm-up, decay and clipping by global norm."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and the course of its learning rate."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    warmup_steps: int = 0
+    """Steps of linear rise from zero."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What follows the warm-up."""
+    final_fraction: float = 0.0
+    """Share of the peak that the cosine ends at."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    """Decoupled, on every parameter, as torch's AdamW does by default."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 does not clip."""
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the step; the decay ends at `steps`.
+
+    Raises: ValueError if the warm-up is longer than the run.
+    """
+    if config.warmup_steps > steps:
+        raise ValueError(f"expected warmup_steps <= steps; got {config.warmup_steps} > {steps}")
+    peak, rest = config.learning_rate, max(steps - config.warmup_steps, 1)
+    if config.decay == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction)
+    else:
+        after = optax.constant_schedule(peak)
+    if not config.warmup_steps:
+        return after
+    # Step 0 already learns at peak / warmup_steps: starting from zero would waste it.
+    rise = optax.linear_schedule(peak / config.warmup_steps, peak, max(config.warmup_steps - 1, 1))
+    return optax.join_schedules([rise, after], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Builds the optax chain of a config for a run of `steps` steps."""
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    adamw = optax.adamw(
+        learning_rate(config, steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+    )
+    return optax.chain(*clip, adamw)

@@ -1,0 +1,89 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from brushjax.config import ConfigError
+from brushjax.sharding import MeshShape, Rule
+from brushjax.training.objectives import Objective, Tokenize
+from brushjax.training.optimizers import OptimizerConfig
+
+Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
+"""`(step, export folder, workdir) -> numbers`: judges what users get, the exported folder; may write into workdir."""
+
+
+class Source(Protocol):
+    """Samples by number: sample n is the same whenever and wherever it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, n: int) -> Mapping[str, Any]:
+        """Returns the arrays of one sample, without a batch axis."""
+        ...
+
+
+class Data(Protocol):
+    """Settings of the training samples, as brushjax.data.pipeline.PhotoData has them."""
+
+    pool: int
+    """How many different samples there are; 0 for no end of them."""
+
+    def source(self, tokenize: Tokenize) -> Source:
+        """Returns the samples by number."""
+        ...
+
+    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Any:
+        """Returns an endless grain.IterDataset of the batches of host shard[0] of shard[1]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run: what is learnt, from what, how long, and what is kept."""
+
+    name: str
+    objective: Objective
+    data: Any
+    """A Data. (Typed so because tyro looks into a protocol's value only where it is Any.)"""
+    optimizer: OptimizerConfig
+    steps: int
+    batch_size: int
+    """Samples a step, over all devices."""
+    seed: int = 0
+    encode_once: bool = False
+    """Run the frozen encoders once on each sample of the data's pool before the first step, and
+    keep the results in the host's memory; otherwise they are part of every step."""
+    ema_decay: float = 0.0
+    """Of a moving average of the parameters, which is then what is exported; 0 keeps none."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass and the frozen parameters; what is trained stays float32."""
+    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+    parameter_rules: tuple[Rule, ...] = ()
+    """(path regex, tactic) of the trained parameters, see brushjax.sharding; else they are whole on every device."""
+    frozen_rules: tuple[Rule, ...] = ()
+    """The same for the frozen parameters."""
+    optimizer_rules: tuple[Rule, ...] = ((".*", "cut:data"),)
+    """The same for the optimizer's moments: by default each device keeps a part (ZeRO-1)."""
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep: int = 2
+    """Checkpoints that stay on disk."""
+    export_every: int = 0
+    """Export, and run the evaluators on the export, every so many steps; 0: only at the end."""
+    evaluators: tuple[Any, ...] = ()
+    """Evaluators, run in this order on every export."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} >= 1; got {getattr(self, name)}")
+        if self.encode_once and not self.data.pool:
+            raise ConfigError("encode_once needs data.pool > 0: samples without end can't be kept")
+
+
+FREE = ("log_every", "checkpoint_every", "keep", "export_every", "evaluators", "mesh")
+"""Fields that may change between two starts of one run: they don't touch what is learnt."""
