@@ -24,6 +24,10 @@ from jaxtyping import Array, Float
 
 from brushjax.diffusion.schedule import Schedule, read_scheduler_config, spaced_timesteps
 
+# Earlier estimates that every sampler carries, needed or not (UniPC of order 2 needs two): samplers
+# of one form share a compiled program.
+REMEMBERED = 2
+
 Table = Any  # an array; JAX also puts tracers, shapes and markers in a pytree's places
 
 
@@ -146,9 +150,16 @@ def make_sampler(
             "schedule has zero terminal SNR with epsilon prediction; take fewer steps or another "
             "timestep_spacing"
         )
+    correct, predict = _widened(rows.correct, 3), _widened(rows.predict, 2)
+    floats = [rows.from_sample, rows.from_prediction, correct, predict]
     return Sampler(
         StepRows(np.asarray(rows.timestep, np.int32), *(np.asarray(f, dtype) for f in floats))
     )
+
+
+def _widened(weights: np.ndarray, own: int) -> np.ndarray:
+    """Gives a table with `own` columns before the earlier estimates at least REMEMBERED of those."""
+    return np.pad(weights, ((0, 0), (0, max(0, own + REMEMBERED - weights.shape[1]))))
 
 
 def _weighted(weights: Table, terms: tuple[Array, ...]) -> Array:

@@ -1,0 +1,22 @@
+"""From weights and a picture to an edited picture. Names load on first use: help needs no JAX."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brushjax.inference.inpaint import Inpainter, InpaintResult
+    from brushjax.inference.strip import strip
+
+_HOME_OF = {
+    "InpaintResult": "brushjax.inference.inpaint",
+    "Inpainter": "brushjax.inference.inpaint",
+    "strip": "brushjax.inference.strip",
+}
+
+__all__ = ["InpaintResult", "Inpainter", "strip"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'brushjax.inference' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -1,0 +1,70 @@
+"""Single values and lists of them, brought to one batch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt32
+
+LARGEST_SEED = 2**32 - 1
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list, tuple or array of four axes as its items; anything else as the only item."""
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 4:
+        return list(value)
+    return [value]
+
+
+def batch_size(lengths: Mapping[str, int]) -> int:
+    """The size of the batch that arguments of these lengths make.
+
+    Raises:
+        ValueError: an empty list, or a length that is neither 1 nor the batch's.
+    """
+    size = max(lengths.values())
+    if any(length not in (1, size) for length in lengths.values()):
+        raise ValueError(f"expected every argument once or {size} times, got {dict(lengths)}")
+    return size
+
+
+def repeated(items: Any, size: int) -> Any:
+    """Items of a batch, a single one as often as needed: a list, or an array with leading axis."""
+    if isinstance(items, list):
+        return items if len(items) == size else items * size
+    return np.broadcast_to(items, (size, *items.shape[1:]))
+
+
+def batch_seeds(seeds: Sequence[int], size: int) -> UInt32[np.ndarray, " B"]:
+    """One seed per sample; from a single seed s, sample b gets s + b.
+
+    Raises:
+        TypeError: a seed that is no whole number.
+        ValueError: a seed outside 0..2^32-1.
+    """
+    numbers = [operator.index(seed) for seed in seeds]
+    if len(numbers) != size:
+        numbers = [numbers[0] + b for b in range(size)]
+    if min(numbers) < 0 or max(numbers) > LARGEST_SEED:
+        raise ValueError(f"expected seeds in 0..{LARGEST_SEED}, got {min(numbers)}..{max(numbers)}")
+    return np.array(numbers, np.uint32)
+
+
+def control_scales(steps: int, scale: float, start: float, end: float) -> Float[np.ndarray, " n"]:
+    """The branch's scale at every step: `scale` while the step lies inside [start, end], else 0.
+
+    Args:
+        start, end: shares of the steps, 0 <= start < end <= 1.
+
+    Raises:
+        ValueError: another range.
+
+    Source: BrushNet's pipeline: step i of n is out if i / n < start or (i + 1) / n > end.
+    """
+    if not 0 <= start < end <= 1:
+        raise ValueError(f"expected 0 <= control_start < control_end <= 1, got {start} and {end}")
+    inside = [i / steps >= start and (i + 1) / steps <= end for i in range(steps)]
+    return np.where(inside, scale, 0.0).astype(np.float32)
