@@ -158,7 +158,7 @@ def make_sampler(
 
 
 def _widened(weights: np.ndarray, own: int) -> np.ndarray:
-    """Gives a table with `own` columns before the earlier estimates at least REMEMBERED of those."""
+    """Pads the columns behind the `own` first ones, the earlier estimates, to REMEMBERED."""
     return np.pad(weights, ((0, 0), (0, max(0, own + REMEMBERED - weights.shape[1]))))
 
 

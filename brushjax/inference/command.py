@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -45,6 +46,13 @@ class InpaintArguments:
     seed: int = 0
     blend: str = "feather"
     strip: Path | None = None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax inpaint ...`, with the process's own arguments by default."""
+    import tyro
+
+    inpaint_command(tyro.cli(InpaintArguments, prog="brushjax inpaint", args=arguments))
 
 
 def inpaint_command(arguments: InpaintArguments) -> None:
