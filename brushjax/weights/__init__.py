@@ -1,3 +1,23 @@
-"""Weights from and to PyTorch programs: diffusers, transformers, ComfyUI, and the original Stable Diffusion code."""
+"""Weights from and to PyTorch programs, and our own checkpoints.
 
+Read: diffusers and transformers folders, ComfyUI's branch files, the original Stable Diffusion
+code's files, PyTorch pickles (safely), Orbax checkpoints. Written: all of these but pickles.
+"""
+
+from brushjax.weights.convert import check, convert
 from brushjax.weights.loading import load
+from brushjax.weights.reading import Weights, list_tensors, read
+from brushjax.weights.rules import WeightsError
+from brushjax.weights.writing import LAYOUTS, save
+
+__all__ = [
+    "LAYOUTS",
+    "Weights",
+    "WeightsError",
+    "check",
+    "convert",
+    "list_tensors",
+    "load",
+    "read",
+    "save",
+]

@@ -1,4 +1,4 @@
-"""Finds the files that hold a model: in a folder, in a pipeline folder, at a path, or on the hub."""
+"""Finds the files that hold a model: in its folder, a pipeline's, at a path, or on the hub."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def find(table: WeightMap, path: str | Path) -> Found:
     config = read_config(place / "config.json")
     if config is not None and _class_of(config) not in table.classes:
         raise WeightsError(
-            f"{place / 'config.json'} describes a {_class_of(config)}; expected {' or '.join(table.classes)} "
+            f"{place / 'config.json'} describes a {_class_of(config)}; expected "
+            f"{' or '.join(table.classes)} "
             f"for {table.kind}. Pass the folder of the {table.kind}."
         )
     if (place / ORBAX).is_dir():
@@ -60,7 +61,7 @@ def find(table: WeightMap, path: str | Path) -> Found:
 
 
 def local_path(path: str | Path, tables: tuple[WeightMap, ...]) -> Path:
-    """Returns where `path` is on this machine, downloading a hub id's weights of these kinds if it is one."""
+    """Returns where `path` is on this machine; downloads a hub id's weights of these kinds."""
     place = Path(path).expanduser()
     if place.exists():
         return place
@@ -95,7 +96,7 @@ def _class_of(config: dict[str, Any]) -> str | None:
 
 
 def _weight_files(table: WeightMap, folder: Path) -> tuple[Path, ...]:
-    """Picks the weights in a model's folder: full precision before variants, safetensors before pickles."""
+    """Picks a model's weights: full precision before variants, safetensors before pickles."""
     stem = table.stem
     for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
         if (folder / name).is_file():
@@ -116,7 +117,8 @@ def _weight_files(table: WeightMap, folder: Path) -> tuple[Path, ...]:
         f"several variants of the {table.kind}" if variants else f"no weights of the {table.kind}"
     )
     raise WeightsError(
-        f"{folder} holds {problem}: expected {stem}.safetensors (or its shards, or a {table.folder}/ folder with "
+        f"{folder} holds {problem}: expected {stem}.safetensors (or its shards, or a "
+        f"{table.folder}/ folder with "
         f"them), found {present}. Pass the path of the file to read."
     )
 

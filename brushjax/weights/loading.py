@@ -1,4 +1,4 @@
-"""Fills models with weights, strictly: all tensors fit, or one error names every one that does not."""
+"""Fills models with weights, strictly: all tensors fit, or one error names each that does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from brushjax.weights.checkpoints import flat
+from brushjax.weights import folders
+from brushjax.weights.checkpoints import flat, nested, restore_orbax
 from brushjax.weights.maps import MAPS, map_of
 from brushjax.weights.reading import Config, Weights, read
 from brushjax.weights.rules import Path as ParameterPath
@@ -35,17 +36,21 @@ def load(
 ) -> nnx.Module:
     """Loads a model.
 
-    The model is built without memory, checked against the names and shapes in the files, and then filled tensor by
-    tensor, the largest first: at no time is there more than one tensor that is not in its place.
+    The model is built without memory, checked against the names and shapes in the files, and then
+    filled tensor by tensor, the largest first: at no time is there more than one tensor that is not
+    in its place.
 
     Args:
         kind: "unet", "vae", "clip_text", "clip_text_2" or "brushnet".
-        path: the model's folder, a pipeline folder, a weight file (.safetensors, .ckpt, .bin; published names or those of
-            the original Stable Diffusion code), a folder written by `save`, or a hub id.
+        path: the model's folder, a pipeline folder, a weight file (.safetensors, .ckpt, .bin;
+            published names or those of the original Stable Diffusion code), a folder written by
+            `save`, or a hub id.
         dtype: of the parameters; None keeps the files'.
-        shardings: where to put the parameters: None (the default device), one sharding for all, a tree of shardings shaped
-            like the pure parameter dict, or a function from the tree of ShapeDtypeStructs to such a tree.
-        config: used instead of the config that stands with the weights: a dict, a config.json, or a config of ours.
+        shardings: where to put the parameters: None (the default device), one sharding for all, a
+            tree of shardings shaped like the pure parameter dict, or a function from the tree of
+            ShapeDtypeStructs to such a tree.
+        config: used instead of the config that stands with the weights: a dict, a config.json, or a
+            config of ours.
 
     Raises:
         WeightsError: the files are damaged, or hold anything but exactly the tensors of the model.
@@ -59,6 +64,9 @@ def load(
         for path, struct in structs.items()
     }
     places = _places(shardings, wanted)
+    if weights.layout == "orbax":
+        folder = Path(weights.source) / folders.ORBAX
+        return nnx.merge(graph, nested(restore_orbax(folder, wanted, places)))
     values: dict[ParameterPath, jax.Array] = {}
     largest_first = sorted(wanted, key=lambda path: -weights.tensors[checkpoint_name(path)].nbytes)
     for parameter in tqdm(
@@ -69,7 +77,7 @@ def load(
             values[parameter] = _filled(
                 weights.tensors[name], parameter, wanted[parameter], places[parameter]
             )
-    return nnx.merge(graph, _nest(values))
+    return nnx.merge(graph, nested(values))
 
 
 def abstract_model(
@@ -97,7 +105,7 @@ def abstract_model(
 
 
 def check_fit(weights: Weights, structs: dict[ParameterPath, jax.ShapeDtypeStruct]) -> None:
-    """Raises one WeightsError that lists every missing, unused and misshaped tensor, if there are any."""
+    """Raises one WeightsError that lists every missing, unused and misshaped tensor, if any."""
     expected = {
         checkpoint_name(path): _checkpoint_shape(path, struct.shape)
         for path, struct in structs.items()
@@ -111,7 +119,8 @@ def check_fit(weights: Weights, structs: dict[ParameterPath, jax.ShapeDtypeStruc
     if not (missing or unused or misshaped):
         return
     lines = [
-        f"{weights.source} does not fit the {weights.kind} that its config describes; nothing was loaded."
+        f"{weights.source} does not fit the {weights.kind} that its config describes; nothing was "
+        f"loaded."
     ]
     lines += _section("missing", missing, lambda name: f"{name} {list(expected[name])}", unused)
     lines += _section("unused", unused, lambda name: f"{name} {list(found[name].shape)}", missing)
@@ -156,7 +165,7 @@ def _places(
     """Brings the forms in which shardings may be given to {path: sharding or None}."""
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
         return dict.fromkeys(wanted, shardings)
-    tree = shardings(_nest(wanted)) if callable(shardings) else shardings
+    tree = shardings(nested(wanted)) if callable(shardings) else shardings
     places = flat(tree)
     if places.keys() != wanted.keys():
         odd = sorted(map(str, places.keys() ^ wanted.keys()))
@@ -169,7 +178,7 @@ def _places(
 def _filled(
     tensor: Tensor, path: ParameterPath, struct: jax.ShapeDtypeStruct, sharding: Any
 ) -> jax.Array:
-    """Reads a tensor into an array of our layout, and hands that to JAX without a copy where JAX can take it."""
+    """Reads a tensor into an array of our layout, which JAX takes over without a copy if it can."""
     values = _aligned(struct.shape, np.dtype(struct.dtype))
     tensor.fill(values.transpose(checkpoint_axes(path, values.ndim)))
     if sharding is None:
@@ -182,16 +191,6 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _nest(values: dict[ParameterPath, Any]) -> dict[Any, Any]:
-    tree: dict[Any, Any] = {}
-    for path, value in values.items():
-        branch = tree
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = value
-    return tree
 
 
 def kind_of(model: nnx.Module) -> str:

@@ -1,4 +1,4 @@
-"""Reads weights of any layout to one form: unread tensors by checkpoint name, and the model's config."""
+"""Reads weights of any layout: to unread tensors by checkpoint name, and the model's config."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Weights:
         source: where they were found, for messages.
         layout: "diffusers", "ldm" or "orbax".
         config: as in a published config.json.
-        tensors: by checkpoint name, with the axes of a checkpoint. Names that the layout's table does not know stand
-            here as they are in the file, so that the check against the model finds them.
+        tensors: by checkpoint name, with the axes of a checkpoint. Names that the layout's table
+            does not know stand here as they are in the file, so that the check against the model
+            finds them.
         ignored: {name in the file: why it was left out}.
     """
 
@@ -53,7 +54,8 @@ def read(kind: str, path: str | Path, config: Config = None) -> Weights:
     Args:
         kind: a key of `maps.MAPS`.
         path: as in `folders.find`.
-        config: used instead of the config that stands with the weights, or of the one their shapes tell.
+        config: used instead of the config that stands with the weights, or of the one their shapes
+            tell.
 
     Raises:
         WeightsError: there are none, the files are damaged, or the config cannot be told.
@@ -73,7 +75,7 @@ def read(kind: str, path: str | Path, config: Config = None) -> Weights:
 
 
 def as_dict(config: Config) -> dict[str, Any] | None:
-    """Returns a config given as a dict, the path of a config.json, or one of our configs, as a dict."""
+    """Returns a config (a dict, the path of a config.json, or one of our configs) as a dict."""
     if config is None or isinstance(config, Mapping):
         return None if config is None else dict(config)
     if isinstance(config, (str, Path)):
@@ -118,7 +120,8 @@ def interpret(
         signs = " or ".join(dialect.root + dialect.sign for dialect in table.dialects)
         some = ", ".join(list(found)[:4])
         raise WeightsError(
-            f"{source} holds no {table.kind}: expected a tensor named {signs}; it has {len(found)} tensors: {some}, ..."
+            f"{source} holds no {table.kind}: expected a tensor named {signs}; it has {len(found)} "
+            f"tensors: {some}, ..."
         )
     ignored = {name: reason for name in current if (reason := _reason(table, dialect, name))}
     kept = {name: tensor for name, tensor in current.items() if name not in ignored}
@@ -145,7 +148,8 @@ def _inferred(dialect: Dialect, shapes: dict[str, tuple[int, ...]], source: str)
         raise WeightsError(f"{source}: {error}") from error
     except (KeyError, StopIteration) as error:
         raise WeightsError(
-            f"{source}: the config cannot be told from the tensors, {error} is missing. Pass config= (--config)."
+            f"{source}: the config cannot be told from the tensors, {error} is missing. Pass "
+            f"config= (--config)."
         ) from error
 
 
@@ -185,7 +189,8 @@ def kinds_in(path: str | Path) -> tuple[str, ...]:
     if not kinds:
         expected = ", ".join(f"{table.folder}/" for table in MAPS.values())
         raise WeightsError(
-            f"{place} is no pipeline: expected a folder with some of {expected} or a whole-model file."
+            f"{place} is no pipeline: expected a folder with some of {expected} or a whole-model "
+            f"file."
         )
     return kinds
 
@@ -207,7 +212,8 @@ class Listed:
 
 
 def list_tensors(kind: str, path: str | Path) -> list[Listed]:
-    """Lists the tensors of a kind (or of a whole "pipeline") under the names they have in their files.
+    """Lists the tensors of a kind (or of a whole "pipeline") under the names they have in their
+    files.
 
     No model is built and no value is read.
     """

@@ -1,11 +1,14 @@
 """The rules that join parameter paths, checkpoint names and older checkpoint names.
 
-Everything meets at the *checkpoint name*: the name a tensor has in a published diffusers or transformers
-checkpoint, for instance ``down_blocks.0.resnets.1.conv1.weight``. Two rules lead to it:
+Everything meets at the *checkpoint name*: the name a tensor has in a published diffusers or
+transformers checkpoint, for instance ``down_blocks.0.resnets.1.conv1.weight``. Two rules lead to
+it:
 
-* **Leaf rule** (our side). Modules carry the published attribute names, so a parameter path joined with dots
+* **Leaf rule** (our side). Modules carry the published attribute names, so a parameter path joined
+with dots
   is the checkpoint name up to its leaf; the leaf and the axes follow from the kind of layer.
-* **Dialects** (their side). Other programs name and shape the same tensors differently. A dialect is a table of
+* **Dialects** (their side). Other programs name and shape the same tensors differently. A dialect
+is a table of
   prefix pairs, made from the model's config and read in both directions.
 """
 
@@ -24,29 +27,33 @@ class WeightsError(ValueError):
     """Weights could not be read, did not fit the model, or could not be written as asked."""
 
 
-# --- leaf rule -----------------------------------------------------------------------------------------
+# --- leaf rule
+# -----------------------------------------------------------------------------------------
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
 def checkpoint_name(path: Path) -> str:
-    """Returns the checkpoint name of a parameter path: ("conv_in", "kernel") -> "conv_in.weight"."""
+    """Returns a parameter path's checkpoint name: ("conv_in", "kernel") -> "conv_in.weight"."""
     *modules, leaf = (str(part) for part in path)
     return ".".join([*modules, LEAVES.get(leaf, leaf)])
 
 
 def checkpoint_axes(path: Path, ndim: int) -> tuple[int, ...]:
-    """Returns the axes that bring a parameter of ours into checkpoint order, as ``array.transpose(axes)`` takes them.
+    """Returns the axes that bring a parameter of ours into checkpoint order, as
+    ``array.transpose(axes)`` takes them.
 
-    Kernels are kept as (*spatial, in, out) here and as (out, in, *spatial) in checkpoints, for linear layers
-    (no spatial axis) as for convolutions. Every other leaf has the same axes on both sides.
+    Kernels are kept as (*spatial, in, out) here and as (out, in, *spatial) in checkpoints, for
+    linear layers (no spatial axis) as for convolutions. Every other leaf has the same axes on both
+    sides.
     """
     if path[-1] != "kernel":
         return tuple(range(ndim))
     return (ndim - 1, ndim - 2, *range(ndim - 2))
 
 
-# --- dialects ------------------------------------------------------------------------------------------
+# --- dialects
+# ------------------------------------------------------------------------------------------
 
 Form = Literal["same", "conv1x1", "transposed"]
 
@@ -60,7 +67,8 @@ class Leaf:
         theirs: prefix in the dialect, such as ``"in_layers.0."``.
         form: "conv1x1": matrices are stored there as 1x1 convolutions, (out, in, 1, 1);
             "transposed": matrices are stored there as (in, out).
-        part: (index, count) when the dialect stores `count` of our tensors stacked along the first axis.
+        part: (index, count) when the dialect stores `count` of our tensors stacked along the first
+            axis.
     """
 
     ours: str
@@ -71,7 +79,7 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A pair of module prefixes, with the leaf pairs below them. Without leaves the rest of the name is shared."""
+    """A pair of module prefixes, and the leaf pairs below; by default names go on the same."""
 
     ours: str
     theirs: str
@@ -103,7 +111,8 @@ def pairs_of(
         theirs: which side `names` is on.
 
     Returns:
-        {name: pairs}; a name the table does not know has no pairs, one that stacks three tensors has three.
+        {name: pairs}; a name the table does not know has no pairs, one that stacks three tensors
+        has three.
     """
     found: dict[str, list[Pair]] = {}
     for name in names:
@@ -135,7 +144,8 @@ def other_shape(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
     return shape
 
 
-# --- a model's table -----------------------------------------------------------------------------------
+# --- a model's table
+# -----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +161,7 @@ class Ignored:
 
 @dataclasses.dataclass(frozen=True)
 class Alias:
-    """An older spelling: names matching `pattern` are read as `replacement` (re.sub). Never written."""
+    """An older spelling: `pattern` in a name is read as `replacement` (re.sub). Never written."""
 
     pattern: str
     replacement: str
@@ -164,7 +174,8 @@ class Dialect:
     Attributes:
         layout: "diffusers" (published names) or "ldm" (the original Stable Diffusion code's names).
         root: what the model's names start with in the file.
-        sign: a name below the root that is there if, and only if, the file holds this model in this dialect.
+        sign: a name below the root that is there if, and only if, the file holds this model in this
+            dialect.
         infer: shapes by name below the root -> config dict, as far as shapes tell it.
         modules: config dict -> table.
     """
@@ -187,7 +198,8 @@ class WeightMap:
         classes: class names that its config.json may carry.
         model: (module, model class, config class), imported only when needed.
         dialects: the ways to find it in a file, the first that fits is taken.
-        ldm_roots: config dict, all kinds in the file -> the "ldm" dialect to write, or None when there is none.
+        ldm_roots: config dict, all kinds in the file -> the "ldm" dialect to write, or None when
+            there is none.
         aliases: older spellings.
         ignored: names that are left out.
         flat: pattern of the checkpoint names that may also be stored as 1x1 convolutions.

@@ -1,7 +1,8 @@
-"""Tensors in files: read lazily, one at a time, straight into their destination; written the same way.
+"""Tensors in files: read lazily, one at a time, straight into their destination; written the same
+way.
 
-safetensors files are read with plain file reads into a small buffer, not through a memory map: mapped pages
-would count as resident memory until the system takes them back.
+safetensors files are read with plain file reads into a small buffer, not through a memory map:
+mapped pages would count as resident memory until the system takes them back.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ SLAB_ROWS = 16  # 16 float32 rows fill one 64-byte cache line of a transposed de
 LARGEST_HEADER = 100_000_000  # bytes; the limit that the safetensors library sets itself
 
 
-# --- tensors -------------------------------------------------------------------------------------------
+# --- tensors
+# -------------------------------------------------------------------------------------------
 
 
 class Tensor:
@@ -56,7 +58,7 @@ class Tensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def fill(self, out: np.ndarray) -> None:
-        """Reads the tensor into `out`, which has this shape and may be strided or of another dtype."""
+        """Reads the tensor into `out`, of this shape; it may be strided or of another dtype."""
         raise NotImplementedError
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -123,7 +125,7 @@ class FileTensor(Tensor):
 
 @dataclasses.dataclass(frozen=True)
 class View(Tensor):
-    """Another tensor in another form: its axes permuted, or the two of a 1x1 kernel added or dropped."""
+    """Another tensor, its axes permuted, or the two of a 1x1 kernel added or dropped."""
 
     source: Tensor
     shape: tuple[int, ...]
@@ -177,14 +179,15 @@ class Stacked(Tensor):
 
 
 def copy_cast(out: np.ndarray, values: np.ndarray) -> None:
-    """Copies `values` into `out`, casting; raises WeightsError where a float becomes infinite on the way."""
+    """Copies and casts `values` into `out`; WeightsError if a float becomes infinite by it."""
     try:
         with np.errstate(over="raise"):
             out[...] = values
     except FloatingPointError as error:
         largest = np.nanmax(np.abs(values.astype(np.float64)))
         raise WeightsError(
-            f"a value of {largest:.4g} does not fit into {out.dtype}; ask for bfloat16 or float32 instead"
+            f"a value of {largest:.4g} does not fit into {out.dtype}; ask for bfloat16 or float32 "
+            f"instead"
         ) from error
 
 
@@ -200,7 +203,8 @@ def read_exactly(file: Any, out: np.ndarray) -> None:
         view = view[count:]
 
 
-# --- safetensors ---------------------------------------------------------------------------------------
+# --- safetensors
+# ---------------------------------------------------------------------------------------
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -234,7 +238,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if ends != size:
         cause = "it is cut short" if size < ends else "something was appended to it"
         raise WeightsError(
-            f"{path} has {size} bytes where its header describes {ends}: {cause}. Download or copy it again."
+            f"{path} has {size} bytes where its header describes {ends}: {cause}. Download or copy "
+            f"it again."
         )
     return tensors, metadata
 
@@ -314,11 +319,12 @@ def finished_file(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-# --- any file ------------------------------------------------------------------------------------------
+# --- any file
+# ------------------------------------------------------------------------------------------
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a weight file by what it holds, whatever its ending says: safetensors or a PyTorch pickle."""
+    """Reads a weight file by what it holds, safetensors or a PyTorch pickle, not by its ending."""
     with open(path, "rb") as file:
         head = file.read(256)
     if head.startswith(b"version https://git-lfs"):
@@ -328,7 +334,8 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise WeightsError(
-            f"{path} is a web page, not weights: it starts with {head[:40]!r}. The download probably asked for a "
+            f"{path} is a web page, not weights: it starts with {head[:40]!r}. The download "
+            f"probably asked for a "
             f"login or a licence; open the link in a browser and download the file itself."
         )
     is_safetensors = (
@@ -340,12 +347,13 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Reads a PyTorch pickle through torch's weights-only path, which runs no code from the file."""
+    """Reads a PyTorch pickle by torch's weights-only path, which runs no code from the file."""
     try:
         import torch
     except ImportError as error:
         raise WeightsError(
-            f"{path} is a PyTorch pickle, which only torch can read safely: pip install 'brushjax[torch]', "
+            f"{path} is a PyTorch pickle, which only torch can read safely: pip install "
+            f"'brushjax[torch]', "
             f"or get a .safetensors file of the same weights."
         ) from error
     try:
@@ -353,7 +361,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
         first = str(error).strip().splitlines()[0]
         raise WeightsError(
-            f"{path} was refused: it is damaged, or reading it would run code from the file. torch says: {first} "
+            f"{path} was refused: it is damaged, or reading it would run code from the file. torch "
+            f"says: {first} "
             f"Get a .safetensors file of the same weights from someone you trust."
         ) from error
     content = content.get("state_dict", content)
@@ -370,7 +379,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _torch_array(value: Any) -> np.ndarray:
-    """Returns the values of a torch tensor without a copy; numpy has no bfloat16, so its bits are re-read."""
+    """Returns a torch tensor's values without a copy; bfloat16, which numpy lacks, by its bits."""
     import torch
 
     value = value.detach().contiguous()

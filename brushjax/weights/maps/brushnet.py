@@ -1,4 +1,4 @@
-"""Names and shapes of the BrushNet branch. Published files, ComfyUI's among them, all use the diffusers names."""
+"""Names and shapes of the BrushNet branch; all published files use the diffusers names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from brushjax.weights.maps.unet import config_of_levels, diffusers_levels
 from brushjax.weights.rules import Dialect, Shapes, WeightMap, WeightsError
 
-# What ComfyUI-BrushNet counts, by substring, to recognise a file: down taps, mid tap, up taps -> tensors in all.
+# What ComfyUI-BrushNet counts, by substring, to recognise a file: down taps, mid tap, up taps ->
+# tensors in all.
 COMFYUI_FAMILIES = {(24, 2, 30): 322, (18, 2, 22): 252}
 
 

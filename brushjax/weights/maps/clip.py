@@ -1,4 +1,4 @@
-"""Names and shapes of the CLIP text encoders: transformers, and OpenCLIP as it stands inside original files."""
+"""Names and shapes of the CLIP text encoders: transformers', and OpenCLIP's in original files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _config(shapes: Shapes, names: dict[str, str], act: str, heads: int) -> dict
 
 
 def infer_transformers(shapes: Shapes) -> dict[str, Any]:
-    """Tells the config from transformers' names; OpenAI's encoder is the one published in them within files."""
+    """Tells the config from transformers' names."""
     names = {
         "token": "text_model.embeddings.token_embedding.weight",
         "position": "text_model.embeddings.position_embedding.weight",
@@ -70,7 +70,8 @@ def infer_transformers(shapes: Shapes) -> dict[str, Any]:
         "projection": "text_projection.weight",
     }
     width = shapes[names["token"]][1]
-    # OpenAI's ViT-L (768) uses the quick GELU; the wider ones, ViT-H and bigG, are OpenCLIP's and use the exact one.
+    # OpenAI's ViT-L (768) uses the quick GELU; the wider ones, ViT-H and bigG, are OpenCLIP's and
+    # use the exact one.
     return _config(shapes, names, "quick_gelu" if width <= 768 else "gelu", max(width // 64, 1))
 
 
@@ -104,7 +105,8 @@ PUBLISHED = Dialect("diffusers", "", HF_SIGN, infer_transformers)
 ALIASES = (
     # transformers 5 and some merged files leave out the "text_model." level.
     Alias(
-        r"^((?:cond_stage_model\.|conditioner\.embedders\.0\.)transformer\.|)(embeddings|encoder|final_layer_norm)\.",
+        r"^((?:cond_stage_model\.|conditioner\.embedders\.0\.)transformer\.|)"
+        r"(embeddings|encoder|final_layer_norm)\.",
         r"\1text_model.\2.",
     ),
 )
@@ -139,7 +141,8 @@ CLIP_TEXT = WeightMap(
         *BUFFERS,
         Ignored(
             r"^cond_stage_model\.model\.transformer\.resblocks\.23\.",
-            "Stable Diffusion 2 conditions on the last but one state of its 24 layers; the published encoder has 23",
+            "Stable Diffusion 2 conditions on the last but one state of its 24 layers; the "
+            "published encoder has 23",
         ),
         Ignored(
             r"^cond_stage_model\.model\.text_projection$", "Stable Diffusion 2 uses no pooled text"

@@ -1,4 +1,4 @@
-"""Names and shapes of the UNet in published files: diffusers and the original Stable Diffusion code ("ldm")."""
+"""Names and shapes of the UNet: diffusers', and the original Stable Diffusion code's ("ldm")."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESNET = (
 
 
 def ldm_modules(config: dict[str, Any]) -> tuple[Module, ...]:
-    """Makes the table of the original code's names, which number all input and output blocks in one row."""
+    """Makes the table of the original code's names, which number blocks through all levels."""
     down, up = config["down_block_types"], config["up_block_types"]
     layers = config.get("layers_per_block", 2)
     modules = [
@@ -69,7 +69,8 @@ def _has_attention(kind: str) -> bool:
     return kind.startswith("CrossAttn")
 
 
-# --- config from shapes --------------------------------------------------------------------------------
+# --- config from shapes
+# --------------------------------------------------------------------------------
 
 Level = tuple[int, int, int]  # (channels, number of resnets, transformer layers in each)
 
@@ -115,8 +116,10 @@ def config_of_levels(levels: list[Level]) -> dict[str, Any]:
     channels = [level[0] for level in levels]
     if any(width % 32 for width in channels) or len({level[1] for level in levels}) > 1:
         raise WeightsError(
-            f"the config cannot be told from the shapes: levels of (channels, resnets, transformer layers) {levels} "
-            f"are none of Stable Diffusion 1, 2 or XL. Pass config= (--config) with the model's config.json."
+            f"the config cannot be told from the shapes: levels of (channels, resnets, transformer "
+            f"layers) {levels} "
+            f"are none of Stable Diffusion 1, 2 or XL. Pass config= (--config) with the model's "
+            f"config.json."
         )
     return {
         "block_out_channels": channels,
@@ -132,10 +135,11 @@ def config_of_levels(levels: list[Level]) -> dict[str, Any]:
 
 
 def _attention_config(shapes: Shapes, levels: list[Level]) -> dict[str, Any]:
-    """Tells the attention settings. Head counts are in no shape: they follow Stability's two conventions.
+    """Tells the attention settings. Head counts are in no shape: they follow Stability's two
+    conventions.
 
-    Version 1 has 8 heads everywhere and 1x1 convolutions around its transformers; version 2 and XL have linear
-    layers there and heads of width 64.
+    Version 1 has 8 heads everywhere and 1x1 convolutions around its transformers; version 2 and XL
+    have linear layers there and heads of width 64.
     """
     context = next(shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight"))
     linear = (

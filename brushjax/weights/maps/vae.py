@@ -1,4 +1,4 @@
-"""Names and shapes of the autoencoder: diffusers, older diffusers, and the original Stable Diffusion code."""
+"""Names and shapes of the autoencoder: diffusers', older ones, and the original code's ("ldm")."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ATTENTION = (
 
 
 def ldm_modules(config: dict[str, Any]) -> tuple[Module, ...]:
-    """Makes the table of the original code's names. It numbers the decoder's levels from the image upwards."""
+    """Makes the table of the original code's names, which number decoder levels from the image."""
     levels = len(config["block_out_channels"])
     layers = config.get("layers_per_block", 1)
     modules = [Module("quant_conv.", "quant_conv."), Module("post_quant_conv.", "post_quant_conv.")]
@@ -70,8 +70,9 @@ def _config(shapes: Shapes, blocks: str, layers: str) -> dict[str, Any]:
     channels = [shapes[f"{blocks}{i}.{layers}0.conv1.weight"][0] for i in range(levels)]
     if any(width % 32 for width in channels):
         raise WeightsError(
-            f"the config cannot be told from the shapes: levels of {channels} channels do not split into the usual "
-            f"32 norm groups. Pass config= (--config) with the model's config.json."
+            f"the config cannot be told from the shapes: levels of {channels} channels do not "
+            f"split into the usual 32 norm groups. Pass config= (--config) with the model's "
+            f"config.json."
         )
     return {
         "_class_name": "AutoencoderKL",
@@ -85,7 +86,6 @@ def _config(shapes: Shapes, blocks: str, layers: str) -> dict[str, Any]:
         "norm_num_groups": 32,
         "act_fn": "silu",
         "sample_size": 512,
-        "scaling_factor": 0.18215,  # Stable Diffusion 1 and 2; no shape tells it (convert.py sets XL's)
     }
 
 

@@ -1,0 +1,156 @@
+"""Converts weights between layouts, and compares weights of any two layouts."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from brushjax.weights import folders
+from brushjax.weights.loading import abstract_model, check_fit
+from brushjax.weights.maps import MAPS
+from brushjax.weights.reading import Config, Weights, kinds_in, read
+from brushjax.weights.rules import WeightsError
+from brushjax.weights.store import Tensor
+from brushjax.weights.writing import FOLDERS, write
+
+# Parts of a pipeline that hold no weights; they go along where both sides are folders.
+COMPANIONS = ("model_index.json", "tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
+
+
+def convert(
+    kind: str,
+    source: str | Path,
+    target: str | Path,
+    *,
+    layout: str | None = None,
+    dtype: Any = None,
+    config: Config = None,
+    dry_run: bool = False,
+) -> list[Weights]:
+    """Converts weights of any layout that can be read into any that can be written.
+
+    Args:
+        kind: a kind of model, or "pipeline" for all that `source` holds.
+        source: as for `load`.
+        target: as for `save`.
+        layout: one of writing.LAYOUTS. When None: for a .safetensors name "comfyui" for a branch
+            and "ldm" for the others, otherwise "diffusers".
+        dtype: of floats in the target; None keeps the source's.
+        config: used instead of the source's own; not with "pipeline".
+        dry_run: check everything, write nothing.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        WeightsError: the source does not fit its config, or cannot be written so. `target` is as it
+            was then.
+    """
+    pipeline = kind == "pipeline"
+    if pipeline and config is not None:
+        raise WeightsError(
+            "a pipeline has several configs; convert its parts one by one to give one."
+        )
+    models = [read(one, source, config) for one in (kinds_in(source) if pipeline else (kind,))]
+    for weights in models:
+        _, structs = abstract_model(weights.kind, weights.config)
+        check_fit(weights, structs)
+    if layout is None:
+        single = "comfyui" if kind == "brushnet" else "ldm"
+        layout = single if Path(target).suffix == ".safetensors" else "diffusers"
+    if not dry_run:
+        write(models, target, layout, dtype, pipeline=pipeline)
+        if pipeline and layout in FOLDERS:
+            _copy_companions(
+                folders.local_path(source, tuple(MAPS.values())), Path(target).expanduser()
+            )
+    return models
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    for name in COMPANIONS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        elif (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One row of `check`.
+
+    Attributes:
+        name: checkpoint name.
+        dtypes: on both sides, None where the tensor is missing.
+        difference: largest absolute difference; infinite where a side is missing, misshaped or not
+            a number.
+        bit_equal: same dtype, shape and bits.
+        problem: what is wrong other than values, or None.
+    """
+
+    name: str
+    dtypes: tuple[str | None, str | None]
+    difference: float
+    bit_equal: bool
+    problem: str | None = None
+
+
+def check(
+    kind: str, first: str | Path, second: str | Path, config: Config = None
+) -> Iterator[Compared]:
+    """Compares two weights tensor by tensor, whatever their layouts.
+
+    Args:
+        kind: a kind of model, or "pipeline".
+        first: as for `load`.
+        second: as for `load`.
+        config: of both; needed only where a side comes without one that its shapes could tell.
+    """
+    if kind == "pipeline":
+        kinds = kinds_in(first)
+        if set(kinds) != set(kinds_in(second)):
+            raise WeightsError(
+                f"{first} holds {', '.join(kinds)}; {second} {', '.join(kinds_in(second))}."
+            )
+    else:
+        kinds = (kind,)
+    for one in kinds:
+        sides = read(one, first, config).tensors, read(one, second, config).tensors
+        names = sorted(sides[0].keys() | sides[1].keys())
+        for name in tqdm(
+            names, desc=f"comparing {one}", unit="tensor", disable=None, delay=2, leave=False
+        ):
+            yield _compared(
+                name if len(kinds) == 1 else f"{one}: {name}",
+                sides[0].get(name),
+                sides[1].get(name),
+            )
+
+
+def _compared(name: str, first: Tensor | None, second: Tensor | None) -> Compared:
+    dtypes = (str(first.dtype) if first else None, str(second.dtype) if second else None)
+    if first is None or second is None:
+        side = "second" if first is None else "first"
+        return Compared(name, dtypes, float("inf"), False, f"only in the {side}")
+    if first.shape != second.shape:
+        return Compared(
+            name,
+            dtypes,
+            float("inf"),
+            False,
+            f"shapes {list(first.shape)} and {list(second.shape)}",
+        )
+    a, b = first.array(), second.array()
+    if a.dtype == b.dtype and np.array_equal(
+        a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8)
+    ):
+        return Compared(name, dtypes, 0.0, True)
+    wide = np.float64 if np.float64 in (a.dtype, b.dtype) else np.float32
+    difference = float(np.max(np.abs(a.astype(wide) - b.astype(wide)), initial=0.0))
+    return Compared(name, dtypes, float("inf") if np.isnan(difference) else difference, False)

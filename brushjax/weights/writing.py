@@ -1,0 +1,249 @@
+"""Writes weights in every layout. Nothing is seen under its name before it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from brushjax.weights import folders
+from brushjax.weights.checkpoints import flat, write_orbax
+from brushjax.weights.loading import abstract_model, check_fit, kind_of
+from brushjax.weights.maps import map_of
+from brushjax.weights.maps.brushnet import check_comfyui
+from brushjax.weights.reading import Weights
+from brushjax.weights.rules import Path as ParameterPath
+from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name, pairs_of
+from brushjax.weights.store import (
+    Stacked,
+    Tensor,
+    as_conv1x1,
+    copy_cast,
+    naming,
+    transposed,
+    write_safetensors,
+    written_dtype,
+)
+
+LAYOUTS = ("diffusers", "comfyui", "ldm", "orbax")
+FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are one file
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelTensor(Tensor):
+    """A parameter of a model, fetched from its devices when it is read."""
+
+    parameter: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.parameter.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return np.dtype(self.parameter.dtype)
+
+    def fill(self, out: np.ndarray) -> None:
+        copy_cast(out, np.asarray(self.parameter))
+
+
+def save(
+    model: nnx.Module,
+    path: str | Path,
+    *,
+    layout: str = "diffusers",
+    dtype: Any = None,
+    kind: str | None = None,
+) -> None:
+    """Saves a model.
+
+    Args:
+        model: one of ours.
+        path: a folder for the layouts "diffusers" and "orbax", a .safetensors file for "comfyui"
+            and "ldm".
+        layout: "diffusers": config.json and the weights file that PyTorch users load; "comfyui":
+            the file that ComfyUI-BrushNet loads; "ldm": the original Stable Diffusion code's names;
+            "orbax": ours.
+        dtype: of the file; None keeps the parameters'.
+        kind: needed only to tell SDXL's second text encoder from a first one in the layout "ldm".
+
+    Raises:
+        WeightsError: the model cannot be written in that layout or dtype.
+    """
+    write([weights_of(model, kind)], path, layout, dtype)
+
+
+def weights_of(model: nnx.Module, kind: str | None = None) -> Weights:
+    """Returns a model's parameters in the form in which files are read."""
+    parameters = flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    tensors = {
+        checkpoint_name(path): transposed(ModelTensor(value), checkpoint_axes(path, value.ndim))
+        for path, value in parameters.items()
+    }
+    config: Any = getattr(model, "config")  # noqa: B009 - nnx.Module does not declare it
+    return Weights(kind or kind_of(model), "the model", "memory", config.to_dict(), tensors)
+
+
+def write(
+    models: Sequence[Weights],
+    path: str | Path,
+    layout: str,
+    dtype: Any = None,
+    *,
+    pipeline: bool = False,
+) -> None:
+    """Writes weights.
+
+    Args:
+        models: one, or the parts of a pipeline.
+        path: as for `save`.
+        layout: one of LAYOUTS.
+        dtype: of floats in the file; None keeps each tensor's own.
+        pipeline: write a pipeline: each model in its own folder below `path`.
+
+    Raises:
+        WeightsError: the weights cannot be written so. What was at `path` before is still there
+            then.
+    """
+    place = Path(path).expanduser()
+    kept = None if dtype is None else jnp.dtype(dtype)  # jax's knows the name bfloat16
+    _check_request(models, place, layout)
+    if layout not in FOLDERS:
+        tensors: dict[str, Tensor] = {}
+        for weights in models:
+            tensors |= weights.tensors if layout == "comfyui" else _ldm_tensors(weights, models)
+        notes = {f"config.{weights.kind}": json.dumps(weights.config) for weights in models}
+        write_safetensors(place, tensors, kept, {"format": "pt", **notes})
+        return
+    with finished_folder(place) as unfinished:
+        for weights in models:
+            inner = Path(map_of(weights.kind).folder) if pipeline else Path()
+            _refuse_other_weights(weights, place / inner, layout)
+            _write_folder(weights, unfinished / inner, layout, kept)
+
+
+def _check_request(models: Sequence[Weights], place: Path, layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise WeightsError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}.")
+    if layout in FOLDERS and (place.suffix == ".safetensors" or place.is_file()):
+        raise WeightsError(f"the layout {layout} is a folder; {place} is a file's name.")
+    if layout not in FOLDERS and place.suffix != ".safetensors":
+        raise WeightsError(
+            f"the layout {layout} is one file; expected a name like x.safetensors, got {place}."
+        )
+    if layout == "comfyui":
+        if [weights.kind for weights in models] != ["brushnet"]:
+            raise WeightsError(
+                "the layout comfyui is for a brushnet alone; other kinds have ldm and diffusers."
+            )
+        check_comfyui(list(models[0].tensors))
+
+
+def _write_folder(weights: Weights, folder: Path, layout: str, dtype: np.dtype | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if layout == "diffusers":
+        stem = map_of(weights.kind).stem
+        write_safetensors(folder / f"{stem}.safetensors", weights.tensors, dtype, {"format": "pt"})
+    else:
+        write_orbax(folder / folders.ORBAX, _parameters(weights, dtype))
+    (folder / "config.json").write_text(json.dumps(weights.config, indent=2, sort_keys=True) + "\n")
+
+
+def _parameters(weights: Weights, dtype: np.dtype | None) -> dict[ParameterPath, np.ndarray]:
+    """Reads tensors into arrays of our layout, by parameter path."""
+    _, structs = abstract_model(weights.kind, weights.config)
+    check_fit(weights, structs)
+    values = {}
+    for path, struct in structs.items():
+        tensor = weights.tensors[checkpoint_name(path)]
+        values[path] = np.empty(struct.shape, written_dtype(tensor, dtype))
+        with naming(checkpoint_name(path)):
+            tensor.fill(values[path].transpose(checkpoint_axes(path, len(struct.shape))))
+    return values
+
+
+def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tensor]:
+    """Brings tensors to the original code's names and forms."""
+    kinds = frozenset(model.kind for model in models)
+    dialect = map_of(weights.kind).ldm_dialect(weights.config, kinds)
+    if dialect is None:
+        raise WeightsError(
+            f"the original code has no names for a {weights.kind}; use another layout."
+        )
+    stacks: dict[str, dict[int, Tensor]] = {}
+    counts: dict[str, int] = {}
+    modules = dialect.modules(weights.config)
+    for name, pairs in pairs_of(weights.tensors, modules, dialect.root, theirs=False).items():
+        if len(pairs) != 1:
+            raise WeightsError(f"{weights.source}: the original code has no name for {name}.")
+        pair, tensor = pairs[0], weights.tensors[name]
+        if pair.form == "transposed" and len(tensor.shape) == 2:
+            tensor = transposed(tensor, (1, 0))
+        if pair.form == "conv1x1" and len(tensor.shape) == 2:
+            tensor = as_conv1x1(tensor)
+        index, counts[pair.other] = pair.part or (0, 1)
+        stacks.setdefault(pair.other, {})[index] = tensor
+    partial = [other for other, parts in stacks.items() if len(parts) != counts[other]]
+    if partial:
+        raise WeightsError(
+            f"{weights.source} lacks parts of the original code's {', '.join(partial)}."
+        )
+    return {
+        other: parts[0] if len(parts) == 1 else Stacked(tuple(parts[i] for i in range(len(parts))))
+        for other, parts in stacks.items()
+    }
+
+
+def _refuse_other_weights(weights: Weights, folder: Path, layout: str) -> None:
+    """Raises WeightsError where old weights would stay beside the new and be read instead."""
+    stem = map_of(weights.kind).stem
+    new = f"{stem}.safetensors" if layout == "diffusers" else folders.ORBAX
+    old = {
+        path.name
+        for pattern in (f"{stem}*", "pytorch_model*", folders.ORBAX)
+        for path in folder.glob(pattern)
+    }
+    if old - {new}:
+        raise WeightsError(
+            f"{folder} holds other weights already: {', '.join(sorted(old - {new}))}. Choose "
+            f"another folder, or "
+            f"remove them."
+        )
+
+
+@contextlib.contextmanager
+def finished_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder whose content moves to `path` only if all goes well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        _move(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Renames a folder, or, where there is one of that name, its content."""
+    if not target.exists():
+        os.rename(source, target)
+        return
+    for entry in source.iterdir():
+        place = target / entry.name
+        if entry.is_dir() and entry.name != folders.ORBAX:
+            _move(entry, place)
+        else:
+            if place.is_dir():
+                shutil.rmtree(place)
+            os.replace(entry, place)
