@@ -12,6 +12,7 @@ from pathlib import Path
 COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
+    "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
 }
 
@@ -71,6 +72,29 @@ def train(arguments: Sequence[str] | None = None) -> None:
     except configs.ConfigError as error:
         sys.exit(f"error: {error}")
     print(f"exported to {folder}")
+
+
+def tokenizer(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax tokenizer --out DIR`."""
+    parser = argparse.ArgumentParser(
+        prog="brushjax tokenizer", description="Makes a small tokenizer of CLIP's kind."
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        metavar="FILE",
+        help="one caption a line (default: those of the photographs that ship with the package)",
+    )
+    parser.add_argument("--size", type=int, default=1024, help="number of ids (default: 1024)")
+    options = parser.parse_args(arguments)
+
+    from brushjax.data.photos import all_captions
+    from brushjax.data.text import Tokenizer, train_tokenizer
+
+    captions = options.captions.read_text().splitlines() if options.captions else all_captions()
+    train_tokenizer(captions, options.out, options.size)
+    print(f"{Tokenizer.load(options.out).vocabulary_size} ids in {options.out}")
 
 
 def _train_parser() -> argparse.ArgumentParser:

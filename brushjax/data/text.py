@@ -51,10 +51,20 @@ class Tokenizer:
         )
         return np.asarray(encoded["input_ids"], np.int32)
 
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and its config, and vocab.json with merges.txt for older readers."""
+        self.backend.save_pretrained(str(folder))
+        self.backend.backend_tokenizer.model.save(str(folder))
+
     @property
     def vocabulary_size(self) -> int:
         """How many ids there are: the text encoder's vocab_size must not be smaller."""
         return len(self.backend)
+
+    @property
+    def start_id(self) -> int:
+        """The id that opens a caption."""
+        return int(self.backend.bos_token_id)
 
     @property
     def end_id(self) -> int:
@@ -103,5 +113,4 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
         merges=merges,
         model_max_length=LENGTH,
     )
-    tokenizer.save_pretrained(str(folder))
-    tokenizer.backend_tokenizer.model.save(str(folder))
+    Tokenizer(tokenizer).save(folder)
