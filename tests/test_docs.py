@@ -17,7 +17,7 @@ def missing_names(text: str, root: Path = ROOT) -> list[str]:
     """Names in backticks or links of a page that lead nowhere."""
     symbols = re.findall(r"`(brushjax(?:\.\w+)+)`", text)
     tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
-    files = re.findall(r"`((?:configs|tests|brushjax|docs)/[\w./]+\.\w+)`", text)
+    files = re.findall(r"(?<![\w/])((?:configs|tests|brushjax|docs)/[\w./]+\.[a-z]+)\b", text)
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     return [
         *(name for name in symbols if not resolves(name)),
