@@ -1,0 +1,134 @@
+"""Tiny models of every kind, their weights made of random bits, written the way PyTorch users write them."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from brushjax.weights.loading import abstract_model
+from brushjax.weights.maps import MAPS
+from brushjax.weights.rules import checkpoint_axes, checkpoint_name
+
+UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "block_out_channels": [8, 16],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+    "cross_attention_dim": 8,
+}
+UNET_XL = UNET | {
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2,
+    "transformer_layers_per_block": [1, 2],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 32,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [8, 16, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+CLIP = {
+    "architectures": ["CLIPTextModel"],
+    "model_type": "clip_text_model",
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 8,
+    "bos_token_id": 18,
+    "eos_token_id": 19,
+}
+CLIP_2 = CLIP | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "hidden_act": "gelu",
+    "projection_dim": 6,
+}
+BRUSHNET = {
+    "_class_name": "BrushNetModel",
+    "block_out_channels": [8, 16, 24, 32],
+    "norm_num_groups": 4,
+    "cross_attention_dim": 8,
+    "conditioning_channels": 5,
+}
+BRUSHNET_XL = BRUSHNET | {
+    "block_out_channels": [8, 16, 24],
+    "down_block_types": ["DownBlock2D"] * 3,
+    "up_block_types": ["UpBlock2D"] * 3,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 32,
+}
+CONFIGS = {
+    "unet": UNET,
+    "vae": VAE,
+    "clip_text": CLIP,
+    "clip_text_2": CLIP_2,
+    "brushnet": BRUSHNET,
+}
+BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+
+
+def shapes(kind, config):
+    """Returns {checkpoint name: shape in PyTorch's layout}."""
+    _, structs = abstract_model(kind, config)
+    return {
+        checkpoint_name(path): tuple(
+            struct.shape[axis] for axis in checkpoint_axes(path, len(struct.shape))
+        )
+        for path, struct in structs.items()
+    }
+
+
+def state_dict(kind, config, dtype=torch.float32, bits=False, seed=0):
+    """Draws normal values, or any bit pattern: infinities and not-a-numbers among them."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for name, shape in shapes(kind, config).items():
+        if bits:
+            info = torch.iinfo(BITS[dtype])
+            whole = torch.randint(info.min, info.max + 1, shape, generator=generator)
+            drawn[name] = whole.to(BITS[dtype]).view(dtype)
+        else:
+            drawn[name] = torch.randn(shape, generator=generator).to(dtype)
+    return drawn
+
+
+def write_folder(folder: Path, kind, config, tensors):
+    """Writes what save_pretrained writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / f"{MAPS[kind].stem}.safetensors", {"format": "pt"})
+    return folder
+
+
+def write_pipeline(folder: Path, unet=UNET, second=False):
+    """Writes a pipeline folder; returns the state dicts by kind."""
+    kinds = ["unet", "vae", "clip_text"] + (["clip_text_2"] if second else [])
+    configs = CONFIGS | {"unet": unet}
+    written = {}
+    for seed, kind in enumerate(kinds):
+        written[kind] = state_dict(kind, configs[kind], seed=seed)
+        write_folder(folder / MAPS[kind].folder, kind, configs[kind], written[kind])
+    return written
+
+
+def same(first, second):
+    """Whether two state dicts are equal to the bit."""
+    return first.keys() == second.keys() and all(
+        first[name].dtype == second[name].dtype
+        and first[name].shape == second[name].shape
+        and torch.equal(first[name].view(torch.uint8), second[name].view(torch.uint8))
+        for name in first
+    )
