@@ -59,7 +59,7 @@ def draw(
 
 
 def drop_captions(
-    token_ids: Int[Array, "B L"], empty: Int[np.ndarray, "L"], share: float, key: Array
+    token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: float, key: Array
 ) -> Int[Array, "B L"]:
     """Replaces a share of the captions by the empty one, so that the model learns to work without."""
     dropped: Bool[Array, "B 1"] = jax.random.bernoulli(key, share, (token_ids.shape[0], 1))
@@ -69,7 +69,7 @@ def drop_captions(
 def weighted_error(
     prediction: Float[Array, "B h w C"],
     target: Float[Array, "B h w C"],
-    timestep: Int[Array, "B"],
+    timestep: Int[Array, " B"],
     schedule: Schedule,
     gamma: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -1,0 +1,43 @@
+"""A BrushNet branch for the tiny base that ships with the package: minutes on a laptop.
+
+    python train.py configs/quickstart.py --workdir runs/quickstart
+
+Ends with samples/fill.png (image | mask | results | truth), samples/table.md and export/brushnet.
+"""
+
+from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.branch import BranchEvaluation, Sampling
+from brushjax.evaluation.held_out import HeldOut
+from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.optimizers import OptimizerConfig
+from brushjax.training.recipe import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    """Returns the recipe."""
+    return TrainConfig(
+        name="quickstart",
+        objective=BrushNetObjective(caption_dropout=0.1),
+        # Half of the samples are collages: only there does the caption say what the rest doesn't.
+        data=PhotoData(size=128, sides=(96, 320), collage=0.5, pool=1024),
+        encode_once=True,
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4,  # 50 times the released branch's: a small model, a short run
+            warmup_steps=20,
+            decay="cosine",
+            final_fraction=0.05,
+        ),
+        steps=300,
+        batch_size=8,
+        log_every=10,
+        checkpoint_every=50,
+        evaluators=(
+            BranchEvaluation(
+                held_out=HeldOut(8, PhotoData(size=128, split="held_out", seed=1)),
+                steering=None,  # configs/eval/quickstart.py measures it
+                sampling=Sampling(steps=20),
+                batch_size=8,
+                strips=8,
+            ),
+        ),
+    )
