@@ -51,6 +51,30 @@ def generate(
     return keys
 
 
+class Pictures:
+    """The generated pictures of a part and a method, in the order of the plan."""
+
+    def __init__(self, ledger: Ledger, units: Sequence[Unit], keys: Sequence[str]):
+        self._ledger, self._units, self._keys = ledger, units, keys
+
+    def samples(self, part: str, method: str) -> list[Sample]:
+        """The samples that `of` shows."""
+        return [unit.sample for unit in self._units if (unit.part, unit.method) == (part, method)]
+
+    def of(self, part: str, method: str) -> UInt8[np.ndarray, "n H W 3"]:
+        """All pictures of a part and method, which must be of one size."""
+        return np.stack([self._ledger.picture(key) for key in self._chosen(part, method)])
+
+    def seconds(self, method: str) -> float:
+        """Median seconds per picture of a method, on which the compiling batch counts little."""
+        rows = [self._ledger[key] for key in self._keys]
+        return float(np.median([row["seconds"] for row in rows if row["method"] == method]))
+
+    def _chosen(self, part: str, method: str) -> list[str]:
+        pairs = zip(self._keys, self._units)
+        return [key for key, unit in pairs if (unit.part, unit.method) == (part, method)]
+
+
 def _fill(
     fill: Fill, samples: Sequence[Sample], batch_size: int
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], float]:

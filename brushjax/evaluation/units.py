@@ -25,7 +25,6 @@ class Sample:
         mask: 1 = hole.
         prompt: what the hole shall show.
         label: class of the true picture.
-        source: what the picture was cut from: samples of one source are no independent draws.
     """
 
     id: int
@@ -33,7 +32,6 @@ class Sample:
     mask: UInt8[np.ndarray, "H W"]
     prompt: str
     label: str
-    source: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +120,6 @@ class Ledger:
                 "method": unit.method,
                 "sample": unit.sample.id,
                 "label": unit.sample.label,
-                "source": unit.sample.source,
                 "prompt": unit.sample.prompt,
                 "seconds": round(seconds, 4),
                 "picture": name,
