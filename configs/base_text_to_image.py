@@ -23,7 +23,9 @@ def get_config() -> TrainConfig:
         name="base_text_to_image",
         objective=TextToImageObjective(
             unet=UNetConfig(
-                block_out_channels=(64, 96, 128),  # latents of 16, 8 and 4 cells a side
+                # Latents of 16, 8 and 4 cells a side; 3.8 M parameters, so that the base stays below 12 MB
+                # as float16.
+                block_out_channels=(48, 96, 112),
                 down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
                 up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
                 layers_per_block=1,
@@ -41,9 +43,10 @@ def get_config() -> TrainConfig:
             vae="runs/base_vae/export",
             tokenizer_folder="runs/base_tokenizer",
             caption_dropout=0.1,
+            min_snr_gamma=5.0,  # Hang et al. 2023: fewer steps to the same quality
         ),
         # A pool is encoded once: the steps then never run the autoencoder.
-        data=PhotoData(size=128, sides=(96, 320), jitter=0.1, pool=8192),
+        data=PhotoData(size=128, sides=(96, 320), jitter=0.05, pool=6144),
         encode_once=True,
         optimizer=OptimizerConfig(
             learning_rate=1e-3,
@@ -52,7 +55,7 @@ def get_config() -> TrainConfig:
             final_fraction=0.02,
             weight_decay=0.0,
         ),
-        steps=10000,
+        steps=2800,
         batch_size=16,
         ema_decay=0.999,
         log_every=50,
