@@ -1,4 +1,5 @@
-"""The commands. Each imports what it needs only once its arguments are understood, so that help is quick."""
+"""The commands. Each imports what it needs only once its arguments are understood, so that help is
+quick."""
 
 from __future__ import annotations
 

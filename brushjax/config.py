@@ -1,7 +1,8 @@
 """Configs are frozen dataclasses: load one from a file, override its fields, write it out as text.
 
-A config file is Python with a function `get_config()` that returns the dataclass; `tyro` turns its fields, however
-deep, into typed options, so that `--optimizer.learning_rate 1e-4` needs no code of ours.
+A config file is Python with a function `get_config()` that returns the dataclass; `tyro` turns its
+fields, however deep, into typed options, so that `--optimizer.learning_rate 1e-4` needs no code of
+ours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def load(path: str | Path) -> Any:
     """Runs a config file and returns what its `get_config()` returns.
 
     Raises:
-      ConfigError: if there is no such file, it has no `get_config`, or that returns no frozen dataclass.
+      ConfigError: if there is no such file, it has no `get_config`, or that returns no frozen
+        dataclass.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,10 +43,11 @@ def load(path: str | Path) -> Any:
 
 
 def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") -> C:
-    """Returns the config with `--any.nested.field VALUE` arguments applied, each parsed by its field's type.
+    """Returns the config with `--any.nested.field VALUE` arguments applied, each parsed by its
+    field's type.
 
-    Raises: SystemExit after printing the help (`--help`), or what is wrong: an unknown field with its nearest names, or
-      a value that its type refuses.
+    Raises: SystemExit after printing the help (`--help`), or what is wrong: an unknown field with
+      its nearest names, or a value that its type refuses.
     """
     import tyro
 
@@ -59,7 +62,8 @@ def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") ->
 
 
 def dump(config: Any) -> str:
-    """Returns the config as text: one `path = value` line a field, in the order of their declaration."""
+    """Returns the config as text: one `path = value` line a field, in the order of their
+    declaration."""
     return "".join(f"{path} = {value}\n" for path, value in _lines("", config))
 
 

@@ -1,6 +1,7 @@
 """Where arrays live: a device mesh, and rules that turn parameter paths into shardings.
 
-Models know no mesh axis. A config holds (path regex, tactic) rules; the first whose regex matches the whole path decides.
+Models know no mesh axis. A config holds (path regex, tactic) rules; the first whose regex matches
+the whole path decides.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class MeshShape:
 def make_mesh(shape: MeshShape | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds a mesh with the axes data, fsdp and tensor over all devices (or those given).
 
-    The axes are Auto: with Explicit ones, which jax.make_mesh makes by default, convolutions with cut kernels fail.
+    The axes are Auto: with Explicit ones, which jax.make_mesh makes by default, convolutions with
+      cut kernels fail.
 
     Raises: ValueError if the shape does not use every device.
     """
@@ -55,7 +57,8 @@ def make_mesh(shape: MeshShape | None = None, devices: Sequence[jax.Device] | No
 
 
 def path_name(path: Any) -> str:
-    """Returns a tree path as the dotted name that rules are matched with, such as `unet.conv_in.kernel`."""
+    """Returns a tree path as the dotted name that rules are matched with, such as
+    `unet.conv_in.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -65,8 +68,9 @@ def shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
     Args:
       tree: arrays or jax.ShapeDtypeStruct.
       mesh: of make_mesh.
-      rules: (regex, tactic) pairs. Tactics: "replicate"; "cut:AXIS" cuts the largest dimension that the axis divides;
-        "AXIS,None,..." is an explicit layout, one entry a dimension. Without a match an array is replicated.
+      rules: (regex, tactic) pairs. Tactics: "replicate"; "cut:AXIS" cuts the largest dimension that
+        the axis divides; "AXIS,None,..." is an explicit layout, one entry a dimension. Without a
+        match an array is replicated.
     Raises: ValueError for an unknown tactic or axis.
     """
 

@@ -1,4 +1,5 @@
-"""Captions to token ids: loads a published CLIP tokenizer folder, or trains a small one of the same kind."""
+"""Captions to token ids: loads a published CLIP tokenizer folder, or trains a small one of the same
+kind."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Tokenizer:
         return np.asarray(encoded["input_ids"], np.int32)
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json and its config, and vocab.json with merges.txt for older readers."""
+        """Writes tokenizer.json and its config, and vocab.json with merges.txt for older
+        readers."""
         self.backend.save_pretrained(str(folder))
         self.backend.backend_tokenizer.model.save(str(folder))
 
@@ -75,13 +77,15 @@ class Tokenizer:
 def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 1024) -> None:
     """Trains a byte-pair tokenizer of CLIP's kind on captions and writes it to a folder.
 
-    The end token gets the largest id, as in the published vocabulary: transformers' oldest text encoders find the
-    caption's end as the largest id. Every byte is in the alphabet, so no prompt meets an unknown token.
+    The end token gets the largest id, as in the published vocabulary: transformers' oldest text
+    encoders find the caption's end as the largest id. Every byte is in the alphabet, so no prompt
+    meets an unknown token.
 
     Args:
       captions: the texts; the same texts in the same order give the same files.
       folder: gets tokenizer.json and its config, and vocab.json with merges.txt for older readers.
-      size: ids in all, at least 514 (256 bytes, each also as a word's end, and the two special tokens).
+      size: ids in all, at least 514 (256 bytes, each also as a word's end, and the two special
+        tokens).
     Raises: ValueError if `size` has no room for the alphabet.
     """
     from tokenizers import pre_tokenizers, trainers

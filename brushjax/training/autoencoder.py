@@ -27,8 +27,9 @@ from brushjax.typing import Params
 class AutoencoderObjective(Objective):
     """Reconstruction of images through a narrow Gaussian latent.
 
-    L1 and an edge loss take the place of the perceptual and adversarial losses of the published autoencoders, which
-    need networks that we do not ship. The latent's scale is measured when the model is exported.
+    L1 and an edge loss take the place of the perceptual and adversarial losses of the published
+    autoencoders, which need networks that we do not ship. The latent's scale is measured when the
+    model is exported.
     """
 
     config: VAEConfig
@@ -72,7 +73,8 @@ class AutoencoderObjective(Objective):
         weights.save(build(AutoencoderKL, config, trainable), folder / "vae")
 
     def _scaling_factor(self, trainable: Params, batch: Batch) -> float:
-        """Returns 1 / std of latents drawn for the batch, as Rombach et al. 2022 (appendix G) choose it."""
+        """Returns 1 / std of latents drawn for the batch, as Rombach et al. 2022 (appendix G)
+        choose it."""
 
         @jax.jit
         def spread(params: Params, image: jax.Array) -> jax.Array:
@@ -87,7 +89,8 @@ class AutoencoderObjective(Objective):
 def edge_loss(
     output: Float[Array, "B H W C"], target: Float[Array, "B H W C"], scales: int = 3
 ) -> Float[Array, ""]:
-    """Mean absolute difference of neighbouring pixels' differences, at full size and after each halving.
+    """Mean absolute difference of neighbouring pixels' differences, at full size and after each
+    halving.
 
     Args:
       scales: how many sizes; each halving averages 2x2 pixels.

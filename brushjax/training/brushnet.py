@@ -44,7 +44,8 @@ SHIPPED_BASE = Path(__file__).resolve().parents[1] / "assets" / "base"
 
 @dataclasses.dataclass(frozen=True)
 class BrushNetObjective(Objective):
-    """A branch that keeps what the mask keeps, learnt through the frozen UNet from noise prediction.
+    """A branch that keeps what the mask keeps, learnt through the frozen UNet from noise
+    prediction.
 
     Source: BrushEdit (arXiv 2412.10316) section IV; TencentARC/BrushNet `train_brushnet.py`.
     """
@@ -60,14 +61,17 @@ class BrushNetObjective(Objective):
 
     def init(self, key: jax.Array) -> tuple[Params, Params]:
         del key  # the base decides every weight
-        unet = weights.load("unet", self.folder)
-        branch = weights.load("brushnet", self.branch) if self.branch else BrushNet.from_unet(unet)
+        unet = parameters(weights.load("unet", self.folder))
+        if self.branch:
+            branch = parameters(weights.load("brushnet", self.branch))
+        else:
+            branch = from_unet(self._configs()[0], unet)
         frozen = {
-            "unet": parameters(unet),
+            "unet": unet,
             "vae": parameters(weights.load("vae", self.folder)),
             "text_encoder": parameters(weights.load("clip_text", self.folder)),
         }
-        return parameters(branch), frozen
+        return branch, frozen
 
     def shapes(self) -> tuple[Params, Params]:
         unet, vae, text, branch = self._configs()
@@ -82,7 +86,8 @@ class BrushNetObjective(Objective):
         return read_tokenizer(self.folder)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
-        """Encodes the image, and the image whose hole is black, as the branch sees it when it is used."""
+        """Encodes the image, and the image whose hole is black, as the branch sees it when it is
+        used."""
         vae = build(AutoencoderKL, self._configs()[1], frozen["vae"])
         image, mask = batch["image"], batch["mask"]
         both = jnp.concatenate([image, jnp.where(mask > 0, 0, image)])  # [2B, H, W, 3]
@@ -144,6 +149,15 @@ class BrushNetObjective(Objective):
 
     def _schedule(self) -> Schedule:
         return Schedule.from_config(read_scheduler_config(self.folder))
+
+
+def from_unet(config: UNetConfig, params: Params) -> Params:
+    """Returns the parameters of the branch that training starts from.
+
+    Compiled, so that the random weights that the UNet's replace are never made.
+    """
+    make = jax.jit(lambda params: parameters(BrushNet.from_unet(build(UNet, config, params))))
+    return make(params)
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""Saving and restoring a run: Orbax checkpoints of the state, and folders that appear only when they are whole."""
+"""Saving and restoring a run: Orbax checkpoints of the state, and folders that appear only when
+they are whole."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: State, data: dict[str, Any]) -> None:
-        """Starts saving; the arrays are copied before this returns, so the next step may donate them.
+        """Starts saving; the arrays are copied before this returns, so the next step may donate
+        them.
 
         Args:
           step: number of steps done.
@@ -38,7 +40,8 @@ class Checkpoints:
         self._manager.save(step, args=args, force=True)
 
     def restore(self, step: int, shapes: State, layout: State) -> tuple[State, dict[str, Any]]:
-        """Reads a checkpoint straight into the shardings that this run wants, whatever it was saved from.
+        """Reads a checkpoint straight into the shardings that this run wants, whatever it was saved
+        from.
 
         Args:
           step: of `latest`.
@@ -64,7 +67,8 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder that takes the place of `folder` once the block ends without an error.
+    """Gives a temporary folder that takes the place of `folder` once the block ends without an
+    error.
 
     A reader sees the old content or the new one, apart from the instant between two renames.
     """

@@ -33,7 +33,8 @@ class NoiseConfig:
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a published scheduler_config.json; what sampling needs is as Stable Diffusion 1.5 has it."""
+        """Returns a published scheduler_config.json; what sampling needs is as Stable Diffusion 1.5
+        has it."""
         sampling = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
         return {"_class_name": "DDIMScheduler", **dataclasses.asdict(self), **sampling}
 
@@ -45,7 +46,8 @@ class NoiseConfig:
 def encode(
     vae: AutoencoderKL, images: Float[Array, "B H W 3"]
 ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
-    """Returns mean and standard deviation of the scaled latents, from which `draw` takes a new sample every step."""
+    """Returns mean and standard deviation of the scaled latents, from which `draw` takes a new
+    sample every step."""
     posterior = vae.encode(images)
     factor = vae.config.scaling_factor
     return posterior.mean * factor, jnp.exp(0.5 * posterior.logvar) * factor
@@ -61,7 +63,8 @@ def draw(
 def drop_captions(
     token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: float, key: Array
 ) -> Int[Array, "B L"]:
-    """Replaces a share of the captions by the empty one, so that the model learns to work without."""
+    """Replaces a share of the captions by the empty one, so that the model learns to work
+    without."""
     dropped: Bool[Array, "B 1"] = jax.random.bernoulli(key, share, (token_ids.shape[0], 1))
     return jnp.where(dropped, jnp.asarray(empty), token_ids)
 
@@ -76,8 +79,10 @@ def weighted_error(
     """Returns the loss and the plain mean squared error.
 
     Args:
-      gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all timesteps alike.
-    Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4; for v the weight is min(SNR, gamma) / (SNR + 1).
+      gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all
+        timesteps alike.
+    Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4; for v the weight is min(SNR, gamma) /
+      (SNR + 1).
     """
     errors = prediction_errors(prediction, target)  # [B]
     if not gamma:
@@ -96,7 +101,8 @@ def read_tokenizer(folder: str) -> Tokenizer:
 
 @functools.cache
 def read_config(kind: type[C], folder: str, part: str) -> C:
-    """Returns a model's published config from its folder, or from a pipeline folder that has it as `part`.
+    """Returns a model's published config from its folder, or from a pipeline folder that has it as
+    `part`.
 
     Raises: ConfigError if there is none.
     """

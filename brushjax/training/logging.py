@@ -21,7 +21,8 @@ WATCHED = ("loss", "gradient_norm")  # not finite in one of these: the run stops
 class RunLog:
     """Shows and writes the numbers of a run, and stops it when they are no longer finite.
 
-    After a resume the rows of steps that will be done again are dropped, so that no step stands there twice.
+    After a resume the rows of steps that will be done again are dropped, so that no step stands
+    there twice.
 
     Args:
       workdir: gets metrics.jsonl and tensorboard/.
@@ -46,7 +47,8 @@ class RunLog:
         self._since, self._rate = time.perf_counter(), "?"
 
     def step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the numbers of a step, and looks at those of the step before: so the device never waits for this."""
+        """Takes the numbers of a step, and looks at those of the step before: so the device never
+        waits for this."""
         self.settle()
         self._pending = (step, metrics)
 
@@ -108,8 +110,8 @@ def _is_redone(row: Mapping[str, Any], start: int) -> bool:
 def _summary_writer(folder: Path, start: int) -> Any:
     """Opens TensorBoard's event file.
 
-    tensorboardX imports torch where it is installed, only to name a type: a second and 200 MB of memory that a run in
-    JAX has no use for. While it is imported, torch is declared absent.
+    tensorboardX imports torch where it is installed, only to name a type: a second and 200 MB of
+    memory that a run in JAX has no use for. While it is imported, torch is declared absent.
     """
     loaded = "torch" in sys.modules
     if not loaded:

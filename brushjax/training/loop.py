@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +31,8 @@ log = logging.getLogger(__name__)
 def run(config: TrainConfig, workdir: Path, evaluators: Sequence[Evaluator] = ()) -> Path:
     """Trains what the config says in `workdir`, from its newest checkpoint if there is one.
 
-    A run that is killed at any moment and started again ends with the same parameters, bit for bit on one device. A run
-    that has finished only exports and evaluates again.
+    A run that is killed at any moment and started again ends with the same parameters, bit for bit
+    on one device. A run that has finished only exports and evaluates again.
 
     Args:
       config: the recipe.
@@ -44,41 +45,42 @@ def run(config: TrainConfig, workdir: Path, evaluators: Sequence[Evaluator] = ()
     """
     claim(config, workdir)
     plan = make_plan(config)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-    step = checkpoints.latest() or 0
-    state, frozen, position = restore_or_init(config, plan, checkpoints)
-    tokenize = config.objective.tokenizer()
-    source = config.data.source(tokenize)
-    train_step = make_step(
-        config.objective,
-        plan.optimizer,
-        seed=config.seed,
-        compute_dtype=jnp.dtype(config.compute_dtype),
-        ema_decay=config.ema_decay,
-        prepared=config.encode_once,
-        layout=plan.state_layout,
-    )
-    run_log = RunLog(workdir, step, config.steps, config.batch_size, config.log_every)
-    if step < config.steps:
-        feed = open_feed(config, frozen, source, tokenize, position)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep)) as checkpoints:
+        step = checkpoints.latest() or 0
+        state, frozen, position = restore_or_init(config, plan, checkpoints)
+        tokenize = config.objective.tokenizer()
+        source = config.data.source(tokenize)
+        train_step = make_step(
+            config.objective,
+            plan.optimizer,
+            seed=config.seed,
+            compute_dtype=jnp.dtype(config.compute_dtype),
+            ema_decay=config.ema_decay,
+            prepared=config.encode_once,
+            layout=plan.state_layout,
+        )
+        feed = None
+        if step < config.steps:
+            feed = open_feed(config, frozen, source, tokenize, position)
+        run_log = RunLog(workdir, step, config.steps, config.batch_size, config.log_every)
 
-    while step < config.steps:
-        batch = to_devices(next(feed), plan.mesh)
-        with jax.transfer_guard("disallow"):
-            state, metrics = train_step(state, frozen, batch)
-        step += 1
-        run_log.step(step, metrics)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            run_log.settle()  # raises before a state that is not finite could be saved
-            checkpoints.save(step, state, feed.get_state())
-        if config.export_every and step % config.export_every == 0 and step < config.steps:
-            export(config, state, frozen, source, workdir)
+        with contextlib.closing(run_log):
+            while feed and step < config.steps:
+                batch = to_devices(next(feed), plan.mesh)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = train_step(state, frozen, batch)
+                step += 1
+                run_log.step(step, metrics)
+                if step % config.checkpoint_every == 0 or step == config.steps:
+                    run_log.settle()  # raises before a state that is not finite could be saved
+                    checkpoints.save(step, state, feed.get_state())
+                if config.export_every and step % config.export_every == 0 and step < config.steps:
+                    run_log.settle()
+                    export(config, state, frozen, source, workdir)
+                    evaluate(config, evaluators, step, workdir, run_log)
+
+            folder = export(config, state, frozen, source, workdir)
             evaluate(config, evaluators, step, workdir, run_log)
-
-    checkpoints.close()
-    folder = export(config, state, frozen, source, workdir)
-    evaluate(config, evaluators, step, workdir, run_log)
-    run_log.close()
     return folder
 
 
@@ -126,7 +128,8 @@ def open_feed(
     tokenize: Tokenize,
     position: dict[str, Any] | None,
 ) -> Any:
-    """Returns the iterator over this host's batches, at the position where the checkpoint left it."""
+    """Returns the iterator over this host's batches, at the position where the checkpoint left
+    it."""
     share, shard = (
         config.batch_size // jax.process_count(),
         (jax.process_index(), jax.process_count()),
@@ -148,7 +151,7 @@ def export(
     folder = workdir / "export"
     with whole_folder(folder) as new:
         config.objective.export(
-            export_parameters(state), frozen, new, stack(source, range(MEASURED))
+            export_parameters(state), frozen, new, stack(source, range(min(MEASURED, len(source))))
         )
     return folder
 

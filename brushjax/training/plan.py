@@ -37,7 +37,8 @@ class Plan:
 def make_plan(config: TrainConfig) -> Plan:
     """Works out the shapes and shardings of a run; allocates nothing.
 
-    Raises: ConfigError if the batch can't be divided over the mesh, or a sharding rule does not fit.
+    Raises: ConfigError if the batch can't be divided over the mesh, or a sharding rule does not
+      fit.
     """
     mesh = sharding.make_mesh(config.mesh)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from brushjax.config import ConfigError
 from brushjax.sharding import MeshShape, Rule
@@ -13,9 +13,11 @@ from brushjax.training.objectives import Objective, Tokenize
 from brushjax.training.optimizers import OptimizerConfig
 
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
-"""`(step, export folder, workdir) -> numbers`: judges what users get, the exported folder; may write into workdir."""
+"""`(step, export folder, workdir) -> numbers`: judges what users get, the exported folder; may
+write into workdir."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Samples by number: sample n is the same whenever and wherever it is asked for."""
 
@@ -26,6 +28,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Data(Protocol):
     """Settings of the training samples, as brushjax.data.pipeline.PhotoData has them."""
 
@@ -63,7 +66,8 @@ class TrainConfig:
     """Of the forward and backward pass and the frozen parameters; what is trained stays float32."""
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     parameter_rules: tuple[Rule, ...] = ()
-    """(path regex, tactic) of the trained parameters, see brushjax.sharding; else they are whole on every device."""
+    """(path regex, tactic) of the trained parameters, see brushjax.sharding; else they are whole on
+    every device."""
     frozen_rules: tuple[Rule, ...] = ()
     """The same for the frozen parameters."""
     optimizer_rules: tuple[Rule, ...] = ((".*", "cut:data"),)

@@ -35,7 +35,8 @@ def state_shardings(
     parameter_rules: Sequence[sharding.Rule],
     optimizer_rules: Sequence[sharding.Rule],
 ) -> State:
-    """Returns the sharding of each array of a state; the moving average lies as the parameters do."""
+    """Returns the sharding of each array of a state; the moving average lies as the parameters
+    do."""
     whole = NamedSharding(mesh, PartitionSpec())
     layout = {
         "params": sharding.shardings(state["params"], mesh, parameter_rules),

@@ -30,7 +30,8 @@ def make_step(
 ) -> Step:
     """Builds the jitted step `(state, frozen, batch) -> (state, metrics)`; the state is donated.
 
-    Trainable and frozen parameters are two arguments, so that no gradient of a frozen one is ever formed.
+    Trainable and frozen parameters are two arguments, so that no gradient of a frozen one is ever
+    formed.
 
     Args:
       objective: gives the loss.
@@ -60,13 +61,14 @@ def make_step(
         }
         if ema_decay:
             new["ema"] = _average(state["ema"], new["params"], ema_decay, new["step"])
-        return new, {"loss": value, "gradient_norm": optax.global_norm(gradients), **metrics}
+        return new, {"loss": value, "gradient_norm": optax.tree.norm(gradients), **metrics}
 
     out = None if layout is None else (layout, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
 def _average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:
-    """Moves the average towards the parameters; early steps move it faster, so that it forgets the initialisation."""
+    """Moves the average towards the parameters; early steps move it faster, so that it forgets the
+    initialisation."""
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda mean, new: mean + (1.0 - decay) * (new - mean), ema, params)

@@ -1,0 +1,63 @@
+"""Meshes over the eight fake devices, and rules that cut arrays."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from brushjax import sharding
+from brushjax.sharding import MeshShape, make_mesh
+
+TREE = {
+    "unet": {"conv_in": {"kernel": jax.ShapeDtypeStruct((3, 3, 4, 16), jnp.float32)}},
+    "norm": {0: {"scale": jax.ShapeDtypeStruct((6,), jnp.bfloat16)}},
+}
+
+
+def specs(rules, shape=None):
+    layout = sharding.shardings(TREE, make_mesh(shape), rules)
+    return layout["unet"]["conv_in"]["kernel"].spec, layout["norm"][0]["scale"].spec
+
+
+def test_mesh_takes_all_devices_on_the_open_axis():
+    assert dict(make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshShape(fsdp=2, tensor=2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize("shape", [MeshShape(data=3), MeshShape(fsdp=3), MeshShape(-1, -1)])
+def test_mesh_refuses_sizes_that_do_not_use_every_device(shape):
+    with pytest.raises(ValueError, match="to multiply to 8 devices"):
+        make_mesh(shape)
+
+
+def test_rules_cut_the_largest_dimension_that_divides():
+    assert specs([(".*", "cut:data")]) == (P(None, None, None, "data"), P())
+    assert specs([(".*", "cut:fsdp")], MeshShape(data=4, fsdp=2))[1] == P("fsdp")
+
+
+def test_first_rule_that_matches_the_whole_path_decides():
+    rules = [("conv_in", "cut:data"), (r"norm\.0\..*", "replicate"), (".*", "cut:data")]
+    assert specs(rules) == (P(None, None, None, "data"), P())
+    assert specs([(r"unet\..*", "None,None,None,data")])[0] == P(None, None, None, "data")
+    assert specs([]) == (P(), P())
+
+
+@pytest.mark.parametrize("tactic", ["cut:dat", "shard", "data", "None,None,data,None"])
+def test_rules_refuse_unknown_tactics_and_layouts_that_do_not_fit(tactic):
+    with pytest.raises(ValueError, match=r"tactic|does not fit"):
+        specs([(".*", tactic)])
+
+
+def test_large_arrays_that_stay_whole_are_logged(caplog):
+    tree = {"table": jax.ShapeDtypeStruct((4099, 4099), jnp.float32)}  # prime: nothing divides it
+    with caplog.at_level(logging.WARNING):
+        sharding.shardings(tree, make_mesh(), [(".*", "cut:data")])
+    assert "table (4099, 4099) stays whole" in caplog.text
+
+
+def test_bytes_per_device_counts_one_part():
+    mesh = make_mesh()
+    layout = sharding.shardings(TREE, mesh, [("unet.*", "cut:data")])
+    assert sharding.bytes_per_device(TREE, layout) == 3 * 3 * 4 * 16 * 4 // 8 + 6 * 2

@@ -1,0 +1,132 @@
+"""The step: what is differentiated, averaged, drawn and donated, on one device and on eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from brushjax import sharding
+from brushjax.training.optimizers import OptimizerConfig, learning_rate, make_optimizer
+from brushjax.training.state import make_state, state_shardings
+from brushjax.training.step import make_step
+from tests.training import tiny
+
+OBJECTIVE = tiny.Line()
+
+
+@pytest.fixture
+def batch():
+    samples = [tiny.Numbers()[n] for n in range(8)]
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def start(optimizer, ema=False):
+    trainable, frozen = OBJECTIVE.init(jax.random.key(0))
+    return make_state(trainable, optimizer, ema), frozen
+
+
+def test_step_is_the_gradient_step(batch):
+    state, frozen = start(optax.sgd(0.1))
+    before = jax.tree.map(np.array, state["params"])
+
+    def loss(params):
+        key = jax.random.fold_in(jax.random.key(7), 0)
+        return OBJECTIVE.loss(params, frozen, OBJECTIVE.prepare(frozen, batch), key)[0]
+
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before, jax.grad(loss)(before))
+    state, metrics = make_step(OBJECTIVE, optax.sgd(0.1), seed=7)(state, frozen, batch)
+    np.testing.assert_allclose(state["params"]["slope"], expected["slope"], rtol=1e-6)
+    assert float(metrics["loss"]) == pytest.approx(float(loss(before)), rel=1e-6)
+    assert int(state["step"]) == 1
+
+
+def test_step_draws_anew_in_every_step_and_for_every_seed(batch):
+    step, other = (make_step(OBJECTIVE, optax.sgd(0.0), seed=seed) for seed in (7, 8))
+    state, frozen = start(optax.sgd(0.0))
+    losses = []
+    for function in (step, step, other):
+        state, metrics = function(state, frozen, batch)
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 3  # with a rate of zero only the noise changes
+
+
+def test_step_donates_the_state_and_keeps_the_frozen_parameters(batch):
+    state, frozen = start(optax.adamw(0.1))
+    frozen = jax.device_put(frozen)
+    new, _ = make_step(OBJECTIVE, optax.adamw(0.1), seed=0)(state, frozen, batch)
+    assert state["params"]["slope"].is_deleted()
+    assert not frozen["factor"].is_deleted()
+    assert not new["params"]["slope"].is_deleted()
+
+
+def test_step_averages_parameters_faster_at_first(batch):
+    step = make_step(OBJECTIVE, optax.sgd(0.1), seed=0, ema_decay=0.99)
+    state, frozen = start(optax.sgd(0.1), ema=True)
+    average = np.array(state["ema"]["slope"])
+    for count in (1, 2):
+        state, _ = step(state, frozen, batch)
+        decay = min(0.99, (1 + count) / (10 + count))
+        average = decay * average + (1 - decay) * np.array(state["params"]["slope"])
+        np.testing.assert_allclose(state["ema"]["slope"], average, rtol=1e-5)
+
+
+def test_step_computes_in_bfloat16_and_keeps_float32(batch):
+    step = make_step(OBJECTIVE, optax.sgd(0.1), seed=0, compute_dtype=jnp.bfloat16)
+    state, frozen = start(optax.sgd(0.1))
+    program = step.lower(state, frozen, batch).as_text()
+    assert "bf16" in program
+    state, _ = step(state, frozen, batch)
+    assert state["params"]["slope"].dtype == jnp.float32
+
+
+def test_step_on_eight_devices_equals_one(batch):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.01), 10)
+    slopes = {}
+    for devices in (1, 8):
+        mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+        state, frozen = start(optimizer)
+        layout = state_shardings(state, mesh, (), ((".*", "cut:data"),))
+        state = jax.device_put(state, layout)
+        data = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
+        step = make_step(OBJECTIVE, optimizer, seed=0, layout=layout)
+        for _ in range(3):
+            state, _ = step(state, frozen, data)
+        slopes[devices] = np.array(state["params"]["slope"])
+        moment = next(leaf for leaf in jax.tree.leaves(state["optimizer"]) if leaf.shape == (4, 8))
+        assert moment.sharding.shard_shape((4, 8)) == (4, 8 // devices)
+    np.testing.assert_allclose(slopes[1], slopes[8], rtol=1e-6)
+
+
+def test_learning_rate_rises_then_falls():
+    config = OptimizerConfig(learning_rate=2.0, warmup_steps=4, decay="cosine", final_fraction=0.1)
+    rate = learning_rate(config, 12)
+    np.testing.assert_allclose([rate(n) for n in range(4)], [0.5, 1.0, 1.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose([rate(8), rate(12)], [1.1, 0.2], rtol=1e-6)
+    constant = learning_rate(OptimizerConfig(learning_rate=2.0), 12)
+    assert constant(0) == constant(11) == 2.0
+
+
+def test_learning_rate_refuses_a_warmup_longer_than_the_run():
+    with pytest.raises(ValueError, match="warmup_steps <= steps; got 5 > 4"):
+        learning_rate(OptimizerConfig(warmup_steps=5), 4)
+
+
+@pytest.mark.torch
+def test_optimizer_equals_torch_adamw_with_clipping():
+    import torch
+
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.05, clip_norm=0.5)
+    optimizer = make_optimizer(config, 10)
+    value = jnp.asarray([1.0, -2.0, 3.0])
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    theirs = torch.optim.AdamW([parameter], lr=0.1, weight_decay=0.05)
+    state = optimizer.init(value)
+    for step in range(5):
+        gradient = np.float32([step - 1.0, 0.5, 2.0])
+        updates, state = optimizer.update(jnp.asarray(gradient), state, value)
+        value = optax.apply_updates(value, updates)
+        parameter.grad = torch.from_numpy(gradient.copy())
+        torch.nn.utils.clip_grad_norm_([parameter], 0.5)
+        theirs.step()
+    np.testing.assert_allclose(value, parameter.detach().numpy(), rtol=1e-5)

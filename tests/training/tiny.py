@@ -1,0 +1,80 @@
+"""The smallest objective and data that keep the loop's contract; also a config file: `get_config()`."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from brushjax.training.objectives import Objective
+from brushjax.training.optimizers import OptimizerConfig
+from brushjax.training.recipe import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Random points x with their label y = 3x - 1 plus noise."""
+
+    pool: int = 12
+    infinite_at: int = -1
+    """Sample with an infinite label."""
+    pause: float = 0.0
+    """Seconds that making a sample takes."""
+
+    def source(self, tokenize):
+        assert tokenize(["a", "b"]).shape == (2, 0)
+        return self
+
+    def __len__(self):
+        return self.pool or 1 << 20
+
+    def __getitem__(self, n):
+        time.sleep(self.pause)
+        x, noise = np.random.default_rng((0, int(n))).normal(size=(2, 3)).astype(np.float32)
+        y = np.full(3, np.inf, np.float32) if n == self.infinite_at else 3 * x - 1 + 0.1 * noise
+        return {"x": x, "y": y, "id": np.int64(n)}
+
+    def batches(self, batch_size, tokenize, *, shard):
+        import grain
+
+        samples = grain.MapDataset.source(self.source(tokenize)).seed(0).shuffle().repeat()
+        return samples[shard[0] :: shard[1]].batch(batch_size).to_iter_dataset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Line(Objective):
+    """Fits slope and offset, with a frozen factor on the inputs and noise on the slope."""
+
+    factor: float = 2.0
+
+    def init(self, key):
+        trainable = {"slope": jax.random.normal(key, (4, 8)), "offset": jnp.zeros(())}
+        return trainable, {"factor": jnp.float32(self.factor)}
+
+    def prepare(self, frozen, batch):
+        return {**batch, "x": batch["x"] * frozen["factor"]}
+
+    def loss(self, trainable, frozen, batch, key):
+        slope = trainable["slope"].sum() + 0.01 * jax.random.normal(key)
+        error = slope * batch["x"] + trainable["offset"] - batch["y"]
+        return jnp.square(error).mean(), {"slope": slope}
+
+    def export(self, trainable, frozen, folder, batch):
+        arrays = {name: np.asarray(value) for name, value in trainable.items()}
+        save_file({**arrays, "x": batch["x"]}, str(folder / "line.safetensors"))
+
+
+def get_config():
+    return TrainConfig(
+        name="line",
+        objective=Line(),
+        data=Numbers(),
+        optimizer=OptimizerConfig(learning_rate=0.05, warmup_steps=3, decay="cosine"),
+        steps=24,
+        batch_size=8,
+        ema_decay=0.9,
+        log_every=2,
+        checkpoint_every=5,
+    )
