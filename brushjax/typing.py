@@ -26,7 +26,7 @@ class AddedCondition:
 
     Attributes:
       text_embeds: pooled and projected text of the second encoder. [B, D]
-      time_ids: original height and width, crop top and left, target height and width, in pixels. [B, 6]
+      time_ids: original height, width, crop top, left, target height, width, in pixels. [B, 6]
     """
 
     text_embeds: Float[Array, "B D"]
@@ -39,10 +39,10 @@ class Residuals:
     """Feature maps that a branch adds to a frozen UNet; all NHWC, scaled already.
 
     Attributes:
-      down: added after `conv_in` and after each layer of the down blocks (12 maps for SD1.5, 9 for SDXL).
+      down: added after `conv_in` and each layer of the down blocks (SD1.5: 12 maps, SDXL: 9).
       mid: added after the mid block.
       up: added after each layer of the up blocks (15 maps for SD1.5, 11 for SDXL).
-      skip: added to the stored skip connections instead of the running features (the way of a ControlNet).
+      skip: added to the stored skips instead of the running features (as a ControlNet does).
 
     An empty tuple adds nothing at those places.
     """

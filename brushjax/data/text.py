@@ -35,7 +35,7 @@ class Tokenizer:
             folder = folder / "tokenizer"
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise FileNotFoundError(
-                f"expected tokenizer.json or vocab.json with merges.txt in {folder}; found neither. "
+                f"expected tokenizer.json, or vocab.json and merges.txt, in {folder}; found none. "
                 "Give a tokenizer folder or a pipeline folder in diffusers layout."
             )
         from transformers import CLIPTokenizer  # about a second: only when captions are needed

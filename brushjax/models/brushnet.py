@@ -1,6 +1,7 @@
 """The BrushNet branch: what is known of a masked image, as feature maps for a frozen UNet."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any, ClassVar, Literal
 
@@ -20,16 +21,17 @@ CELL = 8  # pixels per latent cell along a side, for Stable Diffusion's VAEs
 class BrushNetConfig(BackboneConfig):
     """Settings of a published `BrushNetModel`; the last two are this project's, for ablations.
 
-    The rows of BrushEdit's Table VII: attention in the branch is `down_block_types` and its siblings with
-    CrossAttn blocks; no mask channel is `conditioning_channels=4`; the rest are the two fields below.
+    The rows of BrushEdit's Table VII: attention in the branch is `down_block_types` and its
+    siblings with CrossAttn blocks; no mask channel is `conditioning_channels=4`; the rest are the
+    two fields below.
 
     Attributes:
-      conditioning_channels: channels beside the noisy latent: masked-image latent (4), keep mask (1).
+      conditioning_channels: beside the noisy latent: masked-image latent (4), keep mask (1).
       conditioning_embedding_out_channels: widths of the convolutional encoder, unused otherwise.
-      injection: "full" adds to all layers; "half" to the down and mid layers; "controlnet" to the skip
-        connections and the mid layer.
-      conditioning_encoder: "vae" takes the masked image as a latent; "conv" takes pixels and learns its own
-        encoder.
+      injection: "full" adds to all layers; "half" to the down and mid layers; "controlnet" to the
+        skip connections and the mid layer.
+      conditioning_encoder: "vae" takes the masked image as a latent; "conv" takes pixels and learns
+        its own encoder.
     """
 
     down_block_types: tuple[str, ...] = ("DownBlock2D",) * 4
@@ -69,7 +71,7 @@ class BrushNetConfig(BackboneConfig):
 
     def to_dict(self) -> dict[str, Any]:
         published = super().to_dict()
-        # The reference rejects settings it does not know, so the ablations appear only where they are used.
+        # The reference rejects unknown settings, so the ablations appear only where they are used.
         for field in ("injection", "conditioning_encoder"):
             if published[field] == getattr(BrushNetConfig, field):
                 del published[field]
@@ -77,12 +79,12 @@ class BrushNetConfig(BackboneConfig):
 
 
 class ConditioningEncoder(nnx.Module):
-    """A small convolutional encoder of the masked image (ablation): pixels to a latent-sized map."""
+    """Masked image to a latent-sized map by a few convolutions, in place of the VAE (ablation)."""
 
     def __init__(self, widths: tuple[int, ...], channels_out: int, *, rngs: Rngs):
         self.conv_in = conv(3, widths[0], rngs=rngs)
         self.blocks = nnx.List([])
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in itertools.pairwise(widths):
             self.blocks.append(conv(narrow, narrow, rngs=rngs))
             self.blocks.append(conv(narrow, wide, stride=2, rngs=rngs))
         self.conv_out = conv(widths[-1], channels_out, rngs=rngs)
@@ -95,9 +97,9 @@ class ConditioningEncoder(nnx.Module):
 
 
 class BrushNet(Backbone):
-    """A copy of the UNet's convolutions, without its attention, that reads noisy latent, masked image and mask.
+    """The UNet's convolutions again, without attention, on noisy latent, masked image and mask.
 
-    Source: BrushEdit (arXiv 2412.10316) section IV-B, figure 3; TencentARC/BrushNet `BrushNetModel`.
+    Source: BrushEdit (arXiv 2412.10316) section IV-B, figure 3; upstream `BrushNetModel`.
     """
 
     def __init__(self, config: BrushNetConfig, *, rngs: Rngs):
@@ -122,14 +124,16 @@ class BrushNet(Backbone):
     def from_unet(cls, unet: UNet, *, rngs: Rngs | None = None, **settings: Any) -> "BrushNet":
         """Builds a branch from a UNet's weights; it adds exactly nothing until it is trained.
 
-        The input convolution holds the UNet's twice, for the noisy and for the masked latent, and zeros for the
-        mask. Every other weight that the UNet has under the same name is copied; what remains is random.
+        The input convolution holds the UNet's twice, for the noisy and for the masked latent, and
+        zeros for the mask. Every other weight that the UNet has under the same name is copied; what
+        remains is random.
 
         Args:
           rngs: for the weights that the UNet lacks.
           settings: fields of `BrushNetConfig` that differ from the UNet's, for ablations.
-        Source: upstream `BrushNetModel.from_unet`. Differs: `conv_in_condition.bias` is a copy, not the UNet's
-          own parameter, and SDXL's `add_embedding` is copied too (docs/deviations.md#from-unet).
+        Source: upstream `BrushNetModel.from_unet`. Differs: `conv_in_condition.bias` is a copy, not
+          the UNet's own parameter, and SDXL's `add_embedding` is copied too
+          (docs/deviations.md#from-unet).
         """
         shared = {f.name: getattr(unet.config, f.name) for f in dataclasses.fields(BackboneConfig)}
         blocks = len(unet.config.block_out_channels)
@@ -151,7 +155,8 @@ class BrushNet(Backbone):
 
         config = branch.config
         latent = unet.conv_in.kernel[:, :, : config.in_channels]  # extra input channels come behind
-        rest = (*latent.shape[:2], config.conditioning_channels - config.in_channels, latent.shape[3])
+        rest = config.conditioning_channels - config.in_channels
+        rest = (*latent.shape[:2], rest, latent.shape[3])
         kernel = jnp.concatenate([latent, latent, jnp.zeros(rest, latent.dtype)], axis=2)
         branch.conv_in_condition.kernel.set_value(kernel)
         branch.conv_in_condition.bias.set_value(jnp.copy(unet.conv_in.bias[...]))
@@ -160,7 +165,7 @@ class BrushNet(Backbone):
     def __call__(
         self,
         sample: Float[Array, "B h w C"],
-        timestep: Num[Array, "B"],
+        timestep: Num[Array, " B"],
         condition: Float[Array, "B _h _w _C"],
         scale: int | float | Float[Array, ""] = 1.0,
         added: AddedCondition | None = None,
@@ -172,8 +177,8 @@ class BrushNet(Backbone):
         Args:
           sample: noisy latent.
           timestep: in [0, T), one per sample.
-          condition: masked-image latent and keep mask, see `keep_mask_condition`. With the convolutional encoder:
-            masked image and keep mask in pixels.
+          condition: masked-image latent and keep mask, see `keep_mask_condition`. With the
+            convolutional encoder: masked image and keep mask in pixels.
           scale: preservation scale w; 0 leaves the UNet alone.
           added: SDXL's pooled text and sizes.
           guess_mode: weights the maps from 0.1 (first) to 1 (last) instead of equally.
@@ -227,8 +232,8 @@ def keep_mask_condition(
 ) -> Float[Array, "B h w E"]:
     """Returns the branch's condition: the masked image's latent and, last, the mask with 1 = keep.
 
-    The mask's value in a latent cell is that of its top-left pixel, as PyTorch's nearest interpolation takes it.
-    This is the only place where the polarity is turned.
+    The mask's value in a latent cell is that of its top-left pixel, as PyTorch's nearest
+    interpolation takes it. This is the only place where the polarity is turned.
 
     Args:
       masked_latents: scaled latent of the image whose hole is black.
@@ -241,8 +246,8 @@ def keep_mask_condition(
     cells = mask[:, ::CELL, ::CELL]  # [B, h, w, 1]
     if mask.shape[1:3] != (CELL * height, CELL * width):
         raise ValueError(
-            f"expected a mask of {CELL} pixels per latent cell, {(CELL * height, CELL * width)}, got "
-            f"{mask.shape[1:3]}"
+            f"expected a mask of {CELL} pixels per latent cell, {(CELL * height, CELL * width)}, "
+            f"got {mask.shape[1:3]}"
         )
     keep = (1 - cells).astype(masked_latents.dtype)
     return jnp.concatenate([masked_latents, keep], axis=-1)

@@ -108,7 +108,7 @@ class CLIPTextOutput:
 
     Attributes:
       last_hidden_state: after the final norm; Stable Diffusion 1's and 2's context. [B, L, D]
-      hidden_states: the embeddings and every layer's output, before the final norm; SDXL's context is [-2].
+      hidden_states: embeddings and every layer's output, unnormed; SDXL's context is [-2].
       pooled: the final state at the end token. [B, D]
       text_embeds: the projected pooled state, None without projection. [B, E]
     """
@@ -175,9 +175,10 @@ class Embeddings(nnx.Module):
         self.position_embedding = _embed(config.max_position_embeddings, width, rngs=rngs)
 
     def __call__(self, input_ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        return self.token_embedding(input_ids) + self.position_embedding.embedding[
-            None, : input_ids.shape[1]
-        ]
+        return (
+            self.token_embedding(input_ids)
+            + self.position_embedding.embedding[None, : input_ids.shape[1]]
+        )
 
 
 class Encoder(nnx.Module):

@@ -51,7 +51,7 @@ class PublishedConfig:
         return cls(**values, extra=json.dumps(extra, sort_keys=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the config as it is published: every field, the fixed settings, and the kept extras."""
+        """Returns the config as published: every field, fixed settings and kept extras."""
         fields = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"
         }

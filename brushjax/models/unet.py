@@ -30,7 +30,7 @@ class BackboneConfig(PublishedConfig):
     """What UNet and branch have in common; the defaults are Stable Diffusion 1.5's.
 
     Attributes:
-      attention_head_dim: in spite of its published name, the NUMBER of heads, for all blocks or per block.
+      attention_head_dim: in spite of its published name, the NUMBER of heads, once or per block.
       num_attention_heads: overrides `attention_head_dim` where a config gives it.
     """
 
@@ -78,7 +78,8 @@ class BackboneConfig(PublishedConfig):
             )
         if self.addition_embed_type not in (None, "text_time"):
             raise ValueError(
-                f"expected addition_embed_type None or 'text_time', got {self.addition_embed_type!r}"
+                "expected addition_embed_type None or 'text_time', "
+                f"got {self.addition_embed_type!r}"
             )
 
     @property
@@ -127,7 +128,7 @@ class UNetConfig(BackboneConfig):
 
     @classmethod
     def sd15(cls, in_channels: int = 4) -> "UNetConfig":
-        """Stable Diffusion 1.x; 8 input channels for instruct-pix2pix, 9 for the inpainting model."""
+        """Stable Diffusion 1.x; 8 input channels for instruct-pix2pix, 9 for inpainting."""
         return cls(in_channels=in_channels)
 
     @classmethod
@@ -161,7 +162,12 @@ class Layers(nnx.Module):
     """Residual blocks, each followed by a transformer where the block type has cross-attention."""
 
     def __init__(
-        self, pairs: list[tuple[int, int]], config: BackboneConfig, level: int, cross: bool, rngs: Rngs
+        self,
+        pairs: list[tuple[int, int]],
+        config: BackboneConfig,
+        level: int,
+        cross: bool,
+        rngs: Rngs,
     ):
         self.resnets = nnx.List(
             [
@@ -212,7 +218,7 @@ class DownBlock(Layers):
 
 
 class UpBlock(Layers):
-    """Layers that also read the skip connections, then a doubling of the size except in the last block."""
+    """Layers that also read the skips, then a doubling of the size except in the last block."""
 
     def __init__(self, config: BackboneConfig, level: int, *, rngs: Rngs):
         widths = config.block_out_channels
@@ -284,8 +290,8 @@ class Backbone(nnx.Module):
             added_width = config.projection_class_embeddings_input_dim
             if added_width is None or config.addition_time_embed_dim is None:
                 raise ValueError(
-                    "expected projection_class_embeddings_input_dim and addition_time_embed_dim with "
-                    f"addition_embed_type 'text_time', got {added_width} and "
+                    "expected projection_class_embeddings_input_dim and addition_time_embed_dim "
+                    f"with addition_embed_type 'text_time', got {added_width} and "
                     f"{config.addition_time_embed_dim}"
                 )
             self.add_embedding = TimestepEmbedding(added_width, width, rngs=rngs)
@@ -297,7 +303,7 @@ class Backbone(nnx.Module):
 
     def embed_time(
         self,
-        timestep: Num[Array, "B"],
+        timestep: Num[Array, " B"],
         added: AddedCondition | None,
         dtype: jnp.dtype,
     ) -> Float[Array, "B D"]:
@@ -342,7 +348,7 @@ class UNet(Backbone):
     def __call__(
         self,
         sample: Float[Array, "B h w C"],
-        timestep: Num[Array, "B"],
+        timestep: Num[Array, " B"],
         context: Float[Array, "B L D"],
         residuals: Residuals | None = None,
         added: AddedCondition | None = None,

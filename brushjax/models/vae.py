@@ -1,6 +1,7 @@
 """AutoencoderKL: images to latents and back."""
 
 import dataclasses
+import itertools
 from typing import Any, ClassVar
 
 import jax
@@ -36,7 +37,7 @@ class VAEConfig(PublishedConfig):
         "use_post_quant_conv": (True,),
         "mid_block_add_attention": (True,),
     }
-    # The block types repeat what AutoencoderKL is; force_upcast speaks of half precision in PyTorch.
+    # Block types repeat what AutoencoderKL is; force_upcast speaks of half precision in PyTorch.
     HARMLESS: ClassVar[frozenset[str]] = frozenset(
         {"sample_size", "force_upcast", "down_block_types", "up_block_types"}
     )
@@ -113,7 +114,7 @@ class DownBlock(nnx.Module):
         groups = config.norm_num_groups
         widths = (channels_in,) + (channels,) * config.layers_per_block
         self.resnets = nnx.List(
-            [_resnet(*pair, groups, rngs=rngs) for pair in zip(widths, widths[1:], strict=False)]
+            [_resnet(*pair, groups, rngs=rngs) for pair in itertools.pairwise(widths)]
         )
         self.downsamplers = nnx.List(
             [] if last else [Downsample(channels, symmetric=False, rngs=rngs)]
@@ -134,7 +135,7 @@ class UpBlock(nnx.Module):
         groups = config.norm_num_groups
         widths = (channels_in,) + (channels,) * (config.layers_per_block + 1)
         self.resnets = nnx.List(
-            [_resnet(*pair, groups, rngs=rngs) for pair in zip(widths, widths[1:], strict=False)]
+            [_resnet(*pair, groups, rngs=rngs) for pair in itertools.pairwise(widths)]
         )
         self.upsamplers = nnx.List([] if last else [Upsample(channels, rngs=rngs)])
 
@@ -198,8 +199,8 @@ class Decoder(nnx.Module):
 class AutoencoderKL(nnx.Module):
     """The variational autoencoder of Stable Diffusion.
 
-    `encode` and `decode` speak the published units; `to_latents` and `to_images` apply the scaling factor
-    that makes latents about unit variance, and are the only place where it is applied.
+    `encode` and `decode` speak the published units; `to_latents` and `to_images` apply the scaling
+    factor that makes latents about unit variance, and are the only place where it is applied.
     Source: diffusers `AutoencoderKL`.
     """
 
@@ -224,8 +225,8 @@ class AutoencoderKL(nnx.Module):
         """
         if images.shape[1] % self.factor or images.shape[2] % self.factor:
             raise ValueError(
-                f"expected image sides that are multiples of {self.factor}, got {images.shape[1:3]}; "
-                "resize or pad the image first"
+                f"expected image sides that are multiples of {self.factor}, "
+                f"got {images.shape[1:3]}; resize or pad the image first"
             )
         moments = self.quant_conv(self.encoder(images))  # [B, h, w, 2 * latent]
         mean, logvar = jnp.split(moments, 2, axis=-1)
@@ -238,7 +239,7 @@ class AutoencoderKL(nnx.Module):
     def to_latents(
         self, images: Float[Array, "B H W C"], key: Array | None = None
     ) -> Float[Array, "B h w E"]:
-        """Returns scaled latents of images in [-1, 1]: the posterior's mode, or a sample given a key."""
+        """Returns scaled latents of images in [-1, 1]: the mode, or a sample given a key."""
         posterior = self.encode(images)
         latents = posterior.mode() if key is None else posterior.sample(key)
         return latents * self.config.scaling_factor

@@ -11,7 +11,7 @@ from brushjax.nn.layers import Rngs, linear
 
 Implementation = Literal["auto", "plain", "chunked", "cudnn"]
 
-QUERY_CHUNK = 512  # rows of the score matrix held at once: 512 x 4096 float32 is 8 MB, within a CPU cache
+QUERY_CHUNK = 512  # rows of scores held at once: 512 x 4096 float32 is 8 MB, within a CPU cache
 
 
 def attention(
@@ -25,9 +25,10 @@ def attention(
 
     Args:
       mask: True where a query may look at a key; None looks everywhere.
-      implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head at a
-        time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half precision, D a
-        multiple of 8 and at most 128, no mask); "auto" picks by platform, dtype and size.
+      implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head
+        at a time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half
+        precision, D a multiple of 8 and at most 128, no mask); "auto" picks by platform, dtype and
+        size.
 
     Raises:
       ValueError: for an implementation that is not in the list.
@@ -74,7 +75,7 @@ def _chunked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     k, v = (x.reshape(batch * heads, -1, width) for x in (k, v))
     rows = None
     if mask is not None:
-        # Padded queries look everywhere, so that their softmax stays finite; they are cut off below.
+        # Padded queries look everywhere: their softmax stays finite. They are cut off below.
         rows = jnp.pad(mask, ((0, padding), (0, 0)), constant_values=True)
         rows = rows.reshape(chunks, QUERY_CHUNK, -1)
 
@@ -91,7 +92,13 @@ class Attention(nnx.Module):
     """Multi-head attention with the checkpoint's names: to_q, to_k, to_v, to_out.0."""
 
     def __init__(
-        self, width: int, heads: int, context_width: int | None = None, *, bias: bool = False, rngs: Rngs
+        self,
+        width: int,
+        heads: int,
+        context_width: int | None = None,
+        *,
+        bias: bool = False,
+        rngs: Rngs,
     ):
         if width % heads:
             raise ValueError(

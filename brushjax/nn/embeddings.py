@@ -10,7 +10,7 @@ from brushjax.nn.layers import Rngs, linear
 
 
 def sinusoid(
-    values: Num[Array, "N"],
+    values: Num[Array, " N"],
     width: int,
     *,
     cosine_first: bool = True,

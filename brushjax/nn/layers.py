@@ -66,7 +66,7 @@ def linear(width_in: int, width_out: int, *, bias: bool = True, rngs: Rngs) -> n
 def group_norm(channels: int, groups: int, epsilon: float, *, rngs: Rngs) -> nnx.GroupNorm:
     """Builds a group norm with statistics in at least float32.
 
-    The variance is the mean of squared differences: E[x^2] - E[x]^2 loses the digits that parity needs.
+    The variance is the mean of squared differences: E[x^2] - E[x]^2 loses digits parity needs.
     """
     return nnx.GroupNorm(
         channels,
@@ -79,6 +79,4 @@ def group_norm(channels: int, groups: int, epsilon: float, *, rngs: Rngs) -> nnx
 
 def layer_norm(width: int, epsilon: float = 1e-5, *, rngs: Rngs) -> nnx.LayerNorm:
     """Builds a layer norm with statistics in at least float32."""
-    return nnx.LayerNorm(
-        width, epsilon=epsilon, use_fast_variance=False, rngs=cast(nnx.Rngs, rngs)
-    )
+    return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=cast(nnx.Rngs, rngs))

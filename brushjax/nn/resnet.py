@@ -60,7 +60,7 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Nearest-neighbour enlargement, to twice the size or to an explicit one, then a convolution."""
+    """Nearest-neighbour enlargement, to twice or an explicit size, then a convolution."""
 
     def __init__(self, channels: int, *, rngs: Rngs):
         self.conv = conv(channels, channels, rngs=rngs)
@@ -74,7 +74,7 @@ class Upsample(nnx.Module):
 
 
 def _nearest(x: Array, size: int, axis: int) -> Array:
-    """Enlarges one axis as PyTorch's nearest interpolation does: output i reads input floor(i * in / out)."""
+    """Enlarges one axis as PyTorch's nearest: output i reads input floor(i * in / out)."""
     length = x.shape[axis]
     if size == 2 * length:
         return jnp.repeat(x, 2, axis=axis)  # a broadcast; much cheaper than a gather

@@ -32,7 +32,7 @@ class FeedForward(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Self-attention, cross-attention to the text, feed-forward; each after a norm, each a residual."""
+    """Self-attention, attention to the text, feed-forward; each after a norm, each a residual."""
 
     def __init__(self, width: int, heads: int, context_width: int, *, rngs: Rngs):
         self.norm1 = layer_norm(width, rngs=rngs)

@@ -1,4 +1,4 @@
-"""UNet and branch against stored outputs of the PyTorch reference (float32, tiny random weights)."""
+"""UNet and branch against stored outputs of the PyTorch reference (float32, tiny, random)."""
 
 import json
 
@@ -14,7 +14,7 @@ from brushjax.models.unet import DownBlock, MidBlock, UpBlock
 from brushjax.typing import AddedCondition
 from tests.support import GOLDEN, error, fill, nhwc, to_torch
 
-TOLERANCE = 2e-5  # of a tensor's standard deviation; the reference's own float32 rounding is up to 8e-6
+TOLERANCE = 2e-5  # of a tensor's std; the reference's own float32 rounding is up to 8e-6
 
 
 class Golden:
@@ -42,7 +42,10 @@ class Golden:
 
     def inputs(self, prefix=""):
         """Returns sample, timestep, context and condition."""
-        sample, condition = nhwc(self.io[prefix + "sample"]), nhwc(self.io[prefix + "brushnet_cond"])
+        sample, condition = (
+            nhwc(self.io[prefix + "sample"]),
+            nhwc(self.io[prefix + "brushnet_cond"]),
+        )
         timestep = jnp.asarray(self.io[prefix + "timesteps"], jnp.int32)
         return sample, timestep, jnp.asarray(self.io[prefix + "encoder_hidden_states"]), condition
 
@@ -69,7 +72,9 @@ def test_branch_taps_equal_reference(golden):
         assert error(tap, golden.io[f"up_{i}"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("scale", "key"), [(1.0, "unet_out_with"), (0.6, "unet_out_with_scale0.6")])
+@pytest.mark.parametrize(
+    ("scale", "key"), [(1.0, "unet_out_with"), (0.6, "unet_out_with_scale0.6")]
+)
 def test_unet_with_branch_equals_reference(golden, scale, key):
     _, out = run(golden.unet, golden.branch, *golden.inputs(), golden.added, scale)
     assert error(out, golden.io[key]) <= TOLERANCE
@@ -92,7 +97,7 @@ def test_guess_mode_equals_reference(golden):
 
 @pytest.mark.parametrize("trace", ["trace_with", "trace_without"])
 def test_unet_blocks_equal_reference(golden, trace, monkeypatch):
-    """Every stored activation inside the UNet: where a residual enters shows here, not only at the end."""
+    """Every activation inside the UNet: a residual at the wrong place shows here, not at the end."""
     seen = {}
     unet = golden.unet
     names = {id(unet.mid_block): "mid_block", id(unet.conv_in): "conv_in"}
