@@ -5,8 +5,9 @@ import sys
 
 KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", "pipeline")
 EXAMPLES = """
-SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers', ComfyUI's
-or the original Stable Diffusion code's names, a folder written by to-jax, or a hub id (owner/name).
+SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers',
+ComfyUI's or the original Stable Diffusion code's names, a folder written by to-jax, or a hub id
+(owner/name).
 
 layouts:
   diffusers  a folder: config.json and the weights file that diffusers and transformers load

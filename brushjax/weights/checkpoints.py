@@ -16,7 +16,7 @@ from brushjax.weights.store import Tensor, copy_cast, transposed
 
 
 class Reader:
-    """Reads a checkpoint's arrays all at once when the first is asked for, and lets go of each one given out.
+    """Reads a checkpoint's arrays all at once, and lets go of each one that it gives out.
 
     Orbax spends tens of milliseconds on each request, so one request a tensor would take minutes.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -91,13 +92,19 @@ def abstract_model(
     Raises:
         ValueError: the config asks for something that is not implemented.
     """
+    module_name, _, config_name = map_of(kind).model
+    settings = getattr(importlib.import_module(module_name), config_name).from_dict(config)
+    graph, structs = _traced(kind, settings)
+    return graph, dict(structs)
+
+
+@functools.lru_cache(maxsize=16)
+def _traced(kind: str, settings: Any) -> tuple[Any, dict[ParameterPath, jax.ShapeDtypeStruct]]:
     from brushjax.nn import Keys
 
-    module_name, model_name, config_name = map_of(kind).model
-    module = importlib.import_module(module_name)
-    settings = getattr(module, config_name).from_dict(config)
-    model = nnx.eval_shape(lambda: getattr(module, model_name)(settings, rngs=Keys(0)))
-    graph, state = nnx.split(model)
+    module_name, model_name, _ = map_of(kind).model
+    model_class = getattr(importlib.import_module(module_name), model_name)
+    graph, state = nnx.split(nnx.eval_shape(lambda: model_class(settings, rngs=Keys(0))))
     return graph, {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in flat(nnx.to_pure_dict(state)).items()

@@ -57,7 +57,8 @@ def check_command(
         )
     equal = sum(row.bit_equal for row in rows)
     print(
-        f"{len(rows)} tensors: {equal} bit-equal, {len(different)} differ by more than {tolerance:g}"
+        f"{len(rows)} tensors: {equal} bit-equal, "
+        f"{len(different)} differ by more than {tolerance:g}"
     )
     return 1 if different else 0
 

@@ -169,7 +169,7 @@ class Stacked(Tensor):
 
     @property
     def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.parts[0].dtype
+        return np.result_type(*(part.dtype for part in self.parts))  # holds every part's values
 
     def fill(self, out: np.ndarray) -> None:
         start = 0

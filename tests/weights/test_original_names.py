@@ -1,4 +1,4 @@
-"""The tables of the original code's names against diffusers' own conversion, and the files they occur in."""
+"""The original code's names against diffusers' own conversion, and the files they occur in."""
 
 import json
 
@@ -57,13 +57,12 @@ def test_open_clip_names_are_those_diffusers_converts(kind, config, root, tmp_pa
 
     original = tiny.state_dict(kind, config)
     file = write_ldm(kind, config, original, tmp_path)
-    # diffusers cuts the stacked matrix by the projection's first axis, which is the width in real files.
     converted = diffusers_names.convert_open_clip_checkpoint(Encoder, file, prefix=root)
     assert tiny.same(converted, original)
 
 
 def community_file(path, xl):
-    """Writes a whole-model file with all that real ones carry beside the weights; returns the parts."""
+    """Writes a whole-model file with all that real ones carry; returns the parts and the rest."""
     folder = path.parent / "pipeline"
     parts = tiny.write_pipeline(folder, tiny.UNET_XL if xl else tiny.UNET, second=xl)
     weights.convert("pipeline", folder, path, layout="ldm")
@@ -97,7 +96,9 @@ def test_whole_file_gives_all_its_parts_and_says_what_it_left_out(xl, tmp_path):
         stem = "model" if kind.startswith("clip") else "diffusion_pytorch_model"
         assert tiny.same(load_file(tmp_path / kind / f"{stem}.safetensors"), original)
         assert all(read.ignored[name] for name in extras)
-    assert "moving average" in weights.read("unet", path, configs["unet"]).ignored["model_ema.decay"]
+    assert (
+        "moving average" in weights.read("unet", path, configs["unet"]).ignored["model_ema.decay"]
+    )
 
 
 def test_sd2_file_drops_the_unused_last_layer(tmp_path):

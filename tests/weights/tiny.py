@@ -1,4 +1,4 @@
-"""Tiny models of every kind, their weights made of random bits, written the way PyTorch users write them."""
+"""Tiny models of every kind, with random weights, written the way PyTorch users write them."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ CLIP_2 = CLIP | {
 }
 BRUSHNET = {
     "_class_name": "BrushNetModel",
-    "block_out_channels": [8, 16, 24, 32],
+    "block_out_channels": [8, 16, 24, 24],
     "norm_num_groups": 4,
     "cross_attention_dim": 8,
     "conditioning_channels": 5,
@@ -91,17 +91,26 @@ def shapes(kind, config):
     }
 
 
-def state_dict(kind, config, dtype=torch.float32, bits=False, seed=0):
-    """Draws normal values, or any bit pattern: infinities and not-a-numbers among them."""
+def state_dict(kind, config, seed=0):
+    """Draws normal values in float32."""
     generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator)
+        for name, shape in shapes(kind, config).items()
+    }
+
+
+def random_bits(kind, config):
+    """Draws any bit patterns, infinities and not-a-numbers among them, in all three dtypes."""
+    generator = torch.Generator().manual_seed(0)
     drawn = {}
     for name, shape in shapes(kind, config).items():
-        if bits:
-            info = torch.iinfo(BITS[dtype])
-            whole = torch.randint(info.min, info.max + 1, shape, generator=generator)
-            drawn[name] = whole.to(BITS[dtype]).view(dtype)
-        else:
-            drawn[name] = torch.randn(shape, generator=generator).to(dtype)
+        # One dtype for the three projections that the original code stacks into one tensor.
+        module = name.rsplit(".", 2)[0]
+        dtype = list(BITS)[sum(map(ord, module)) % 3]
+        info = torch.iinfo(BITS[dtype])
+        whole = torch.randint(info.min, info.max + 1, shape, generator=generator)
+        drawn[name] = whole.to(BITS[dtype]).view(dtype)
     return drawn
 
 
