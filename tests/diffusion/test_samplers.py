@@ -117,7 +117,7 @@ def test_sampler_steps_equal_diffusers_in_float64(case, prediction_type):
     changes = {"final_sigmas_type": "sigma_min"} if name == "unipc-reference" else {}
     kind = getattr(diffusers, CLASSES[name.removesuffix("-reference")])
     random = np.random.default_rng(0)
-    for steps in (1, 2, 4, 13, 50):
+    for steps in (1, 2, 5, 20):
         scheduler = in_float64(kind.from_config({**config, **changes}), steps)
         sampler = make_sampler(name, config, steps, dtype=np.float64)
         np.testing.assert_array_equal(sampler.rows.timestep, scheduler.timesteps.numpy())

@@ -1,0 +1,35 @@
+"""The strip of pictures."""
+
+import numpy as np
+import pytest
+
+from brushjax.inference.strip import strip
+
+
+def test_strip_shows_every_picture_at_its_place():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    images[0, ..., 0], images[1, ..., 1] = 250, 250
+    masks = np.ones((2, 8, 8, 1), np.uint8)
+    sheet = np.asarray(strip({"image": images, "mask": masks}, captions=["a", "b"], zoom=2))
+    red = np.all(sheet == [250, 0, 0], axis=-1)
+    green = np.all(sheet == [0, 250, 0], axis=-1)
+    assert red.sum() == green.sum() == 16 * 16
+    assert np.argwhere(red).max(axis=0)[0] < np.argwhere(green).min(axis=0)[0]  # one row below
+    assert np.any(sheet == 0)  # headings and captions are written
+
+
+@pytest.mark.parametrize(
+    ("columns", "captions", "message"),
+    [
+        ({}, None, "expected columns"),
+        ({"a": np.zeros((1, 8, 8, 3), np.uint8)}, ["x", "y"], "expected 1 captions"),
+        (
+            {"a": np.zeros((1, 8, 8, 3), np.uint8), "b": np.zeros((1, 8, 9, 3), np.uint8)},
+            None,
+            "expected columns of one number and size",
+        ),
+    ],
+)
+def test_strip_refuses_what_does_not_line_up(columns, captions, message):
+    with pytest.raises(ValueError, match=message):
+        strip(columns, captions)
