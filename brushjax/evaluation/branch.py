@@ -102,9 +102,9 @@ class BranchEvaluation:
     def describe(self) -> str:
         """What a run would make, in a line."""
         fills = len(METHODS) * self.held_out.count
-        swaps = 2 * self.steering.count if self.steering else 0
+        swaps = 3 * self.steering.count if self.steering else 0
         return (
-            f"{fills + swaps} pictures: {fills} of held-out samples, {swaps} of swapped prompts\n"
+            f"{fills + swaps} pictures: {fills} of held-out samples, {swaps} for swapped prompts\n"
         )
 
     def compare(
@@ -122,6 +122,7 @@ class BranchEvaluation:
         if swap:
             units += [Unit("swapped", "trained", one) for one in swap.swapped]
             units += [Unit("own", "trained", one) for one in swap.own]
+            units += [Unit("own", "autoencoder", one) for one in swap.own]
 
         ledger = Ledger(out)
         fills, settings = self._fills(parts, branch), self._settings(parts, branch)
@@ -131,8 +132,14 @@ class BranchEvaluation:
         results = {method: pictures.of("fill", method) for method in METHODS}
         scores = score_fills(samples, results, self.bootstrap)
         if self.steering and swap:
-            shown = pictures.of("swapped", "trained"), pictures.of("own", "trained")
-            steering = score_steering(self.steering, swap, *shown, self.bootstrap)
+            steering = score_steering(
+                self.steering,
+                swap,
+                swapped=pictures.of("swapped", "trained"),
+                own=pictures.of("own", "trained"),
+                decoded=pictures.of("own", "autoencoder"),
+                bootstrap=self.bootstrap,
+            )
             scores = dataclasses.replace(scores, steering=steering)
         write_report(Path(out), scores, pictures, self.strips, settings)
         return scores

@@ -85,6 +85,7 @@ def _steering_table(steering: SteeringScores) -> str:
         ["true caption: nearest to the class named by the swap", percent(steering.own_swapped)],
         ["chance", percent(steering.chance)],
         ["the check on held-out real crops", percent(steering.accuracy)],
+        ["the check on the true pictures, decoded", percent(steering.decoded_accuracy)],
         *([f"named: {name}", percent(share)] for name, share in steering.per_class.items()),
     ]
     return f"{markdown_table([f'steering, {len(steering.targets)} fills', 'share'], rows)}"

@@ -61,13 +61,13 @@ class Steering:
     count: int = 64
     classes: tuple[str, ...] = (
         "galaxies",
-        "gravel",
         "flower",
         "sky",
         "foliage",
         "retina",
         "wood",
         "brick",
+        "temple",
     )
     hole: int = 64
     size: int = 128

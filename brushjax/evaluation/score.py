@@ -29,6 +29,8 @@ class SteeringScores:
             that the swapped prompt names: what `named` would be if prompts did nothing.
         chance: share that random classes would reach.
         accuracy: of the nearest-class check on held-out real crops.
+        decoded_accuracy: of the check on the samples' true pictures after the autoencoder, which no
+            fill can be sharper than.
         nearest: class of every fill with a swapped prompt.
         targets: the class that its prompt names.
         per_class: `named` among the fills whose prompt names that class.
@@ -39,6 +41,7 @@ class SteeringScores:
     own_swapped: Interval
     chance: float
     accuracy: float
+    decoded_accuracy: float
     nearest: list[str]
     targets: list[str]
     per_class: dict[str, float]
@@ -117,8 +120,10 @@ def score_fills(
 def score_steering(
     steering: Steering,
     swap: Swap,
+    *,
     swapped: UInt8[np.ndarray, "n H W 3"],
     own: UInt8[np.ndarray, "n H W 3"],
+    decoded: UInt8[np.ndarray, "n H W 3"],
     bootstrap: Bootstrap,
 ) -> SteeringScores:
     """How often a fill is nearest to the named class.
@@ -126,19 +131,23 @@ def score_steering(
     Args:
         swapped: raw pictures under the swapped captions.
         own: raw pictures of the same samples, same noise, under their own captions.
+        decoded: the same samples' true pictures, through the autoencoder and back.
     """
     classifier = NearestClass.fit(*steering.real_crops("train"))
     real, real_names = steering.real_crops("held_out")
-    accuracy = _agreement(classifier.predict(real), real_names).mean()
+    labels = [one.label for one in swap.own]
     nearest = classifier.predict(steering.cut(swapped))
     nearest_own = classifier.predict(steering.cut(own))
     hits = _agreement(nearest, swap.targets)
     return SteeringScores(
         named=bootstrap.mean(hits),
-        own_named=bootstrap.mean(_agreement(nearest_own, [one.label for one in swap.own])),
+        own_named=bootstrap.mean(_agreement(nearest_own, labels)),
         own_swapped=bootstrap.mean(_agreement(nearest_own, swap.targets)),
         chance=classifier.chance,
-        accuracy=float(accuracy),
+        accuracy=float(_agreement(classifier.predict(real), real_names).mean()),
+        decoded_accuracy=float(
+            _agreement(classifier.predict(steering.cut(decoded)), labels).mean()
+        ),
         nearest=nearest,
         targets=swap.targets,
         per_class={

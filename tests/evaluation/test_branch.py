@@ -104,7 +104,7 @@ def rows(folder):
 
 def test_report_holds_every_metric_of_every_picture(finished):
     out, scores = finished
-    assert len(rows(out)) == 3 * 3 + 2 * 3  # three methods, and each steering sample twice
+    assert len(rows(out)) == 3 * 3 + 3 * 3  # three methods; each steering sample three times
     table = (out / "table.md").read_text()
     assert table.count("trained") >= 1
     for title in ("outer 4 pixels", "discontinuity", "reduction", "swapped prompt", "chance"):

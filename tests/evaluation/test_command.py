@@ -9,7 +9,7 @@ def test_dry_run_prints_the_overridden_config_and_the_work(capsys):
     main([CONFIG, "--dry-run", "--held_out.count", "5", "--sampling.steps", "3"])
     printed = capsys.readouterr().out
     assert "sampling.steps = 3" in printed
-    assert "143 pictures: 15 of held-out samples, 128 of swapped prompts" in printed
+    assert "207 pictures: 15 of held-out samples, 192 for swapped prompts" in printed
 
 
 def test_missing_weights_are_asked_for(capsys):

@@ -45,12 +45,18 @@ def test_steering_score_of_an_obedient_and_of_a_deaf_model():
     obedient = own.copy()
     for picture, target, index in zip(obedient, plan.targets, range(12), strict=True):
         picture[32:96, 32:96] = crops[target][index]
-    score = score_steering(steering, plan, obedient, own, Bootstrap())
+    score = score_steering(
+        steering, plan, swapped=obedient, own=own, decoded=own, bootstrap=Bootstrap()
+    )
     assert score.named.value == 1
     assert score.own_named.value == 1
     assert score.own_swapped.value == 0
-    deaf = score_steering(steering, plan, own, own, Bootstrap())
+    assert score.decoded_accuracy == 1
+    deaf = score_steering(
+        steering, plan, swapped=own, own=own, decoded=obedient, bootstrap=Bootstrap()
+    )
     assert deaf.named.value == 0
+    assert deaf.decoded_accuracy == 0  # the pictures handed in are of the other class
 
 
 def test_a_hole_larger_than_the_picture_is_refused():
