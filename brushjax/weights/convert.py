@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,7 @@ from brushjax.weights.maps import MAPS
 from brushjax.weights.reading import Config, Weights, kinds_in, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor
-from brushjax.weights.writing import FOLDERS, write
-
-# Parts of a pipeline that hold no weights; they go along where both sides are folders.
-COMPANIONS = ("model_index.json", "tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
+from brushjax.weights.writing import write
 
 
 def convert(
@@ -64,21 +60,9 @@ def convert(
     if layout is None:
         single = "comfyui" if kind == "brushnet" else "ldm"
         layout = single if Path(target).suffix == ".safetensors" else "diffusers"
-    if not dry_run:
-        write(models, target, layout, dtype, pipeline=pipeline)
-        if pipeline and layout in FOLDERS:
-            _copy_companions(
-                folders.local_path(source, tuple(MAPS.values())), Path(target).expanduser()
-            )
+    whole = folders.local_path(source, tuple(MAPS.values())) if pipeline else None
+    write(models, target, layout, dtype, pipeline=whole, dry_run=dry_run)
     return models
-
-
-def _copy_companions(source: Path, target: Path) -> None:
-    for name in COMPANIONS:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        elif (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -115,6 +115,9 @@ def interpret(
         source: for messages.
     """
     current = {table.spelled_today(name): tensor for name, tensor in found.items()}
+    if len(current) < len(found):
+        names = [name for name in found if table.spelled_today(name) != name]
+        raise WeightsError(f"{source} holds tensors twice, in older names too: {', '.join(names)}.")
     dialect = dialect_of(table, set(current))
     if dialect is None:
         signs = " or ".join(dialect.root + dialect.sign for dialect in table.dialects)

@@ -19,6 +19,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
 from brushjax.weights.rules import WeightsError
 
@@ -193,7 +194,7 @@ def copy_cast(out: np.ndarray, values: np.ndarray) -> None:
 
 def read_exactly(file: Any, out: np.ndarray) -> None:
     """Reads `out.nbytes` bytes into a C-contiguous array."""
-    view = memoryview(out.reshape(-1).view(np.uint8))
+    view = out.reshape(-1).view(np.uint8).data
     while view:
         count = file.readinto(view)
         if not count:
@@ -282,10 +283,12 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)  # the data start at a multiple of 8
     with finished_file(path) as unfinished, open(unfinished, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in sorted(tensors):
+        for name in tqdm(
+            sorted(tensors), desc="writing", unit="tensor", disable=None, delay=2, leave=False
+        ):
             with naming(name):
                 values = tensors[name].array(written_dtype(tensors[name], dtype))
-            file.write(memoryview(values.reshape(-1).view(np.uint8)))
+            file.write(values.reshape(-1).view(np.uint8).data)
 
 
 def written_dtype(tensor: Tensor, dtype: np.dtype | None) -> np.dtype:

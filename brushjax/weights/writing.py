@@ -36,6 +36,7 @@ from brushjax.weights.store import (
 )
 
 LAYOUTS = ("diffusers", "comfyui", "ldm", "orbax")
+COMPANIONS = ("model_index.json", "tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are one file
 
 
@@ -100,7 +101,8 @@ def write(
     layout: str,
     dtype: Any = None,
     *,
-    pipeline: bool = False,
+    pipeline: Path | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Writes weights.
 
@@ -109,7 +111,9 @@ def write(
         path: as for `save`.
         layout: one of LAYOUTS.
         dtype: of floats in the file; None keeps each tensor's own.
-        pipeline: write a pipeline: each model in its own folder below `path`.
+        pipeline: the pipeline that the models are of, None for a single model. Each model then gets
+            its own folder; from a pipeline's folder tokenizers and the scheduler are copied too.
+        dry_run: check that it can be written, but write nothing.
 
     Raises:
         WeightsError: the weights cannot be written so. What was at `path` before is still there
@@ -123,13 +127,29 @@ def write(
         for weights in models:
             tensors |= weights.tensors if layout == "comfyui" else _ldm_tensors(weights, models)
         notes = {f"config.{weights.kind}": json.dumps(weights.config) for weights in models}
-        write_safetensors(place, tensors, kept, {"format": "pt", **notes})
+        if not dry_run:
+            write_safetensors(place, tensors, kept, {"format": "pt", **notes})
+        return
+    inner = {
+        w.kind: Path(map_of(w.kind).folder) if pipeline is not None else Path() for w in models
+    }
+    for weights in models:
+        _refuse_other_weights(weights, place / inner[weights.kind], layout)
+    if dry_run:
         return
     with finished_folder(place) as unfinished:
         for weights in models:
-            inner = Path(map_of(weights.kind).folder) if pipeline else Path()
-            _refuse_other_weights(weights, place / inner, layout)
-            _write_folder(weights, unfinished / inner, layout, kept)
+            _write_folder(weights, unfinished / inner[weights.kind], layout, kept)
+        if pipeline is not None and pipeline.is_dir():
+            _copy_companions(pipeline, unfinished)
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    for name in COMPANIONS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def _check_request(models: Sequence[Weights], place: Path, layout: str) -> None:

@@ -36,7 +36,8 @@ def infer(shapes: Shapes) -> dict[str, Any]:
 def check_comfyui(names: list[str]) -> None:
     """Raises WeightsError unless ComfyUI-BrushNet would recognise a file with these names."""
     parts = ("brushnet_down_block", "brushnet_mid_block", "brushnet_up_block")
-    counts = tuple(sum(part in name for name in names) for part in parts)
+    down, mid, up = (sum(part in name for name in names) for part in parts)
+    counts = (down, mid, up)
     expected = COMFYUI_FAMILIES.get(counts)
     if expected != len(names):
         families = " or ".join(
