@@ -136,7 +136,8 @@ def run(block, layer, x, time, context):
         return layer(x)
     x = layer(x, time)
     if getattr(block, "attentions", None):
-        x = block.attentions[position](x, encoder_hidden_states=context).sample
+        attend = block.attentions[position]
+        (x,) = attend(x, encoder_hidden_states=context, return_dict=False)
     return x
 
 
