@@ -53,7 +53,9 @@ def batch_seeds(seeds: Sequence[int], size: int) -> UInt32[np.ndarray, " B"]:
     return np.array(numbers, np.uint32)
 
 
-def control_scales(steps: int, scale: float, start: float, end: float) -> Float[np.ndarray, " n"]:
+def control_scales(
+    steps: int, scale: float | int, start: float | int, end: float | int
+) -> Float[np.ndarray, " n"]:
     """The branch's scale at every step: `scale` while the step lies inside [start, end], else 0.
 
     Args:
