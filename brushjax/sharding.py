@@ -48,8 +48,8 @@ def make_mesh(shape: MeshShape | None = None, devices: Sequence[jax.Device] | No
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices) or min(sizes) < 1:
         raise ValueError(
-            f"expected mesh sizes {dict(zip(AXES, sizes, strict=True))} to multiply to {len(devices)} "
-            "devices; use -1 for at most one axis, and sizes that divide the number of devices"
+            f"expected mesh sizes {dict(zip(AXES, sizes, strict=True))} to multiply to "
+            f"{len(devices)} devices; use sizes that divide this, and -1 for at most one axis"
         )
     return jax.make_mesh(
         tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
@@ -111,7 +111,8 @@ def _spec(tactic: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     unknown = [name for name in names if name != "None" and name not in mesh.shape]
     if unknown:
         raise ValueError(
-            f"expected a tactic 'replicate', 'cut:AXIS' or 'AXIS,None,...' with axes of {AXES}; got {tactic!r}"
+            f"expected a tactic 'replicate', 'cut:AXIS' or 'AXIS,None,...' with axes of {AXES}; "
+            f"got {tactic!r}"
         )
     if kind != "cut":
         entries = [None if name == "None" else name for name in names]

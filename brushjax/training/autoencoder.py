@@ -73,8 +73,10 @@ class AutoencoderObjective(Objective):
         weights.save(build(AutoencoderKL, config, trainable), folder / "vae")
 
     def _scaling_factor(self, trainable: Params, batch: Batch) -> float:
-        """Returns 1 / std of latents drawn for the batch, as Rombach et al. 2022 (appendix G)
-        choose it."""
+        """Returns 1 / std of latents drawn for the batch.
+
+        Source: Rombach et al. 2022, appendix G.
+        """
 
         @jax.jit
         def spread(params: Params, image: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ class Pool:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    def __getitem__(self, n: int) -> Arrays:
+    def __getitem__(self, n: int) -> dict[str, Any]:
         return {name: array[n] for name, array in self.arrays.items()}
 
     def batches(self, batch_size: int, seed: int, shard: tuple[int, int]) -> grain.IterDataset:

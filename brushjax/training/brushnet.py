@@ -44,8 +44,7 @@ SHIPPED_BASE = Path(__file__).resolve().parents[1] / "assets" / "base"
 
 @dataclasses.dataclass(frozen=True)
 class BrushNetObjective(Objective):
-    """A branch that keeps what the mask keeps, learnt through the frozen UNet from noise
-    prediction.
+    """A branch that keeps what the mask keeps, learnt through the frozen UNet.
 
     Source: BrushEdit (arXiv 2412.10316) section IV; TencentARC/BrushNet `train_brushnet.py`.
     """
@@ -86,8 +85,7 @@ class BrushNetObjective(Objective):
         return read_tokenizer(self.folder)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
-        """Encodes the image, and the image whose hole is black, as the branch sees it when it is
-        used."""
+        """Encodes the image, and the image whose hole is black, as the branch will see it."""
         vae = build(AutoencoderKL, self._configs()[1], frozen["vae"])
         image, mask = batch["image"], batch["mask"]
         both = jnp.concatenate([image, jnp.where(mask > 0, 0, image)])  # [2B, H, W, 3]

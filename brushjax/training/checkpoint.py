@@ -1,5 +1,4 @@
-"""Saving and restoring a run: Orbax checkpoints of the state, and folders that appear only when
-they are whole."""
+"""Saving and restoring a run, so that a kill at any moment leaves nothing half written."""
 
 from __future__ import annotations
 

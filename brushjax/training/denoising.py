@@ -33,8 +33,7 @@ class NoiseConfig:
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a published scheduler_config.json; what sampling needs is as Stable Diffusion 1.5
-        has it."""
+        """Returns a published scheduler_config.json, for sampling as Stable Diffusion 1.5 does."""
         sampling = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
         return {"_class_name": "DDIMScheduler", **dataclasses.asdict(self), **sampling}
 
@@ -46,8 +45,7 @@ class NoiseConfig:
 def encode(
     vae: AutoencoderKL, images: Float[Array, "B H W 3"]
 ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
-    """Returns mean and standard deviation of the scaled latents, from which `draw` takes a new
-    sample every step."""
+    """Returns mean and standard deviation of the scaled latents, for `draw`."""
     posterior = vae.encode(images)
     factor = vae.config.scaling_factor
     return posterior.mean * factor, jnp.exp(0.5 * posterior.logvar) * factor
@@ -63,8 +61,7 @@ def draw(
 def drop_captions(
     token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: float, key: Array
 ) -> Int[Array, "B L"]:
-    """Replaces a share of the captions by the empty one, so that the model learns to work
-    without."""
+    """Replaces a share of the captions by the empty one, so that both are learnt."""
     dropped: Bool[Array, "B 1"] = jax.random.bernoulli(key, share, (token_ids.shape[0], 1))
     return jnp.where(dropped, jnp.asarray(empty), token_ids)
 

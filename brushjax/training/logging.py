@@ -47,8 +47,10 @@ class RunLog:
         self._since, self._rate = time.perf_counter(), "?"
 
     def step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the numbers of a step, and looks at those of the step before: so the device never
-        waits for this."""
+        """Takes the numbers of a step, and looks at those of the step before.
+
+        So the device is never kept waiting.
+        """
         self.settle()
         self._pending = (step, metrics)
 
@@ -65,8 +67,8 @@ class RunLog:
         bad = {name: numbers[name] for name in WATCHED if not math.isfinite(numbers[name])}
         if bad:
             raise FloatingPointError(
-                f"step {step}: {bad}. Nothing was saved after the last checkpoint; start again from it with a lower "
-                "learning rate or, in bfloat16, with compute_dtype float32."
+                f"step {step}: {bad}. Nothing was saved since the last checkpoint. Start a run "
+                "with a lower learning rate or, in bfloat16, with compute_dtype float32."
             )
         self._rows.append(numbers)
         self._bar.set_postfix(loss=f"{numbers['loss']:.4f}", images_per_s=self._rate, refresh=False)

@@ -128,12 +128,9 @@ def open_feed(
     tokenize: Tokenize,
     position: dict[str, Any] | None,
 ) -> Any:
-    """Returns the iterator over this host's batches, at the position where the checkpoint left
-    it."""
-    share, shard = (
-        config.batch_size // jax.process_count(),
-        (jax.process_index(), jax.process_count()),
-    )
+    """Returns the iterator over this host's batches, where the checkpoint left it."""
+    shard = (jax.process_index(), jax.process_count())
+    share = config.batch_size // shard[1]
     if config.encode_once:
         pool = fill_pool(config.objective, frozen, source)
         feed = iter(pool.batches(share, config.seed, shard))

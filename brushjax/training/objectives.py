@@ -1,5 +1,4 @@
-"""What a run trains: an objective is its models' configs and the loss between them, in one frozen
-dataclass."""
+"""What a run trains: models and the loss between them, in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -74,8 +73,7 @@ class Objective(abc.ABC):
 
 @functools.cache
 def blueprint(model: type[nnx.Module], config: Any) -> tuple[Any, Params]:
-    """Returns the graph definition of a model and the shapes of its parameters, without making
-    any."""
+    """Returns the graph definition of a model and its parameters' shapes; makes none."""
     abstract = nnx.eval_shape(lambda: model(config, rngs=Keys(0)))  # type: ignore[call-arg]
     graph, state = nnx.split(abstract)
     return graph, nnx.to_pure_dict(state)

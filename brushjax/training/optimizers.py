@@ -7,6 +7,8 @@ from typing import Literal
 
 import optax
 
+from brushjax.config import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -32,10 +34,10 @@ class OptimizerConfig:
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step; the decay ends at `steps`.
 
-    Raises: ValueError if the warm-up is longer than the run.
+    Raises: ConfigError if the warm-up is longer than the run.
     """
     if config.warmup_steps > steps:
-        raise ValueError(f"expected warmup_steps <= steps; got {config.warmup_steps} > {steps}")
+        raise ConfigError(f"expected warmup_steps <= steps; got {config.warmup_steps} > {steps}")
     peak, rest = config.learning_rate, max(steps - config.warmup_steps, 1)
     if config.decay == "cosine":
         after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction)

@@ -44,7 +44,8 @@ def make_plan(config: TrainConfig) -> Plan:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if config.batch_size % parts:
         raise ConfigError(
-            f"expected a batch_size that {parts} devices (data x fsdp) divide; got {config.batch_size}"
+            f"expected a batch_size that {parts} devices (data x fsdp) divide; "
+            f"got {config.batch_size}"
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
     trainable, frozen = config.objective.shapes()

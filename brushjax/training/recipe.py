@@ -13,8 +13,7 @@ from brushjax.training.objectives import Objective, Tokenize
 from brushjax.training.optimizers import OptimizerConfig
 
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
-"""`(step, export folder, workdir) -> numbers`: judges what users get, the exported folder; may
-write into workdir."""
+"""`(step, export folder, workdir) -> numbers`: judges the exported folder, which users get."""
 
 
 @runtime_checkable

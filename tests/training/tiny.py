@@ -1,4 +1,4 @@
-"""The smallest objective and data that keep the loop's contract; also a config file: `get_config()`."""
+"""The smallest objective and data that keep the loop's contract; a config file, too."""
 
 import dataclasses
 import time
