@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.unet import Backbone, BackboneConfig, UNet, pop, size_of
+from brushjax.models.backbone import Backbone, BackboneConfig, pop, size_of
+from brushjax.models.unet import UNet
 from brushjax.nn import Keys, Rngs, conv, zero_conv
 from brushjax.typing import AddedCondition, Residuals
 
@@ -102,6 +103,8 @@ class BrushNet(Backbone):
     Source: BrushEdit (arXiv 2412.10316) section IV-B, figure 3; upstream `BrushNetModel`.
     """
 
+    config: BrushNetConfig
+
     def __init__(self, config: BrushNetConfig, *, rngs: Rngs):
         super().__init__(config, rngs=rngs, up=config.injection == "full")
         widths, layers = config.block_out_channels, config.layers_per_block
@@ -159,7 +162,8 @@ class BrushNet(Backbone):
         rest = (*latent.shape[:2], rest, latent.shape[3])
         kernel = jnp.concatenate([latent, latent, jnp.zeros(rest, latent.dtype)], axis=2)
         branch.conv_in_condition.kernel.set_value(kernel)
-        branch.conv_in_condition.bias.set_value(jnp.copy(unet.conv_in.bias[...]))
+        bias = jnp.copy(source["conv_in", "bias"][...])
+        branch.conv_in_condition.bias.set_value(bias)  # pyright: ignore[reportOptionalMemberAccess]
         return branch
 
     def __call__(

@@ -37,11 +37,11 @@ def attention(
         implementation = _pick(q, k, mask)
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
-    heads_first = [x.transpose(0, 2, 1, 3) for x in (q, k, v)]  # [B, K, L, D]
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, K, L, D]
     if implementation == "plain":
-        out = _plain(*heads_first, mask)
+        out = _plain(q, k, v, mask)
     elif implementation == "chunked":
-        out = _chunked(*heads_first, mask)
+        out = _chunked(q, k, v, mask)
     else:
         raise ValueError(
             f"expected an attention implementation of {Implementation}, got {implementation!r}"

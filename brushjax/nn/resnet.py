@@ -41,7 +41,8 @@ class ResnetBlock(nnx.Module):
     ) -> Float[Array, "B h w E"]:
         out = self.conv1(jax.nn.silu(self.norm1(x)))  # [B, h, w, E]
         if self.time_emb_proj is not None:
-            out = out + self.time_emb_proj(jax.nn.silu(time))[:, None, None, :]
+            shift = self.time_emb_proj(jax.nn.silu(time))  # pyright: ignore[reportArgumentType]
+            out = out + shift[:, None, None, :]
         out = self.conv2(jax.nn.silu(self.norm2(out)))
         return out + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

@@ -10,7 +10,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from brushjax.models import BrushNet, BrushNetConfig, UNet, UNetConfig
-from brushjax.models.unet import DownBlock, MidBlock, UpBlock
+from brushjax.models.backbone import DownBlock, MidBlock, UpBlock
 from brushjax.typing import AddedCondition
 from tests.support import GOLDEN, error, fill, nhwc, to_torch
 
@@ -97,7 +97,7 @@ def test_guess_mode_equals_reference(golden):
 
 @pytest.mark.parametrize("trace", ["trace_with", "trace_without"])
 def test_unet_blocks_equal_reference(golden, trace, monkeypatch):
-    """Every activation inside the UNet: a residual at the wrong place shows here, not at the end."""
+    """Every activation inside the UNet: a residual at a wrong place shows here, not at the end."""
     seen = {}
     unet = golden.unet
     names = {id(unet.mid_block): "mid_block", id(unet.conv_in): "conv_in"}
