@@ -113,6 +113,7 @@ ALIASES = (
 BUFFERS = (
     Ignored(r"\.position_ids$", "a buffer of 0, 1, 2, ..., not a parameter"),
     Ignored(r"\.attn_mask$", "a buffer with the causal mask, not a parameter"),
+    Ignored(r"^(.*\.transformer\.)?(vision_model|visual_projection)\.", "the image half of CLIP"),
     Ignored(r"logit_scale$", "the temperature of CLIP's training, unused by the encoder"),
     Ignored(
         r"^model_ema\.",
@@ -145,7 +146,8 @@ CLIP_TEXT = WeightMap(
             "published encoder has 23",
         ),
         Ignored(
-            r"^cond_stage_model\.model\.text_projection$", "Stable Diffusion 2 uses no pooled text"
+            r"^(cond_stage_model|conditioner\.embedders\.0)\..*text_projection(\.weight)?$",
+            "the projection of the pooled text, which only the second encoder of XL uses",
         ),
     ),
 )
