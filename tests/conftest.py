@@ -5,7 +5,7 @@ import os
 _FLAGS = (
     # Eight CPU devices, so that sharded and single-device results can be compared on any machine.
     "--xla_force_host_platform_device_count=8",
-    # Tests compile much and compute little: less of LLVM's optimisation saves half of their time
+    # Tests compile much and compute little: less of LLVM's optimisation nearly halves their time
     # and changes results by no more than rounding.
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
