@@ -20,9 +20,9 @@ COMMANDS = {
 TRAIN_HELP = """\
 examples:
   python train.py configs/quickstart.py --workdir runs/quickstart
-  python train.py configs/quickstart.py --workdir runs/short --steps 100 --optimizer.learning_rate 1e-4
-  python train.py configs/quickstart.py --dry-run     print config, shardings, parameter counts, bytes per device
-  python train.py configs/quickstart.py --help        list every field of the config
+  python train.py configs/quickstart.py --workdir runs/short --steps 100 --optimizer.warmup_steps 5
+  python train.py configs/quickstart.py --dry-run     config, shardings, parameter counts, bytes
+  python train.py configs/quickstart.py --help        every field of the config
 
 Started again with the same workdir, a run goes on from its newest checkpoint. The workdir gets
 config.txt, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, export/ in diffusers layout.
@@ -69,7 +69,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("brushjax").setLevel(logging.INFO)
-        folder = run(config, options.workdir)
+        folder = run(config, options.workdir)  # pyright: ignore[reportArgumentType] - asked for above
     except configs.ConfigError as error:
         sys.exit(f"error: {error}")
     print(f"exported to {folder}")

@@ -33,11 +33,11 @@ class MeshShape:
     tensor: int = 1
 
 
-def make_mesh(shape: MeshShape | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(shape: MeshShape | None = None, devices: Sequence[Any] | None = None) -> Mesh:
     """Builds a mesh with the axes data, fsdp and tensor over all devices (or those given).
 
     The axes are Auto: with Explicit ones, which jax.make_mesh makes by default, convolutions with
-      cut kernels fail.
+    cut kernels fail.
 
     Raises: ValueError if the shape does not use every device.
     """

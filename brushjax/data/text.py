@@ -114,7 +114,7 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     words = [*letters, *("".join(pair) for pair in merges), START, END]
     tokenizer = CLIPTokenizer(
         vocab={word: index for index, word in enumerate(dict.fromkeys(words))},
-        merges=merges,
+        merges=merges,  # pyright: ignore[reportArgumentType] - pairs, which merges.txt holds too
         model_max_length=LENGTH,
     )
     Tokenizer(tokenizer).save(folder)

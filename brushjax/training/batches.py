@@ -34,8 +34,8 @@ class Pool:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    def __getitem__(self, n: int) -> dict[str, Any]:
-        return {name: array[n] for name, array in self.arrays.items()}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: array[index] for name, array in self.arrays.items()}
 
     def batches(self, batch_size: int, seed: int, shard: tuple[int, int]) -> grain.IterDataset:
         """An endless dataset of this host's batches, in a new order every epoch."""

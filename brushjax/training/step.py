@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from brushjax.training.objectives import Objective
+from brushjax.training.objectives import Batch, Objective
 from brushjax.training.state import State, cast
 from brushjax.typing import Params
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Step = Callable[[State, Params, Batch], tuple[State, Metrics]]
 
@@ -68,7 +67,6 @@ def make_step(
 
 
 def _average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:
-    """Moves the average towards the parameters; early steps move it faster, so that it forgets the
-    initialisation."""
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda mean, new: mean + (1.0 - decay) * (new - mean), ema, params)
+    """Moves the average towards the parameters; early steps faster, to forget the first values."""
+    share = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda mean, new: mean + share * (new - mean), ema, params)
