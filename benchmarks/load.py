@@ -34,7 +34,7 @@ def write_random(folder: Path) -> Path:
             self.shape, self.dtype = shape, np.dtype(np.float32)
 
         def fill(self, out: np.ndarray) -> None:
-            out[...] = np.random.default_rng(0).standard_normal(self.shape, np.float32)
+            out[...] = np.random.default_rng(0).random(self.shape, np.float32)
 
     config = UNetConfig.sd15().to_dict()
     _, structs = abstract_model("unet", config)

@@ -118,7 +118,7 @@ def test_pickle_that_would_run_code_is_refused(name, zipped, source, tmp_path):
     if zipped:
         torch.save(trap, source / name)
     else:
-        (source / name).write_bytes(pickle.dumps(trap))
+        (source / name).write_bytes(pickle.dumps(trap, protocol=2))
     with pytest.raises(WeightsError, match=r"refused.*run code"):
         weights.load("vae", source / name, config=tiny.VAE)
     assert not (tmp_path / "sprung").exists()
@@ -165,7 +165,7 @@ def test_setting_that_is_not_implemented_is_an_error(source):
 
 
 def test_failure_while_writing_leaves_nothing_behind(source, tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr("json.dumps", fail)  # config.json is written last
