@@ -147,22 +147,27 @@ class BrushNet(Backbone):
             "up_block_types": ("UpBlock2D",) * blocks,
             "extra": json.dumps({}),
         }
-        branch = cls(BrushNetConfig(**(shared | plain | settings)), rngs=rngs or Keys(0))
+        config = BrushNetConfig(**(shared | plain | settings))
+        key = (rngs or Keys(0)).params()
+        # Compiled, so that the random weights that the UNet's replace are never made.
+        return jax.jit(lambda unet: cls._grown(config, unet, key))(unet)
 
+    @classmethod
+    def _grown(cls, config: BrushNetConfig, unet: UNet, key: Array) -> "BrushNet":
+        branch = cls(config, rngs=Keys(key))
         source = dict(nnx.to_flat_state(nnx.state(unet)))
         target = nnx.state(branch)
         for path, leaf in nnx.to_flat_state(target):
             if path in source and source[path].shape == leaf.shape:
-                leaf.set_value(jnp.copy(source[path][...]))
+                leaf.set_value(source[path][...])
         nnx.update(branch, target)
 
-        config = branch.config
         latent = unet.conv_in.kernel[:, :, : config.in_channels]  # extra input channels come behind
         rest = config.conditioning_channels - config.in_channels
         rest = (*latent.shape[:2], rest, latent.shape[3])
         kernel = jnp.concatenate([latent, latent, jnp.zeros(rest, latent.dtype)], axis=2)
         branch.conv_in_condition.kernel.set_value(kernel)
-        bias = jnp.copy(source["conv_in", "bias"][...])
+        bias = source["conv_in", "bias"][...]
         branch.conv_in_condition.bias.set_value(bias)  # pyright: ignore[reportOptionalMemberAccess]
         return branch
 

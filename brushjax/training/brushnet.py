@@ -64,7 +64,7 @@ class BrushNetObjective(Objective):
         if self.branch:
             branch = parameters(weights.load("brushnet", self.branch))
         else:
-            branch = from_unet(self._configs()[0], unet)
+            branch = parameters(BrushNet.from_unet(build(UNet, self._configs()[0], unet)))
         frozen = {
             "unet": unet,
             "vae": parameters(weights.load("vae", self.folder)),
@@ -147,15 +147,6 @@ class BrushNetObjective(Objective):
 
     def _schedule(self) -> Schedule:
         return Schedule.from_config(read_scheduler_config(self.folder))
-
-
-def from_unet(config: UNetConfig, params: Params) -> Params:
-    """Returns the parameters of the branch that training starts from.
-
-    Compiled, so that the random weights that the UNet's replace are never made.
-    """
-    make = jax.jit(lambda params: parameters(BrushNet.from_unet(build(UNet, config, params))))
-    return make(params)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,7 @@ def describe(config: TrainConfig, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _layouts(tree: Params, layout: Params) -> list[str]:
+def _layouts(tree: Any, layout: Any) -> list[str]:
     """Counts the arrays of each layout."""
     counts: dict[str, list[int]] = {}
     for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True):
