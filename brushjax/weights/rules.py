@@ -135,15 +135,6 @@ def _leaf_pairs(rest: str, module: Module, root: str, theirs: bool) -> list[Pair
     return pairs
 
 
-def other_shape(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
-    """Returns the shape in which the dialect stores a tensor of ours (before stacking)."""
-    if form == "conv1x1" and len(shape) == 2:
-        return (*shape, 1, 1)
-    if form == "transposed" and len(shape) == 2:
-        return shape[::-1]
-    return shape
-
-
 # --- a model's table
 # -----------------------------------------------------------------------------------
 
@@ -198,7 +189,7 @@ class WeightMap:
         classes: class names that its config.json may carry.
         model: (module, model class, config class), imported only when needed.
         dialects: the ways to find it in a file, the first that fits is taken.
-        ldm_roots: config dict, all kinds in the file -> the "ldm" dialect to write, or None when
+        ldm_dialect: config dict, all kinds in the file -> the "ldm" dialect to write, or None when
             there is none.
         aliases: older spellings.
         ignored: names that are left out.
