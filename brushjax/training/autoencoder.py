@@ -15,6 +15,7 @@ from brushjax.training.objectives import (
     Batch,
     Loss,
     Objective,
+    blueprint,
     build,
     dtype_of,
     fresh,
@@ -40,6 +41,9 @@ class AutoencoderObjective(Objective):
 
     def init(self, key: jax.Array) -> tuple[Params, Params]:
         return fresh(AutoencoderKL, self.config, key), {}
+
+    def shapes(self) -> tuple[Params, Params]:
+        return blueprint(AutoencoderKL, self.config)[1], {}
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
         del frozen

@@ -32,7 +32,10 @@ class Objective(abc.ABC):
         """Returns (trainable, frozen): fresh or read from disk."""
 
     def shapes(self) -> tuple[Params, Params]:
-        """Returns what `init` returns as jax.ShapeDtypeStruct."""
+        """Returns what `init` returns as jax.ShapeDtypeStruct.
+
+        To be replaced where `init` reads files or calls `fresh`, which can't be traced.
+        """
         return jax.eval_shape(self.init, jax.random.key(0))
 
     def tokenizer(self) -> Tokenize:

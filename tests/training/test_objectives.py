@@ -107,7 +107,7 @@ def test_text_to_image_learns_unet_and_text_encoder(text_to_image, batch):
     assert shapes((trainable, frozen)) == shapes(text_to_image.shapes())
 
     def loss(trainable):
-        prepared = text_to_image.prepare(frozen, batch)
+        prepared = text_to_image.prepare(frozen, jax.tree.map(jnp.asarray, batch))
         return text_to_image.loss(trainable, frozen, prepared, KEY)[0]
 
     gradients = jax.jit(jax.grad(loss), compiler_options=QUICK)(trainable)
@@ -142,7 +142,7 @@ def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path
     objective = BrushNetObjective(str(base))
     branch, frozen = objective.init(KEY)
     assert shapes((branch, frozen)) == shapes(objective.shapes())
-    prepared = objective.prepare(frozen, batch)
+    prepared = jax.jit(objective.prepare, compiler_options=QUICK)(frozen, batch)
     program = jax.jit(
         lambda branch: jax.value_and_grad(objective.loss, has_aux=True)(
             branch, frozen, prepared, KEY
