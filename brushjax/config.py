@@ -8,7 +8,8 @@ ours.
 from __future__ import annotations
 
 import dataclasses
-import runpy
+import importlib.util
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,13 +29,19 @@ def load(path: str | Path) -> Any:
         dataclass.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() or path.suffix != ".py":
         near = sorted(str(other) for other in path.parent.glob("*.py")) or ["(no .py files there)"]
         raise ConfigError(f"expected a config file at {path}; in its folder: {', '.join(near)}")
-    names = runpy.run_path(str(path), run_name=f"config:{path.stem}")
-    if not callable(names.get("get_config")):
+    name = f"config_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that tyro finds the source of classes that the file defines
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
         raise ConfigError(f"expected a function get_config() in {path}; found none")
-    config = names["get_config"]()
+    config = module.get_config()
     if not _is_config(config) or not config.__dataclass_params__.frozen:
         raise ConfigError(
             f"expected get_config() of {path} to return a frozen dataclass; got {type(config)}"

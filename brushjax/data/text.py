@@ -4,14 +4,16 @@ kind."""
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
 LENGTH = 77  # tokens a caption: the context length of every published Stable Diffusion text encoder
 
 
@@ -88,33 +90,59 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
         tokens).
     Raises: ValueError if `size` has no room for the alphabet.
     """
-    from tokenizers import pre_tokenizers, trainers
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    letters = alphabet + [letter + "</w>" for letter in alphabet]
+    letters = alphabet + [letter + WORD_END for letter in alphabet]
     if size < len(letters) + 2:
         raise ValueError(f"expected size >= {len(letters) + 2} (the byte alphabet); got {size}")
-    learner = (
-        CLIPTokenizer().backend_tokenizer
-    )  # an empty one: its normaliser and splitter are CLIP's
-    learner.train_from_iterator(
-        captions,
-        trainers.BpeTrainer(
-            vocab_size=size - 2,
-            min_frequency=2,
-            special_tokens=[],
-            initial_alphabet=alphabet,
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        ),
-    )
-    learned = json.loads(learner.to_str())["model"]["merges"]
-    merges = [tuple(pair) for pair in learned][: size - 2 - len(letters)]
-    words = [*letters, *("".join(pair) for pair in merges), START, END]
+    empty = CLIPTokenizer().backend_tokenizer  # its normaliser and splitter are CLIP's
+    words: Counter[str] = Counter()
+    for caption in captions:
+        pieces = empty.pre_tokenizer.pre_tokenize_str(empty.normalizer.normalize_str(caption))
+        words.update(piece for piece, _ in pieces)
+    merges = learn_merges(words, size - 2 - len(letters))
+    vocabulary = [*letters, *("".join(pair) for pair in merges), START, END]
     tokenizer = CLIPTokenizer(
-        vocab={word: index for index, word in enumerate(dict.fromkeys(words))},
-        merges=merges,  # pyright: ignore[reportArgumentType] - pairs, which merges.txt holds too
+        vocab={token: index for index, token in enumerate(dict.fromkeys(vocabulary))},
+        merges=merges,
         model_max_length=LENGTH,
     )
     Tokenizer(tokenizer).save(folder)
+
+
+def learn_merges(words: Mapping[str, int], count: int) -> list[tuple[str, str]]:
+    """Returns the byte pairs to merge, the most frequent first, as long as one occurs twice.
+
+    Of equally frequent pairs the first in the alphabet wins, so that the result depends on nothing
+    else; the trainer of the `tokenizers` library depends on the order of a hash table.
+
+    Args:
+      words: how often each word occurs, in the byte alphabet.
+      count: of pairs at most.
+    """
+    split = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in split.items():
+            for pair in itertools.pairwise(parts):
+                pairs[pair] += words[word]
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair), default=None)
+        if best is None or pairs[best] < 2:
+            break
+        merges.append(best)
+        split = {word: _merged(parts, best) for word, parts in split.items()}
+    return merges
+
+
+def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Joins every occurrence of the pair, from the left."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and (joined[-1], part) == pair:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined

@@ -1,0 +1,54 @@
+"""The commands: what they refuse, what they print, what they hand on."""
+
+from pathlib import Path
+
+import pytest
+
+from brushjax import cli
+
+LINE = str(Path(__file__).parent / "training" / "tiny.py")
+
+
+@pytest.mark.parametrize("arguments", [[], ["trane"]])
+def test_unknown_command_names_the_known_ones(arguments):
+    with pytest.raises(SystemExit, match=r"expected a command \(train, inpaint"):
+        cli.main(arguments)
+
+
+def test_train_asks_for_a_workdir(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", LINE])
+    assert stop.value.code == 2
+    assert "expected --workdir DIR" in capsys.readouterr().err
+
+
+def test_dry_run_prints_config_shardings_and_sizes_and_writes_nothing(tmp_path, capsys):
+    cli.train([LINE, "--dry-run", "--workdir", str(tmp_path / "run"), "--steps", "30"])
+    text = capsys.readouterr().out
+    for line in ("steps = 30", "objective = Line", "trained parameters", "MiB/device"):
+        assert line in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_of_a_config_lists_its_fields(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.train([LINE, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--objective.factor" in text
+    assert "Samples a step, over all devices." in text
+
+
+def test_config_errors_are_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: expected a config file at .*missing\.py"):
+        cli.train([str(tmp_path / "missing.py"), "--workdir", str(tmp_path)])
+    with pytest.raises(SystemExit, match="error: expected a batch_size that 8 devices"):
+        cli.train([LINE, "--dry-run", "--batch_size", "9"])
+
+
+def test_tokenizer_is_made_from_a_file_of_captions(tmp_path, capsys):
+    (tmp_path / "captions.txt").write_text("a red cat\n" * 4)
+    out = str(tmp_path / "out")
+    cli.main(["tokenizer", "--out", out, "--captions", str(tmp_path / "captions.txt")])
+    assert f"ids in {out}" in capsys.readouterr().out
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
