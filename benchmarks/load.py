@@ -4,11 +4,12 @@
 
 Each way of loading runs in a process of its own, in turns, on the same file in the system's cache.
 Peak memory is VmHWM, the largest resident size the system saw, Python and all libraries included.
-CPU seconds are those of all threads; they are the steadier figure on a machine with other work.
+A ratio is the median over rounds of neighbours in time; CPU seconds are those of all threads.
 """
 
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROUNDS = 3
+ROUNDS = 5
 STEM = "diffusion_pytorch_model.safetensors"
 
 
@@ -106,15 +107,13 @@ def main() -> None:
                 command = [sys.executable, __file__, way, str(folder)]
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rows.append(json.loads(output.splitlines()[-1]))
-        best = {
-            way: {key: min(row[key] for row in rows) for key in ("wall", "cpu")}
-            for way, rows in results.items()
-        }
+        reference = results["safetensors+torch"]
         for way, rows in results.items():
-            print(f"{way}, best of {ROUNDS}:")
+            print(f"{way}:")
             for key, unit in (("wall", "s"), ("cpu", "CPU s")):
-                ratio = best[way][key] / best["safetensors+torch"][key]
-                print(f"  {best[way][key]:6.2f} {unit:5} = {ratio:.2f} x safetensors+torch")
+                ratio = statistics.median(row[key] / r[key] for row, r in zip(rows, reference))
+                best = min(row[key] for row in rows)
+                print(f"  {best:6.2f} {unit:5} best, median ratio {ratio:.2f} x safetensors+torch")
             peak = max(row["peak"] for row in rows)
             print(f"  {peak / 1e9:6.2f} GB peak = {peak / size:.3f} x the file")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_nam
 from brushjax.weights.store import Tensor, naming
 
 ALIGNMENT = 64  # bytes; JAX takes over a host array without a copy if it starts at such an address
+READERS = min(4, os.cpu_count() or 1)  # threads; more find no more memory bandwidth
 HINTS = 10  # offenders for which the nearest names are looked up; the search is quadratic
 
 
@@ -38,8 +41,7 @@ def load(
     """Loads a model.
 
     The model is built without memory, checked against the names and shapes in the files, and then
-    filled tensor by tensor, the largest first: at no time is there more than one tensor that is not
-    in its place.
+    filled tensor by tensor, the largest first. Files are read in small pieces straight into place.
 
     Args:
         kind: "unet", "vae", "clip_text", "clip_text_2" or "brushnet".
@@ -68,17 +70,34 @@ def load(
     if weights.layout == "orbax":
         folder = Path(weights.source) / folders.ORBAX
         return nnx.merge(graph, nested(restore_orbax(folder, wanted, places)))
-    values: dict[ParameterPath, jax.Array] = {}
-    largest_first = sorted(wanted, key=lambda path: -weights.tensors[checkpoint_name(path)].nbytes)
-    for parameter in tqdm(
-        largest_first, desc=f"loading {kind}", unit="tensor", disable=None, delay=2, leave=False
-    ):
-        name = checkpoint_name(parameter)
+    return nnx.merge(graph, nested(_fill_all(kind, weights.tensors, wanted, places)))
+
+
+def _fill_all(
+    kind: str,
+    tensors: dict[str, Tensor],
+    wanted: dict[ParameterPath, jax.ShapeDtypeStruct],
+    places: dict[ParameterPath, Any],
+) -> dict[ParameterPath, jax.Array]:
+    """Reads all tensors, a few at a time: reading and transposing leave Python free meanwhile."""
+
+    def fill(path: ParameterPath) -> jax.Array:
+        name = checkpoint_name(path)
         with naming(name):
-            values[parameter] = _filled(
-                weights.tensors[name], parameter, wanted[parameter], places[parameter]
-            )
-    return nnx.merge(graph, nested(values))
+            return _filled(tensors[name], path, wanted[path], places[path])
+
+    largest_first = sorted(wanted, key=lambda path: -tensors[checkpoint_name(path)].nbytes)
+    with ThreadPoolExecutor(READERS) as readers:
+        arrays = tqdm(
+            readers.map(fill, largest_first),
+            total=len(wanted),
+            desc=f"loading {kind}",
+            unit="tensor",
+            disable=None,
+            delay=2,
+            leave=False,
+        )
+        return dict(zip(largest_first, arrays))
 
 
 def abstract_model(
