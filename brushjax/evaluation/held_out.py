@@ -53,6 +53,8 @@ class Steering:
         classes: what a prompt may name. Real crops of them must be easy to tell apart, or a miss
             would say nothing about the fill.
         hole: side of the centred hole, in pixels.
+        rim: width of the hole's border that the check leaves out, in pixels: there a good fill is a
+            transition between two classes (one latent cell by default).
         size: side of the crops, in pixels.
         seed: of the crops, and of which class is named.
         examples: real crops per class behind the nearest-class check, and again for its accuracy.
@@ -70,6 +72,7 @@ class Steering:
         "temple",
     )
     hole: int = 64
+    rim: int = 8
     size: int = 128
     seed: int = 2
     examples: int = 48
@@ -77,6 +80,8 @@ class Steering:
     def __post_init__(self) -> None:
         if not 0 < self.hole < self.size:
             raise ValueError(f"expected 0 < hole < size {self.size}, got {self.hole}")
+        if not 0 <= 2 * self.rim < self.hole:
+            raise ValueError(f"expected 0 <= 2 * rim < hole {self.hole}, got rim {self.rim}")
         if len(set(self.classes)) < 2:
             raise ValueError(f"expected at least two classes to swap, got {self.classes}")
 
@@ -84,7 +89,7 @@ class Steering:
         """The samples of the steering test."""
         photos = PhotoSource(self.size, self.seed, "held_out", classes=self.classes)
         mask = np.zeros((self.size, self.size), np.uint8)
-        mask[self._window] = 1
+        mask[self._window(0)] = 1
         own, swapped, targets = [], [], []
         for n in range(self.count):
             crop = photos[n]
@@ -99,8 +104,8 @@ class Steering:
             targets.append(target)
         return Swap(own, swapped, targets)
 
-    def real_crops(self, split: str) -> tuple[UInt8[np.ndarray, "n hole hole 3"], list[str]]:
-        """The hole's part of real crops, `examples` of every class, with the class names."""
+    def real_crops(self, split: str) -> tuple[UInt8[np.ndarray, "n side side 3"], list[str]]:
+        """What the check sees of real crops, `examples` of every class, with the class names."""
         crops = [
             self.cut(class_crops(split, name, self.examples, self.size, self.seed))
             for name in self.classes
@@ -108,14 +113,13 @@ class Steering:
         names = [name for name in self.classes for _ in range(self.examples)]
         return np.concatenate(crops), names
 
-    def cut(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "n hole hole 3"]:
-        """The part of pictures that the hole covers."""
-        return pictures[(slice(None), *self._window)]
+    def cut(self, pictures: UInt8[np.ndarray, "n H W 3"]) -> UInt8[np.ndarray, "n side side 3"]:
+        """The part of pictures that the check looks at: the hole without its rim."""
+        return pictures[(slice(None), *self._window(self.rim))]
 
-    @property
-    def _window(self) -> tuple[slice, slice]:
+    def _window(self, rim: int) -> tuple[slice, slice]:
         start = (self.size - self.hole) // 2
-        window = slice(start, start + self.hole)
+        window = slice(start + rim, start + self.hole - rim)
         return window, window
 
 

@@ -44,7 +44,7 @@ def test_steering_score_of_an_obedient_and_of_a_deaf_model():
     own = np.stack([one.image for one in plan.own])
     obedient = own.copy()
     for picture, target, index in zip(obedient, plan.targets, range(12), strict=True):
-        picture[32:96, 32:96] = crops[target][index]
+        picture[40:88, 40:88] = crops[target][index]  # the hole of 64 without its rim of 8
     score = score_steering(
         steering, plan, swapped=obedient, own=own, decoded=own, bootstrap=Bootstrap()
     )
