@@ -16,7 +16,7 @@ class PublishedConfig:
       extra: JSON of keys that don't change the network; kept so that saving writes them back.
     """
 
-    extra: str = dataclasses.field(default="{}", kw_only=True)
+    extra: str = dataclasses.field(default="{}", kw_only=True, compare=False)
 
     CLASS_NAME: ClassVar[str]
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
