@@ -106,7 +106,7 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     vocabulary = [*letters, *("".join(pair) for pair in merges), START, END]
     tokenizer = CLIPTokenizer(
         vocab={token: index for index, token in enumerate(dict.fromkeys(vocabulary))},
-        merges=merges,
+        merges=merges,  # pyright: ignore[reportArgumentType]
         model_max_length=LENGTH,
     )
     Tokenizer(tokenizer).save(folder)
