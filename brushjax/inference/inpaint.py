@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 
 from brushjax.data.text import Tokenizer
@@ -25,6 +26,7 @@ from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
+from brushjax.sharding import BATCH
 
 SHIPPED_BASE = Path(__file__).parents[1] / "assets/base"
 
@@ -60,6 +62,7 @@ class Inpainter:
         text_encoder: CLIPText | None,
         tokenize: Callable[[Sequence[str]], Any] | None,
         scheduler: Mapping[str, Any],
+        mesh: Mesh | None = None,
     ):
         _check_parts(unet, brushnet, vae, text_encoder)
         split = {name: _split(part) for name, part in _named(unet, brushnet, vae)}
@@ -67,7 +70,10 @@ class Inpainter:
         self._params = {name: params for name, (_, params) in split.items()}
         self._text = None if text_encoder is None else _split(text_encoder)
         self._tokenize = tokenize
+        if mesh is not None:
+            self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
         self._scheduler = scheduler
+        self._mesh = mesh
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     @classmethod
@@ -80,6 +86,7 @@ class Inpainter:
         text_encoder: CLIPText | None = None,
         tokenizer: Any = None,
         scheduler: str | Path | Mapping[str, Any],
+        mesh: Mesh | None = None,
     ) -> Inpainter:
         """Builds an Inpainter from loaded parts.
 
@@ -88,6 +95,8 @@ class Inpainter:
                 is a folder, transformers' CLIPTokenizer, or a function from strings to int ids
                 [B, L].
             scheduler: a published scheduler_config.json: its dict, its file or its folder.
+            mesh: of `brushjax.sharding.make_mesh`; a batch is then cut over its data axes, whose
+                sizes must divide the batch size. None computes on one device.
 
         Raises:
             ValueError: parts that don't belong together.
@@ -103,6 +112,7 @@ class Inpainter:
             text_encoder=text_encoder,
             tokenize=tokenizer,
             scheduler=read_scheduler_config(scheduler),
+            mesh=mesh,
         )
 
     @classmethod
@@ -205,6 +215,8 @@ class Inpainter:
             guidance=np.float32(guidance),
             scales=scales,
         )
+        if self._mesh is not None:
+            inputs = over_devices(inputs, self._mesh)
         latents, pictures = jax.device_get(edit(self._graphs, self._params, sampler, inputs))
         if not np.isfinite(latents).all():
             raise FloatingPointError(
@@ -236,6 +248,29 @@ class Inpainter:
         graph, params = self._text
         token_ids = np.asarray(self._tokenize(as_list(prompt)), np.int32)
         return np.asarray(encode_text(graph, params, token_ids))
+
+
+def over_devices(inputs: EditInputs, mesh: Mesh) -> EditInputs:
+    """Cuts what has a batch axis over the mesh's data axes; the rest goes whole to every device.
+
+    Raises:
+        ValueError: a batch size that the data axes don't divide.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if len(inputs.masked) % parts:
+        raise ValueError(
+            f"expected a batch that {parts} devices divide, got {len(inputs.masked)} pictures"
+        )
+    whole = ("guidance", "scales")
+    return EditInputs(
+        **{
+            field.name: jax.device_put(
+                getattr(inputs, field.name),
+                NamedSharding(mesh, PartitionSpec() if field.name in whole else BATCH),
+            )
+            for field in dataclasses.fields(inputs)
+        }
+    )
 
 
 def finish(
