@@ -41,6 +41,10 @@ class EditInputs:
         negative: [B, L, D] for classifier-free guidance; None compiles a program without it.
         guidance: float32 scalar, unused where negative is None.
         scales: float32 [n], the branch's scale at every step.
+        added: AddedCondition of the prompt, for SDXL.
+        negative_added: AddedCondition of the negative prompt; None under guidance means that both
+            halves share `added`, and then they share the branch too.
+        seeds: uint32 [B], for samplers that draw noise at every step.
     """
 
     masked: Any
@@ -50,6 +54,9 @@ class EditInputs:
     negative: Any
     guidance: Any
     scales: Any
+    added: Any = None
+    negative_added: Any = None
+    seeds: Any = None
 
 
 @functools.partial(jax.jit, static_argnames="graphs")
@@ -84,28 +91,37 @@ def predictor(
     """Returns what the sampling loop calls: (sample, timestep, branch scale) -> prediction.
 
     Under guidance the UNet runs once on [negative, positive]. The branch does not read the text
-    (unless the config gives it attention), so both halves share one run of it: exact, and 18 % of
-    the work of a Stable Diffusion 1.5 step.
+    (unless the config gives it attention, or the two halves have added conditions of their own), so
+    both halves share one run of it: exact, and 18 % of the work of a Stable Diffusion 1.5 step.
     """
     dtype = condition.dtype
     guided = inputs.negative is not None
-    context = inputs.context
-    if guided:
-        context = jnp.concatenate([inputs.negative, context])  # [2B, L, D]
-    context = context.astype(dtype)
-    reads_text = branch_reads_text(branch)
 
     def twice(x: Array) -> Array:
         return jnp.concatenate([x, x]) if guided else x
 
+    context, added = inputs.context, inputs.added
+    branch_added, branch_once = added, not branch_reads_text(branch)
+    if guided:
+        context = jnp.concatenate([inputs.negative, context])  # [2B, L, D]
+        added = jax.tree.map(twice, added)
+    if guided and inputs.negative_added is not None:
+        pair = inputs.negative_added, inputs.added
+        branch_added = added = jax.tree.map(lambda *halves: jnp.concatenate(halves), *pair)
+        branch_once = False
+    context = context.astype(dtype)
+
     def predict(latents: Array, timestep: Array, scale: Array) -> Array:
         x = latents.astype(dtype)
         time = jnp.broadcast_to(timestep, x.shape[:1])  # [B]
-        if reads_text:
-            residuals = branch(twice(x), twice(time), twice(condition), scale, context=context)
+        if branch_once:
+            residuals = branch(x, time, condition, scale, branch_added)
+            residuals = jax.tree.map(twice, residuals)
         else:
-            residuals = jax.tree.map(twice, branch(x, time, condition, scale))
-        prediction = unet(twice(x), twice(time), context, residuals).astype(latents.dtype)
+            residuals = branch(
+                twice(x), twice(time), twice(condition), scale, added, context=context
+            )
+        prediction = unet(twice(x), twice(time), context, residuals, added).astype(latents.dtype)
         if not guided:
             return prediction
         negative, positive = jnp.split(prediction, 2)  # [B, h, w, C] each
