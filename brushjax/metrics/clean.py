@@ -1,0 +1,195 @@
+"""The profile "clean": what the definitions say, on lossless pictures at the source's size.
+
+Networks and their preprocessing are those of their authors: CLIP L/14, DINO S/16 for similarity,
+DINO B/8 for structure, LPIPS with AlexNet (its authors' recommendation for measuring).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from brushjax.metrics import pixel, region
+from brushjax.metrics.metric import Metric, Need, image, text
+from brushjax.metrics.similarity import clip_score, cosine, direction, structure_distance
+from brushjax.metrics.ssim import ssim
+from brushjax.metrics.views import Views
+
+PROFILE = "clean"
+PARTS = ("all", "keep", "hole")
+LPIPS_NET = "lpips_alex"
+
+
+def _part(views: Views, part: str) -> np.ndarray | None:
+    """The region [1, H, W] that a part's name means; None is the whole picture."""
+    if part == "all":
+        return None
+    hole = views.hole()
+    return (hole if part == "hole" else ~hole)[None]
+
+
+def _pixel(function, other: str, part: str):
+    """A metric function of the result against another picture in one part."""
+
+    def value(views: Views) -> float:
+        result, reference = views.picture("result"), views.picture(other)
+        if result.shape != reference.shape:
+            raise ValueError(
+                f"expected a result of its {other}'s size {reference.shape[:2]}, got "
+                f"{result.shape[:2]}; score it with a profile that resizes, or resize it yourself"
+            )
+        return float(function(result[None], reference[None], _part(views, part))[0])
+
+    return value
+
+
+def _pixel_metrics() -> list[Metric]:
+    metrics = []
+    kinds = (
+        ("psnr", pixel.psnr, True, pixel.PSNR_CAP),
+        ("mse", pixel.mse, False, None),
+        ("mae", pixel.mae, False, None),
+        ("ssim", ssim, True, None),
+    )
+    for part in PARTS:
+        fields = ("source",) if part == "all" else ("source", "mask")
+        # In the hole only a truth is a target; the source is what was to be replaced.
+        other = "truth" if part == "hole" else "source"
+        fields = ("truth", "mask") if part == "hole" else fields
+        for name, function, higher, sentinel in kinds:
+            metrics.append(
+                Metric(
+                    PROFILE,
+                    f"{name}_{part}",
+                    fields,
+                    _pixel(function, other, part),
+                    higher_is_better=higher,
+                    sentinel=sentinel,
+                )
+            )
+    metrics += [
+        Metric(PROFILE, "l1", ("truth",), _pixel(pixel.mae, "truth", "all"), (), False),
+        Metric(PROFILE, "l2", ("truth",), _pixel(pixel.mse, "truth", "all"), (), False),
+        Metric(PROFILE, "keep_max_change", ("source", "mask"), _keep_max_change, (), False),
+    ]
+    return metrics
+
+
+def _keep_max_change(views: Views) -> float:
+    """The largest change of a kept value, in the [0, 1] range; NaN where nothing is kept."""
+    result, source = views.picture("result"), views.picture("source")
+    keep = ~views.hole()
+    change = np.abs(result.astype(np.int16) - source.astype(np.int16))[keep]
+    return float(change.max() / 255) if change.size else np.nan
+
+
+def _lpips(part: str) -> Metric:
+    """LPIPS averaged over a part: the mean of its map over the part's pixels."""
+    fields = ("source",) if part == "all" else ("source", "mask")
+    need = Need(f"{LPIPS_NET}.map", "lpips", ("result", "source"))
+
+    def value(views: Views, distances: np.ndarray) -> float:
+        chosen = _part(views, part)
+        if chosen is None:
+            return float(distances.mean(dtype=np.float64))
+        if chosen[0].shape != distances.shape:
+            raise ValueError(f"expected a mask of size {distances.shape}, got {chosen[0].shape}")
+        inside = distances[chosen[0]]
+        return float(inside.mean(dtype=np.float64)) if inside.size else np.nan
+
+    return Metric(PROFILE, f"lpips_{part}", fields, value, (need,), higher_is_better=False)
+
+
+def _clip(size: str) -> list[Metric]:
+    feature, words = f"clip_{size}.image", f"clip_{size}.text"
+    result, source, truth = (image(feature, "openai", v) for v in ("result", "source", "truth"))
+    part = image(feature, "openai", "result|hole")
+    caption, before = text(words), text(words, "source_caption")
+    return [
+        Metric(
+            PROFILE, "clip_text", ("caption",), lambda v, i, t: clip_score(i, t), (result, caption)
+        ),
+        Metric(
+            PROFILE,
+            "clip_text_edited_part",
+            ("caption", "mask"),
+            lambda v, i, t: clip_score(i, t) if v.hole().any() else np.nan,
+            (part, caption),
+        ),
+        Metric(PROFILE, "clip_image", ("source",), lambda v, a, b: cosine(a, b), (result, source)),
+        Metric(
+            PROFILE, "clip_image_truth", ("truth",), lambda v, a, b: cosine(a, b), (result, truth)
+        ),
+        Metric(
+            PROFILE,
+            "clip_direction",
+            ("source", "caption", "source_caption"),
+            lambda v, *features: direction(*features, normalized=True),
+            (source, result, before, caption),
+        ),
+    ]
+
+
+def _dino() -> list[Metric]:
+    result, source, truth = (
+        image("dino_s16.class", "dino", view) for view in ("result", "source", "truth")
+    )
+    keys = tuple(image("dino_b8.keys", "splice-unit", view) for view in ("source", "result"))
+    return [
+        Metric(PROFILE, "dino", ("source",), lambda v, a, b: cosine(a, b), (result, source)),
+        Metric(PROFILE, "dino_truth", ("truth",), lambda v, a, b: cosine(a, b), (result, truth)),
+        Metric(
+            PROFILE,
+            "structure_distance",
+            ("source",),
+            lambda v, a, b: structure_distance(a, b),
+            keys,
+            higher_is_better=False,
+        ),
+    ]
+
+
+def _preferences() -> list[Metric]:
+    return [
+        Metric(
+            PROFILE,
+            "image_reward",
+            ("caption",),
+            lambda v, score: float(score),
+            (Need("image_reward.score", "openai", ("result", "caption")),),
+        ),
+        Metric(
+            PROFILE,
+            "hps",
+            ("caption",),
+            lambda v, i, t: cosine(i, t),
+            (image("hps_v21.image", "hps-antialias", "result"), text("hps_v21.text")),
+        ),
+        Metric(
+            PROFILE,
+            "aesthetic",
+            (),
+            lambda v, score: float(score),
+            (image("aesthetic.score", "openai", "result"),),
+        ),
+    ]
+
+
+def _region(name: str, function, higher: bool | None, fields=("region", "mask")) -> Metric:
+    def value(views: Views) -> float:
+        return function(*(np.asarray(getattr(views, field)) > 0 for field in fields))
+
+    return Metric(PROFILE, name, fields, value, higher_is_better=higher)
+
+
+METRICS = (
+    *_pixel_metrics(),
+    *(_lpips(part) for part in ("all", "keep")),
+    *_clip("l14"),
+    *_dino(),
+    *_preferences(),
+    _region("region_iou", region.iou, True),
+    _region("region_precision", region.precision, True),
+    _region("region_recall", region.recall, True),
+    _region("region_area", region.area, None, ("region",)),
+    _region("mask_area", region.area, None, ("mask",)),
+)
