@@ -15,6 +15,7 @@ from brushjax.nn import (
     TimestepEmbedding,
     Transformer2D,
     Upsample,
+    rematerialised,
     sinusoid,
 )
 from brushjax.typing import AddedCondition
@@ -124,10 +125,21 @@ class Layers(nnx.Module):
             [transformer(pairs[-1][1], config, level, rngs=rngs) for _ in range(count)]
         )
 
-    def layer(self, i: int, x: Features, time: Array, context: Array | None) -> Features:
-        """Runs residual block `i` and its transformer."""
-        x = self.resnets[i](x, time)
+    def layer(
+        self, i: int, inputs: tuple[Features, ...], time: Array, context: Array | None
+    ) -> Features:
+        """Runs residual block `i`, on the inputs' channels side by side, and its transformer."""
+        x = self.resnet(i, inputs, time)
         return self.attentions[i](x, needed(context)) if self.attentions else x
+
+    def resnet(self, i: int, inputs: tuple[Features, ...], time: Array) -> Features:
+        """Runs residual block `i` on the inputs' channels side by side."""
+        block = self.resnets[i]
+        if len(inputs) == 1:
+            return rematerialised(block.__call__)(*inputs, time)
+        # Joined inside: what is computed again needs the inputs, which are kept in any case.
+        joined = lambda time, *inputs: block(jnp.concatenate(inputs, axis=-1), time)  # noqa: E731
+        return rematerialised(joined)(time, *inputs)
 
 
 class DownBlock(Layers):
@@ -148,7 +160,7 @@ class DownBlock(Layers):
         """Returns the output of every layer and of the downsampler, residuals included."""
         outputs = []
         for i in range(len(self.resnets)):
-            x = add(self.layer(i, x, time, context), residuals, i)
+            x = add(self.layer(i, (x,), time, context), residuals, i)
             outputs.append(x)
         for downsample in self.downsamplers:
             outputs.append(add(downsample(x), residuals, len(outputs)))
@@ -187,8 +199,7 @@ class UpBlock(Layers):
         """
         outputs = []
         for i, skip in enumerate(skips):
-            x = self.layer(i, jnp.concatenate([x, skip], axis=-1), time, context)
-            x = add(x, residuals, i)
+            x = add(self.layer(i, (x, skip), time, context), residuals, i)
             outputs.append(x)
         for upsample in self.upsamplers:
             outputs.append(add(upsample(x, size), residuals, len(outputs)))
@@ -210,10 +221,10 @@ class MidBlock(Layers):
             self.attentions = nnx.List([transformer(width, config, level, rngs=rngs)])
 
     def __call__(self, x: Features, time: Array, context: Array | None) -> Features:
-        x = self.resnets[0](x, time)
+        x = self.resnet(0, (x,), time)
         for attention in self.attentions:
             x = attention(x, needed(context))
-        return self.resnets[1](x, time)
+        return self.resnet(1, (x,), time)
 
 
 class Backbone(nnx.Module):

@@ -2,6 +2,7 @@
 
 from brushjax.nn.attention import Attention, attention
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
+from brushjax.nn.execution import Execution, executing, execution, rematerialised
 from brushjax.nn.layers import Keys, Rngs, conv, group_norm, layer_norm, linear, zero_conv
 from brushjax.nn.resnet import Downsample, ResnetBlock, Upsample
 from brushjax.nn.transformer import Transformer2D
@@ -9,6 +10,7 @@ from brushjax.nn.transformer import Transformer2D
 __all__ = [
     "Attention",
     "Downsample",
+    "Execution",
     "Keys",
     "ResnetBlock",
     "Rngs",
@@ -17,9 +19,12 @@ __all__ = [
     "Upsample",
     "attention",
     "conv",
+    "executing",
+    "execution",
     "group_norm",
     "layer_norm",
     "linear",
+    "rematerialised",
     "sinusoid",
     "zero_conv",
 ]

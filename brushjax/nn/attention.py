@@ -1,15 +1,14 @@
 """The one attention function, and the multi-head module around it."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from brushjax.nn.execution import Attention as Implementation
+from brushjax.nn.execution import execution
 from brushjax.nn.layers import Rngs, linear
-
-Implementation = Literal["auto", "plain", "chunked", "cudnn"]
+from brushjax.nn.splash import fits_splash, splash
 
 QUERY_CHUNK = 512  # rows of scores held at once: 512 x 4096 float32 is 8 MB, within a CPU cache
 
@@ -27,16 +26,20 @@ def attention(
       mask: True where a query may look at a key; None looks everywhere.
       implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head
         at a time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half
-        precision, D a multiple of 8 and at most 128, no mask); "auto" picks by platform, dtype and
-        size.
+        precision, D a multiple of 8 and at most 128, no mask); "splash" is that of a TPU (lengths
+        that are multiples of 128, no mask); "auto" picks by platform, dtype and size.
 
     Raises:
       ValueError: for an implementation that is not in the list.
     """
     if implementation == "auto":
+        implementation = execution().attention
+    if implementation == "auto":
         implementation = _pick(q, k, mask)
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    if implementation == "splash":
+        return splash(q, k, v)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, K, L, D]
     if implementation == "plain":
         out = _plain(q, k, v, mask)
@@ -51,9 +54,11 @@ def attention(
 
 def _pick(q: Array, k: Array, mask: Array | None) -> Implementation:
     half = q.dtype in (jnp.bfloat16, jnp.float16)
-    width = q.shape[-1]
-    if jax.default_backend() == "gpu" and half and mask is None and width % 8 == 0 and width <= 128:
+    width, platform = q.shape[-1], execution().platform
+    if platform == "gpu" and half and mask is None and width % 8 == 0 and width <= 128:
         return "cudnn"
+    if platform == "tpu" and mask is None and fits_splash(q, k):
+        return "splash"
     return "chunked" if q.shape[1] * k.shape[1] > 1024 * 1024 else "plain"
 
 

@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from brushjax.nn.attention import Attention
+from brushjax.nn.execution import rematerialised
 from brushjax.nn.layers import Rngs, conv, group_norm, layer_norm, linear
 
 
@@ -86,5 +87,5 @@ class Transformer2D(nnx.Module):
         tokens = self.proj_in(self.norm(x))  # [B, h, w, C]
         tokens = rearrange(tokens, "B h w C -> B (h w) C")  # [B, L, C]
         for block in self.transformer_blocks:
-            tokens = block(tokens, context)
+            tokens = rematerialised(block.__call__)(tokens, context)
         return x + self.proj_out(tokens.reshape(x.shape))  # [B, h, w, C]
