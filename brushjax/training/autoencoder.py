@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from brushjax.diffusion.losses import kl_to_standard_normal
 from brushjax.models.vae import AutoencoderKL, VAEConfig
+from brushjax.training.denoising import draw
 from brushjax.training.objectives import (
     Batch,
     Loss,
@@ -45,12 +46,12 @@ class AutoencoderObjective(Objective):
     def shapes(self) -> tuple[Params, Params]:
         return blueprint(AutoencoderKL, self.config)[1], {}
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         del frozen
         vae = build(AutoencoderKL, self.config, trainable)
         image = to_unit_range(batch["image"], dtype_of(trainable))  # [B, H, W, 3]
         posterior = vae.encode(image)
-        latents = posterior.sample(key)  # [B, h, w, 4]
+        latents = draw(posterior.mean, jnp.exp(0.5 * posterior.logvar), keys)  # [B, h, w, 4]
         output = vae.decode(latents).astype(jnp.float32)  # [B, H, W, 3]
 
         absolute = jnp.abs(output - image).mean()

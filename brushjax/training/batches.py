@@ -52,7 +52,7 @@ def fill_pool(objective: Objective, frozen: Params, source: Source, chunk: int =
 
     The last chunk is filled up with the first samples, so that one compiled program serves all.
     """
-    prepare = jax.jit(objective.prepare)
+    prepare = jax.jit(lambda frozen, batch: {**objective.prepare(frozen, batch), "id": batch["id"]})
     chunks = []
     for start in tqdm(range(0, len(source), chunk), desc="encoding the pool", unit="batch"):
         numbers = [n % len(source) for n in range(start, start + chunk)]

@@ -9,20 +9,22 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from brushjax import weights
-from brushjax.diffusion.schedule import Schedule, read_scheduler_config
-from brushjax.models.brushnet import BrushNet, BrushNetConfig, keep_mask_condition
-from brushjax.models.clip import CLIPText, CLIPTextConfig
+from brushjax.diffusion.schedule import Schedule
+from brushjax.models.brushnet import CELL, BrushNet, BrushNetConfig, keep_mask_condition
+from brushjax.models.clip import CLIPText
 from brushjax.models.unet import UNet, UNetConfig
-from brushjax.models.vae import AutoencoderKL, VAEConfig
+from brushjax.models.vae import AutoencoderKL
 from brushjax.nn import Keys
+from brushjax.training.base import Base, read_base, read_config, read_tokenizer, second_ids
 from brushjax.training.denoising import (
     draw,
+    draw_timesteps,
     drop_captions,
     encode,
-    read_config,
-    read_tokenizer,
+    gaussian,
     weighted_error,
 )
 from brushjax.training.objectives import (
@@ -37,22 +39,31 @@ from brushjax.training.objectives import (
     to_unit_range,
 )
 from brushjax.training.state import named_keys
-from brushjax.typing import Params
+from brushjax.typing import AddedCondition, Params
 
 SHIPPED_BASE = Path(__file__).resolve().parents[1] / "assets" / "base"
+TEXT_FOLDERS = ("text_encoder", "text_encoder_2")
+TEXT_KINDS = ("clip_text", "clip_text_2")
 
 
 @dataclasses.dataclass(frozen=True)
 class BrushNetObjective(Objective):
     """A branch that keeps what the mask keeps, learnt through the frozen UNet.
 
-    Source: BrushEdit (arXiv 2412.10316) section IV; TencentARC/BrushNet `train_brushnet.py`.
+    What is trained: {"brushnet"} and, with `train_base`, {"unet"}.
+
+    Source: BrushEdit (arXiv 2412.10316) section IV; TencentARC/BrushNet `train_brushnet.py` and
+      `train_brushnet_sdxl.py`.
     """
 
     base: str = ""
-    """Pipeline folder of the frozen model in diffusers layout; empty is the one in the package."""
+    """Pipeline folder of the frozen model in diffusers layout, or its hub id; empty is the one in
+    the package."""
     branch: str = ""
     """Folder of a branch to go on from; empty starts from the base's UNet, adding nothing."""
+    train_base: bool = False
+    """Train the base's UNet too: better figures, but the branch then fits no other base (BrushEdit,
+    Table VI)."""
     caption_dropout: float = 0.0
     """Share of captions that are replaced by the empty one; the reference drops none."""
     min_snr_gamma: float = 0.0
@@ -64,89 +75,135 @@ class BrushNetObjective(Objective):
         if self.branch:
             branch = parameters(weights.load("brushnet", self.branch))
         else:
-            branch = parameters(BrushNet.from_unet(build(UNet, self._configs()[0], unet)))
-        frozen = {
-            "unet": unet,
-            "vae": parameters(weights.load("vae", self.folder)),
-            "text_encoder": parameters(weights.load("clip_text", self.folder)),
-        }
-        return branch, frozen
+            branch = parameters(BrushNet.from_unet(build(UNet, self._base.unet, unet)))
+        frozen = {"unet": unet, "vae": parameters(weights.load("vae", self.folder))}
+        for name, kind in zip(TEXT_FOLDERS, TEXT_KINDS[: len(self._base.text)]):
+            frozen[name] = parameters(weights.load(kind, self.folder))
+        return self._split(branch, frozen)
 
     def shapes(self) -> tuple[Params, Params]:
-        unet, vae, text, branch = self._configs()
+        base = self._base
         frozen = {
-            "unet": blueprint(UNet, unet)[1],
-            "vae": blueprint(AutoencoderKL, vae)[1],
-            "text_encoder": blueprint(CLIPText, text)[1],
+            "unet": blueprint(UNet, base.unet)[1],
+            "vae": blueprint(AutoencoderKL, base.vae)[1],
         }
-        return blueprint(BrushNet, branch)[1], frozen
+        for name, config in zip(TEXT_FOLDERS, base.text):
+            frozen[name] = blueprint(CLIPText, config)[1]
+        return self._split(blueprint(BrushNet, self._branch)[1], frozen)
 
     def tokenizer(self) -> Tokenize:
         return read_tokenizer(self.folder)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
-        """Encodes the image, and the image whose hole is black, as the branch will see it."""
-        vae = build(AutoencoderKL, self._configs()[1], frozen["vae"])
-        image, mask = batch["image"], batch["mask"]
-        both = jnp.concatenate([image, jnp.where(mask > 0, 0, image)])  # [2B, H, W, 3]
-        mean, deviation = encode(vae, to_unit_range(both, dtype_of(frozen)))
-        mean, masked_mean = jnp.split(mean, 2)  # [B, h, w, 4]
-        deviation, masked_deviation = jnp.split(deviation, 2)
+        """Encodes the image, and the image whose hole is black, as the branch will see it.
+
+        What a data set has stored is taken as it is: with "condition" both latents, with "mean" the
+        image's alone.
+        """
+        if "condition" in batch:
+            return batch
+        vae = build(AutoencoderKL, self._base.vae, frozen["vae"])
+        image, mask = to_unit_range(batch["image"], dtype_of(frozen)), batch["mask"]
+        masked = jnp.where(mask > 0, jnp.asarray(-1, image.dtype), image)  # [B, H, W, 3]
+        if "mean" in batch:
+            mean, deviation = batch["mean"], batch["deviation"]
+            masked_mean, masked_deviation = encode(vae, masked)
+        else:
+            means, deviations = encode(vae, jnp.concatenate([image, masked]))
+            mean, masked_mean = jnp.split(means, 2)  # [B, h, w, 4]
+            deviation, masked_deviation = jnp.split(deviations, 2)
         return {
             "mean": mean,
             "deviation": deviation,
             "condition": keep_mask_condition(masked_mean, mask),  # [B, h, w, 5]
             "masked_deviation": masked_deviation,
             "token_ids": batch["token_ids"],
+            **{name: batch[name] for name in ("time_ids",) if name in batch},
         }
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
-        unet_config, _, text_config, branch_config = self._configs()
-        keys = named_keys(key, "latents", "masked_latents", "noise", "timestep", "captions")
-        unet = build(UNet, unet_config, frozen["unet"])
-        branch = build(BrushNet, branch_config, trainable)
-        text = build(CLIPText, text_config, frozen["text_encoder"])
-        schedule = self._schedule()
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
+        named = named_keys(keys, "latents", "masked_latents", "noise", "timestep", "captions")
+        unet = build(UNet, self._base.unet, {**frozen, **trainable}["unet"])
+        branch = build(BrushNet, self._branch, trainable["brushnet"])
+        schedule, dtype = self._schedule(), dtype_of(trainable)
 
-        empty = read_tokenizer(self.folder)([""])[0]
-        ids = drop_captions(batch["token_ids"], empty, self.caption_dropout, keys["captions"])
-        context = text(ids).last_hidden_state  # [B, L, D]
+        ids = batch["token_ids"]
+        ids = drop_captions(ids, self._base.empty_ids, self.caption_dropout, named["captions"])
+        context, added = self._condition(frozen, ids, batch)
 
-        latents = draw(batch["mean"], batch["deviation"], keys["latents"])  # [B, h, w, 4]
-        masked, keep = batch["condition"][..., :-1], batch["condition"][..., -1:]
-        masked = draw(masked, batch["masked_deviation"], keys["masked_latents"])
-        condition = jnp.concatenate([masked, keep], axis=-1)  # [B, h, w, 5]
+        # The noising is in float32; what the networks see is cast.
+        stored = {name: batch[name].astype(jnp.float32) for name in LATENTS}
+        latents = draw(stored["mean"], stored["deviation"], named["latents"])  # [B, h, w, 4]
+        masked, keep = stored["condition"][..., :-1], stored["condition"][..., -1:]
+        masked = draw(masked, stored["masked_deviation"], named["masked_latents"])
+        condition = jnp.concatenate([masked, keep], axis=-1).astype(dtype)  # [B, h, w, 5]
 
-        noise = jax.random.normal(keys["noise"], latents.shape, latents.dtype)
-        timestep = jax.random.randint(
-            keys["timestep"], latents.shape[:1], 0, schedule.num_timesteps
-        )
-        noisy = schedule.add_noise(latents, noise, timestep)
-        residuals = branch(noisy, timestep, condition, context=context)
-        prediction = unet(noisy, timestep, context, residuals=residuals)
+        noise = gaussian(named["noise"], latents)
+        timestep = draw_timesteps(named["timestep"], schedule)
+        noisy = schedule.add_noise(latents, noise, timestep).astype(dtype)
+        residuals = branch(noisy, timestep, condition, added=added, context=context)
+        prediction = unet(noisy, timestep, context, residuals=residuals, added=added)
         target = schedule.target(latents, noise, timestep)
-        loss, error = weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
-        return loss, {"error": error}
+        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
 
     def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
         del frozen, batch
-        weights.save(build(BrushNet, self._configs()[3], trainable), folder / "brushnet")
+        weights.save(build(BrushNet, self._branch, trainable["brushnet"]), folder / "brushnet")
+        if self.train_base:
+            weights.save(build(UNet, self._base.unet, trainable["unet"]), folder / "unet")
 
     @property
     def folder(self) -> str:
-        """The base's folder."""
+        """The base's folder or hub id."""
         return self.base or str(SHIPPED_BASE)
 
-    def _configs(self) -> tuple[UNetConfig, VAEConfig, CLIPTextConfig, BrushNetConfig]:
-        unet = read_config(UNetConfig, self.folder, "unet")
-        vae = read_config(VAEConfig, self.folder, "vae")
-        text = read_config(CLIPTextConfig, self.folder, "text_encoder")
+    @property
+    def _base(self) -> Base:
+        return read_base(self.folder)
+
+    @property
+    def _branch(self) -> BrushNetConfig:
         if self.branch:
-            return unet, vae, text, read_config(BrushNetConfig, self.branch, "brushnet")
-        return unet, vae, text, branch_config(unet)
+            return read_config(BrushNetConfig, self.branch, "brushnet")
+        return branch_config(self._base.unet)
+
+    def _split(self, branch: Params, frozen: dict[str, Params]) -> tuple[Params, Params]:
+        """Sorts parameters into trained and frozen ones."""
+        trainable = {"brushnet": branch}
+        if self.train_base:
+            trainable["unet"] = frozen.pop("unet")
+        return trainable, frozen
+
+    def _condition(
+        self, frozen: Params, ids: Int[Array, "B L"], batch: Batch
+    ) -> tuple[Float[Array, "B L D"], AddedCondition | None]:
+        """Returns the context and, for SDXL, the pooled text and sizes.
+
+        Source: SDXL takes the last hidden layer but one of both encoders, and the second's pooled
+        text; sizes are (height, width) of the source, (top, left) of the crop, and the target's.
+        """
+        text = [
+            build(CLIPText, config, frozen[name])
+            for name, config in zip(TEXT_FOLDERS, self._base.text)
+        ]
+        if len(text) == 1:
+            return text[0](ids).last_hidden_state, None  # [B, L, D]
+        first, second = text[0](ids), text[1](second_ids(ids, self._base.end_id))
+        states = [first.hidden_states[-2], second.hidden_states[-2]]
+        context = jnp.concatenate(states, axis=-1)  # [B, L, D]
+        assert second.text_embeds is not None  # the published second encoder has a projection
+        if "time_ids" in batch:
+            sizes = batch["time_ids"].astype(jnp.float32)  # [B, 6]
+        else:  # the pictures were not cut
+            height, width = (CELL * side for side in batch["mean"].shape[1:3])
+            sizes = jnp.tile(jnp.float32([height, width, 0, 0, height, width]), (len(ids), 1))
+        return context, AddedCondition(second.text_embeds, sizes)
 
     def _schedule(self) -> Schedule:
-        return Schedule.from_config(read_scheduler_config(self.folder))
+        return Schedule.from_config(self._base.noise)
+
+
+LATENTS = ("mean", "deviation", "condition", "masked_deviation")
 
 
 @functools.cache

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from brushjax.config import ConfigError
-from brushjax.data.text import Tokenizer
-from brushjax.diffusion.losses import prediction_errors
+from brushjax.diffusion.losses import prediction_errors, timestep_quarters
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.vae import AutoencoderKL
-
-C = TypeVar("C")
+from brushjax.training.objectives import Parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +45,29 @@ def encode(
     return posterior.mean * factor, jnp.exp(0.5 * posterior.logvar) * factor
 
 
+def gaussian(keys: Array, like: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+    """Returns standard normal values for each sample, drawn with its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
+
+
 def draw(
-    mean: Float[Array, "B h w C"], deviation: Float[Array, "B h w C"], key: Array
+    mean: Float[Array, "B h w C"], deviation: Float[Array, "B h w C"], keys: Array
 ) -> Float[Array, "B h w C"]:
     """Returns latents drawn from the posterior."""
-    return mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + deviation * gaussian(keys, mean)
+
+
+def draw_timesteps(keys: Array, schedule: Schedule) -> Int[Array, " B"]:
+    """Returns a uniform timestep for each sample."""
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_timesteps))(keys)
 
 
 def drop_captions(
-    token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: float, key: Array
+    token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: int | float, keys: Array
 ) -> Int[Array, "B L"]:
     """Replaces a share of the captions by the empty one, so that both are learnt."""
-    dropped: Bool[Array, "B 1"] = jax.random.bernoulli(key, share, (token_ids.shape[0], 1))
-    return jnp.where(dropped, jnp.asarray(empty), token_ids)
+    dropped: Bool[Array, " B"] = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
+    return jnp.where(dropped[:, None], jnp.asarray(empty), token_ids)
 
 
 def weighted_error(
@@ -71,9 +75,10 @@ def weighted_error(
     target: Float[Array, "B h w C"],
     timestep: Int[Array, " B"],
     schedule: Schedule,
-    gamma: float,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the loss and the plain mean squared error.
+    gamma: int | float,
+) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """Returns the loss and, to be logged, the plain mean squared error, whole and by quarter of the
+    timesteps (the first holds the cleanest, whose errors the whole mean hides).
 
     Args:
       gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all
@@ -82,32 +87,14 @@ def weighted_error(
       (SNR + 1).
     """
     errors = prediction_errors(prediction, target)  # [B]
+    totals, counts = timestep_quarters(errors, timestep, schedule.num_timesteps)
+    metrics = {
+        "error": errors.mean(),
+        "error_quarter": Parts(totals / len(errors), counts / len(errors)),
+    }
     if not gamma:
-        return errors.mean(), errors.mean()
+        return errors.mean(), metrics
     ratio = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)
     below = ratio + (schedule.prediction_type == "v_prediction")
     weights = jnp.asarray(np.minimum(ratio, gamma) / below, jnp.float32)
-    return (weights[timestep] * errors).mean(), errors.mean()
-
-
-@functools.cache
-def read_tokenizer(folder: str) -> Tokenizer:
-    """Returns the tokenizer of a folder; read once."""
-    return Tokenizer.load(folder)
-
-
-@functools.cache
-def read_config(kind: type[C], folder: str, part: str) -> C:
-    """Returns a model's published config from its folder, or from a pipeline folder that has it as
-    `part`.
-
-    Raises: ConfigError if there is none.
-    """
-    places = [Path(folder) / part / "config.json", Path(folder) / "config.json"]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise ConfigError(
-            f"expected the {part} of a pipeline in diffusers layout at {folder}: neither of "
-            f"{[str(place) for place in places]} is there"
-        )
-    return kind.from_dict(json.loads(path.read_text()))  # type: ignore[attr-defined]
+    return (weights[timestep] * errors).mean(), metrics

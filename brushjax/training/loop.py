@@ -20,7 +20,7 @@ from brushjax.training.objectives import Tokenize
 from brushjax.training.plan import Plan, make_plan
 from brushjax.training.recipe import FREE, Evaluator, Source, TrainConfig
 from brushjax.training.state import State, cast, export_parameters, make_state
-from brushjax.training.step import make_step
+from brushjax.training.step import step_of
 from brushjax.typing import Params
 
 MEASURED = 64  # samples that an export may measure things on
@@ -50,15 +50,7 @@ def run(config: TrainConfig, workdir: Path, evaluators: Sequence[Evaluator] = ()
         state, frozen, position = restore_or_init(config, plan, checkpoints)
         tokenize = config.objective.tokenizer()
         source = config.data.source(tokenize)
-        train_step = make_step(
-            config.objective,
-            plan.optimizer,
-            seed=config.seed,
-            compute_dtype=jnp.dtype(config.compute_dtype),
-            ema_decay=config.ema_decay,
-            prepared=config.encode_once,
-            layout=plan.state_layout,
-        )
+        train_step = step_of(config, plan)
         feed = None
         if step < config.steps:
             feed = open_feed(config, frozen, source, tokenize, position)
@@ -111,14 +103,14 @@ def restore_or_init(
     if step is not None:
         del trainable
         log.info("continuing from the checkpoint of step %d", step)
-        state, data = checkpoints.restore(step, plan.state, plan.state_layout)
+        state, data = checkpoints.restore(step, plan.state, plan.places.state)
         return state, frozen, data
     start = jax.jit(
         lambda params: make_state(params, plan.optimizer, config.ema_decay > 0),
-        out_shardings=plan.state_layout,
+        out_shardings=plan.places.state,
         donate_argnums=0,
     )
-    return start(jax.device_put(trainable, plan.state_layout["params"])), frozen, None
+    return start(jax.device_put(trainable, plan.places.state["params"])), frozen, None
 
 
 def open_feed(

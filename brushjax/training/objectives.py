@@ -6,7 +6,7 @@ import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,19 @@ from brushjax.typing import Params
 
 Batch = Mapping[str, Any]
 Tokenize = Callable[[Sequence[str]], np.ndarray]
-Loss = tuple[jax.Array, dict[str, jax.Array]]
+Loss = tuple[jax.Array, dict[str, Any]]
+
+
+class Parts(NamedTuple):
+    """Means over parts of the samples, such as a loss per quarter of the timesteps.
+
+    Attributes:
+      total, weight: [parts] each, both divided by the number of samples of the batch; a part's
+        mean is total / weight, also of sums over several batches.
+    """
+
+    total: jax.Array
+    weight: jax.Array
 
 
 class Objective(abc.ABC):
@@ -47,22 +59,24 @@ class Objective(abc.ABC):
         alone.
 
         A run with a pool of samples does this once per sample before it starts, and keeps the
-        outputs in the host's
-        memory: its step then never runs the frozen encoders. Otherwise it is part of the step.
-          Randomness belongs
-        into `loss`.
+        outputs in the host's memory: its step then never runs the frozen encoders. Otherwise it is
+        part of the step. Randomness belongs into `loss`. The samples' "id" stays beside what this
+        returns.
         """
         return batch
 
     @abc.abstractmethod
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         """Returns the scalar to minimise, in float32, and what else is worth logging.
+
+        Both are means over the batch's samples, so that the mean over parts of a batch is that of
+        the whole; `Parts` stands for means over some of the samples.
 
         Args:
           trainable: gradients are taken of these.
           frozen: constant.
           batch: of `prepare`.
-          key: of this step.
+          keys: one per sample, of this step: what is drawn for a sample comes from its own.
         """
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from brushjax import sharding
 from brushjax.config import ConfigError
 from brushjax.training.optimizers import make_optimizer
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.state import State, cast, count, make_state, state_shardings
+from brushjax.training.state import Places, State, cast, count, make_state, state_shardings
 from brushjax.typing import Params
 
 MIB = 2**20
@@ -31,26 +32,29 @@ class Plan:
     """jax.ShapeDtypeStruct tree."""
     frozen: Params
     """jax.ShapeDtypeStruct tree."""
-    state_layout: State
+    places: Places
+    """Shardings of the state and of the parameters that a step computes with."""
     frozen_layout: Params
 
 
-def make_plan(config: TrainConfig) -> Plan:
+def make_plan(config: TrainConfig, devices: Sequence[Any] | None = None) -> Plan:
     """Works out the shapes and shardings of a run; allocates nothing.
 
+    Args:
+      devices: that the run would have; None for those of this machine.
     Raises: ConfigError if the batch can't be divided over the mesh, or a sharding rule does not
       fit.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh, devices)
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch_size % parts:
+    if config.batch_size % (parts * config.accumulation):
         raise ConfigError(
-            f"expected a batch_size that {parts} devices (data x fsdp) divide; "
-            f"got {config.batch_size}"
+            f"expected a batch_size that {parts} devices (data x fsdp) times accumulation "
+            f"{config.accumulation} divide; got {config.batch_size}"
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
     trainable, frozen = config.objective.shapes()
-    frozen = jax.eval_shape(lambda tree: cast(tree, jnp.dtype(config.compute_dtype)), frozen)
+    frozen = cast_shapes(frozen, config.compute_dtype)
     state = jax.eval_shape(
         lambda params: make_state(params, optimizer, config.ema_decay > 0), trainable
     )
@@ -59,17 +63,28 @@ def make_plan(config: TrainConfig) -> Plan:
         optimizer=optimizer,
         state=state,
         frozen=frozen,
-        state_layout=state_shardings(state, mesh, config.parameter_rules, config.optimizer_rules),
+        places=Places(
+            mesh,
+            state=state_shardings(state, mesh, config.optimizer_rules),
+            params=sharding.shardings(trainable, mesh, config.parameter_rules),
+        ),
         frozen_layout=sharding.shardings(frozen, mesh, config.frozen_rules),
     )
 
 
+def cast_shapes(tree: Any, dtype: str) -> Any:
+    """Returns the shapes with their floating-point ones in `dtype`."""
+    return jax.eval_shape(lambda tree: cast(tree, jnp.dtype(dtype)), tree)
+
+
 def describe(config: TrainConfig, plan: Plan) -> str:
     """Returns the text of a dry run: config, shardings, parameter counts, bytes per device."""
+    working = cast_shapes(plan.state["params"], config.compute_dtype)
     trees = {
-        "trained parameters": (plan.state["params"], plan.state_layout["params"]),
-        "optimizer": (plan.state["optimizer"], plan.state_layout["optimizer"]),
-        "moving average": (plan.state.get("ema", {}), plan.state_layout.get("ema", {})),
+        "trained parameters": (plan.state["params"], plan.places.state["params"]),
+        "their working copy": (working, plan.places.params),
+        "optimizer": (plan.state["optimizer"], plan.places.state["optimizer"]),
+        "moving average": (plan.state.get("ema", {}), plan.places.state.get("ema", {})),
         "frozen parameters": (plan.frozen, plan.frozen_layout),
     }
     lines = [configs.dump(config).rstrip(), "", "Sharding (arrays by layout):"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from brushjax.config import ConfigError
+from brushjax.nn.execution import Rematerialise
 from brushjax.sharding import MeshShape, Rule
 from brushjax.training.objectives import Objective, Tokenize
 from brushjax.training.optimizers import OptimizerConfig
@@ -59,18 +60,30 @@ class TrainConfig:
     encode_once: bool = False
     """Run the frozen encoders once on each sample of the data's pool before the first step, and
     keep the results in the host's memory; otherwise they are part of every step."""
+    accumulation: int = 1
+    """Parts that a batch is worked through in, one after the other, to need less memory."""
     ema_decay: float = 0.0
     """Of a moving average of the parameters, which is then what is exported; 0 keeps none."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass and the frozen parameters; what is trained stays float32."""
+    reduce_dtype: Literal["", "float32", "bfloat16"] = ""
+    """Of the gradients while they are added up over devices. Empty is the compute dtype: in a
+    bfloat16 run half the traffic of float32, for sums that are rounded to 8 bits."""
+    rematerialise: Rematerialise = "nothing"
+    """What the backward pass computes again instead of keeping it: "elementwise" norms and
+    activations; "layers" everything inside a layer, for about a third more work."""
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     parameter_rules: tuple[Rule, ...] = ()
-    """(path regex, tactic) of the trained parameters, see brushjax.sharding; else they are whole on
-    every device."""
+    """(path regex, tactic) of the copy of the trained parameters that a step computes with, see
+    brushjax.sharding; else it is whole on every device."""
     frozen_rules: tuple[Rule, ...] = ()
     """The same for the frozen parameters."""
     optimizer_rules: tuple[Rule, ...] = ((".*", "cut:data"),)
-    """The same for the optimizer's moments: by default each device keeps a part (ZeRO-1)."""
+    """The same for what the optimizer works on: the float32 parameters, their moments and their
+    moving average. By default each device keeps a part (ZeRO-1); () keeps all on every device;
+    `FULLY_SHARDED` here and in parameter_rules, with mesh.fsdp, cuts everything."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do when a loss or gradient is not finite: stop the run, or leave the step out."""
     log_every: int = 10
     checkpoint_every: int = 500
     keep: int = 2
@@ -81,12 +94,22 @@ class TrainConfig:
     """Evaluators, run in this order on every export."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulation",
+            "log_every",
+            "checkpoint_every",
+            "keep",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} >= 1; got {getattr(self, name)}")
         if self.encode_once and not self.data.pool:
             raise ConfigError("encode_once needs data.pool > 0: samples without end can't be kept")
 
+
+FULLY_SHARDED: tuple[Rule, ...] = ((".*", "cut:fsdp"),)
+"""Rules that cut every array over the fsdp axis."""
 
 FREE = ("log_every", "checkpoint_every", "keep", "export_every", "evaluators", "mesh")
 """Fields that may change between two starts of one run: they don't touch what is learnt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,32 @@ State = dict[str, Any]
 """{"params", "optimizer", "step"} and, where a run averages its parameters, "ema"."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where a step's arrays live.
+
+    Attributes:
+      state: shardings of the state: of the float32 parameters, their moments and their average.
+      params: shardings of the copy that the forward and backward pass computes with. Where it is
+        whole and the state is cut, the copy is gathered once a step, in the compute dtype (ZeRO-1).
+    """
+
+    mesh: Mesh
+    state: State
+    params: Params
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether every device computes the gradient of its samples with whole parameters.
+
+        The gradients are then added up by an explicit reduce-scatter (where the state is cut) or
+        all-reduce, in a dtype of our choice. Otherwise the compiler places all communication.
+        """
+        sizes = dict(self.mesh.shape)
+        whole = all(place.is_fully_replicated for place in jax.tree.leaves(self.params))
+        return sizes["data"] > 1 and sizes["data"] == self.mesh.size and whole
+
+
 def make_state(params: Params, optimizer: optax.GradientTransformation, ema: bool = False) -> State:
     """Returns the state of step 0; works on arrays and, under jax.eval_shape, on shapes."""
     state = {
@@ -29,23 +56,11 @@ def make_state(params: Params, optimizer: optax.GradientTransformation, ema: boo
     return state
 
 
-def state_shardings(
-    state: State,
-    mesh: Mesh,
-    parameter_rules: Sequence[sharding.Rule],
-    optimizer_rules: Sequence[sharding.Rule],
-) -> State:
-    """Returns the sharding of each array of a state; the moving average lies as the parameters
-    do."""
-    whole = NamedSharding(mesh, PartitionSpec())
-    layout = {
-        "params": sharding.shardings(state["params"], mesh, parameter_rules),
-        "optimizer": sharding.shardings(state["optimizer"], mesh, optimizer_rules),
-        "step": whole,
-    }
-    if "ema" in state:
-        layout["ema"] = sharding.shardings(state["ema"], mesh, parameter_rules)
-    return layout
+def state_shardings(state: State, mesh: Mesh, rules: Sequence[sharding.Rule]) -> State:
+    """Returns the sharding of each array of a state: the float32 parameters, their moments and
+    their moving average all lie where the optimizer works on them."""
+    layout = {name: sharding.shardings(part, mesh, rules) for name, part in state.items()}
+    return {**layout, "step": NamedSharding(mesh, PartitionSpec())}
 
 
 def export_parameters(state: State) -> Params:
@@ -65,6 +80,20 @@ def count(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def named_keys(key: jax.Array, *names: str) -> Mapping[str, jax.Array]:
-    """Splits a key once, by name, so that none is used twice."""
-    return dict(zip(names, jax.random.split(key, len(names)), strict=True))
+def named_keys(keys: jax.Array, *names: str) -> Mapping[str, jax.Array]:
+    """Splits a key, or each of a batch of keys, once and by name, so that none is used twice."""
+    parts = jnp.vectorize(lambda key: jax.random.split(key, len(names)), signature="()->(n)")(keys)
+    return {name: parts[..., index] for index, name in enumerate(names)}
+
+
+def sample_keys(seed: int, step: jax.Array | int, ids: Any) -> jax.Array:
+    """Returns a key for each sample of a step.
+
+    It depends on the run's seed, the step and the sample's id alone: where in the batch and on
+    which device a sample lies changes nothing.
+
+    Args:
+      ids: integers [B].
+    """
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.asarray(ids))

@@ -13,13 +13,14 @@ from brushjax.config import ConfigError
 from brushjax.models.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
+from brushjax.training.base import read_config, read_tokenizer
 from brushjax.training.denoising import (
     NoiseConfig,
     draw,
+    draw_timesteps,
     drop_captions,
     encode,
-    read_config,
-    read_tokenizer,
+    gaussian,
     weighted_error,
 )
 from brushjax.training.objectives import (
@@ -85,9 +86,9 @@ class TextToImageObjective(Objective):
         mean, deviation = encode(vae, to_unit_range(batch["image"], dtype_of(frozen)))
         return {"mean": mean, "deviation": deviation, "token_ids": batch["token_ids"]}
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, key: jax.Array) -> Loss:
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         del frozen
-        keys = named_keys(key, "latents", "noise", "timestep", "captions")
+        keys = named_keys(keys, "latents", "noise", "timestep", "captions")
         unet = build(UNet, self.unet, trainable["unet"])
         text = build(CLIPText, self._text_config(), trainable["text_encoder"])
         schedule = self.noise.schedule()
@@ -97,14 +98,11 @@ class TextToImageObjective(Objective):
         context = text(ids).last_hidden_state  # [B, L, D]
 
         latents = draw(batch["mean"], batch["deviation"], keys["latents"])  # [B, h, w, 4]
-        noise = jax.random.normal(keys["noise"], latents.shape, latents.dtype)
-        timestep = jax.random.randint(
-            keys["timestep"], latents.shape[:1], 0, schedule.num_timesteps
-        )
+        noise = gaussian(keys["noise"], latents)
+        timestep = draw_timesteps(keys["timestep"], schedule)
         prediction = unet(schedule.add_noise(latents, noise, timestep), timestep, context)
         target = schedule.target(latents, noise, timestep)
-        loss, error = weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
-        return loss, {"error": error}
+        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
 
     def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
         del frozen, batch

@@ -66,7 +66,7 @@ def test_run_exports_with_the_first_samples_of_the_data(finished):
 def test_run_exports_the_moving_average(finished):
     plan = make_plan(recipe())
     checkpoints = Checkpoints(finished / "checkpoints", keep=2)
-    state, _ = checkpoints.restore(24, plan.state, plan.state_layout)
+    state, _ = checkpoints.restore(24, plan.state, plan.places.state)
     checkpoints.close()
     assert int(state["step"]) == 24
     exported = weights(finished)

@@ -18,6 +18,7 @@ from brushjax.training.denoising import NoiseConfig, draw, drop_captions, weight
 from tests.training.conftest import QUICK, UNET, VAE
 
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 2)  # one for each sample of the fixture `batch`
 
 
 def shapes(tree):
@@ -48,7 +49,7 @@ def test_autoencoder_loss_adds_its_parts(batch):
     objective = AutoencoderObjective(VAE, edge_weight=2.0, kl_weight=0.1)
     trainable, frozen = objective.init(KEY)
     loss = jax.jit(objective.loss, compiler_options=QUICK)
-    value, parts = loss(trainable, frozen, {"image": batch["image"]}, KEY)
+    value, parts = loss(trainable, frozen, {"image": batch["image"]}, KEYS)
     expected = parts["l1"] + 2.0 * parts["edges"] + 0.1 * parts["kl"]
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     assert float(parts["psnr"]) > 0
@@ -56,9 +57,10 @@ def test_autoencoder_loss_adds_its_parts(batch):
 
 def test_captions_are_dropped_as_often_as_asked():
     ids, empty = jnp.ones((1000, 3), jnp.int32), np.zeros(3, np.int32)
-    assert jnp.all(drop_captions(ids, empty, 0.0, KEY) == 1)
-    assert jnp.all(drop_captions(ids, empty, 1.0, KEY) == 0)
-    kept = drop_captions(ids, empty, 0.25, KEY)
+    keys = jax.random.split(KEY, 1000)
+    assert jnp.all(drop_captions(ids, empty, 0.0, keys) == 1)
+    assert jnp.all(drop_captions(ids, empty, 1.0, keys) == 0)
+    kept = drop_captions(ids, empty, 0.25, keys)
     assert jnp.all(kept == kept[:, :1])  # a caption is dropped as a whole
     assert float(kept.mean()) == pytest.approx(0.75, abs=0.05)
 
@@ -72,16 +74,19 @@ def test_min_snr_weighs_as_the_paper_says(kind):
     errors = np.asarray([1.0, 4.0])
     prediction = jnp.asarray([1.0, 2.0])[:, None, None, None] * jnp.ones((2, 2, 2, 4))
     target = jnp.zeros_like(prediction)
-    loss, error = weighted_error(prediction, target, timestep, schedule, 5.0)
+    loss, metrics = weighted_error(prediction, target, timestep, schedule, 5.0)
     below = ratio if kind == "epsilon" else ratio + 1
     assert float(loss) == pytest.approx((np.minimum(ratio, 5) / below * errors).mean(), rel=1e-5)
-    assert float(error) == pytest.approx(2.5)
+    assert float(metrics["error"]) == pytest.approx(2.5)
+    quarters = metrics["error_quarter"]
+    np.testing.assert_allclose(quarters.weight, [0.5, 0, 0, 0.5])
+    np.testing.assert_allclose(quarters.total, [0.5, 0, 0, 2])
     assert float(weighted_error(prediction, target, timestep, schedule, 0.0)[0]) == 2.5
 
 
 def test_latents_are_drawn_with_the_posterior_deviation():
     mean, deviation = jnp.full((1, 64, 64, 4), 3.0), jnp.full((1, 64, 64, 4), 0.5)
-    latents = draw(mean, deviation, KEY)
+    latents = draw(mean, deviation, KEYS[:1])
     assert float(latents.mean()) == pytest.approx(3, abs=0.02)
     assert float(latents.std()) == pytest.approx(0.5, abs=0.02)
 
@@ -108,7 +113,7 @@ def test_text_to_image_learns_unet_and_text_encoder(text_to_image, batch):
 
     def loss(trainable):
         prepared = text_to_image.prepare(frozen, jax.tree.map(jnp.asarray, batch))
-        return text_to_image.loss(trainable, frozen, prepared, KEY)[0]
+        return text_to_image.loss(trainable, frozen, prepared, KEYS)[0]
 
     gradients = jax.jit(jax.grad(loss), compiler_options=QUICK)(trainable)
     norms = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradients)
@@ -145,18 +150,16 @@ def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path
     prepared = jax.jit(objective.prepare, compiler_options=QUICK)(frozen, batch)
     program = jax.jit(
         lambda branch: jax.value_and_grad(objective.loss, has_aux=True)(
-            branch, frozen, prepared, KEY
+            branch, frozen, prepared, KEYS
         ),
         compiler_options=QUICK,
     )
     (loss, _), gradients = program(branch)
     # The taps are zero: only they learn at first, and other weights of the branch change nothing.
-    moved = {
-        **branch,
-        "conv_in_condition": jax.tree.map(jnp.ones_like, branch["conv_in_condition"]),
-    }
+    first = jax.tree.map(jnp.ones_like, branch["brushnet"]["conv_in_condition"])
+    moved = {"brushnet": {**branch["brushnet"], "conv_in_condition": first}}
     assert float(program(moved)[0][0]) == pytest.approx(float(loss), rel=1e-6)
-    for name, part in gradients.items():
+    for name, part in gradients["brushnet"].items():
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(part))
         assert (largest > 0) == name.startswith("brushnet_"), name
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from brushjax.training.objectives import Objective
+from brushjax.training.objectives import Objective, Parts
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 
@@ -56,10 +56,16 @@ class Line(Objective):
     def prepare(self, frozen, batch):
         return {**batch, "x": batch["x"] * frozen["factor"]}
 
-    def loss(self, trainable, frozen, batch, key):
-        slope = trainable["slope"].sum() + 0.01 * jax.random.normal(key)
-        error = slope * batch["x"] + trainable["offset"] - batch["y"]
-        return jnp.square(error).mean(), {"slope": slope}
+    def loss(self, trainable, frozen, batch, keys):
+        slope = trainable["slope"].sum()
+        noise = jax.vmap(jax.random.normal)(keys)  # [B]
+        error = (slope + 0.01 * noise[:, None]) * batch["x"] + trainable["offset"] - batch["y"]
+        halves = jnp.stack([noise < 0, noise >= 0], axis=1).astype(error.dtype)  # [B, 2]
+        each = jnp.square(error).mean(axis=1)
+        return each.mean(), {
+            "slope": slope,
+            "half": Parts(each @ halves / len(each), halves.mean(0)),
+        }
 
     def export(self, trainable, frozen, folder, batch):
         arrays = {name: np.asarray(value) for name, value in trainable.items()}
