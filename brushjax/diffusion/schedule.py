@@ -138,7 +138,13 @@ class Schedule:
 
 
 def spaced_timesteps(
-    steps: int, total: int, spacing: str, offset: int = 0, *, open_end: bool = False
+    steps: int,
+    total: int,
+    spacing: str,
+    offset: int = 0,
+    *,
+    open_end: bool = False,
+    whole: bool = True,
 ) -> np.ndarray:
     """Chooses `steps` of `total` training timesteps, noisiest first.
 
@@ -149,9 +155,10 @@ def spaced_timesteps(
         offset: added under "leading" (steps_offset of the config).
         open_end: space steps + 1 points and leave out the cleanest, as diffusers' multistep
             solvers (UniPC, DPM-Solver) do.
+        whole: round to whole timesteps; Euler's solvers don't under "linspace".
 
     Returns:
-        [steps] int64.
+        [steps] int64, or float64 if not whole.
 
     Raises:
         ValueError: steps outside 1..total, an unknown spacing, or a timestep beyond the table.
@@ -160,14 +167,15 @@ def spaced_timesteps(
         raise ValueError(f"expected steps in 1..{total}, got {steps}")
     points = steps + int(open_end)
     if spacing == "linspace":
-        chosen = np.linspace(0, total - 1, points).round()[::-1]
+        even = np.linspace(0, total - 1, points)[::-1]
+        chosen = even.round() if whole else even
     elif spacing == "leading":
         chosen = (np.arange(points) * (total // points))[::-1] + offset
     elif spacing == "trailing":
         chosen = np.arange(total, 0, -total / steps).round() - 1
     else:
         raise ValueError(f"expected timestep_spacing in {SPACINGS}, got {spacing!r}")
-    chosen = chosen[:steps].astype(np.int64)
+    chosen = chosen[:steps].astype(np.int64 if whole else np.float64)
     if chosen[0] >= total:
         raise ValueError(
             f"{steps} steps with spacing {spacing!r} and steps_offset {offset} reach timestep "

@@ -79,7 +79,9 @@ def edit(
     masked_latents = vae.to_latents(pixels.astype(vae.quant_conv.kernel.dtype))  # [B, h, w, 4]
     condition = keep_mask_condition(masked_latents.astype(dtype), inputs.masks)  # [B, h, w, 5]
     predict = predictor(unet, branch, condition, inputs)
-    latents = sample(sampler, predict, inputs.noise, inputs.scales)  # [B, h, w, 4]
+    latents = sample(
+        sampler, predict, inputs.noise, inputs.scales, seeds=inputs.seeds
+    )  # [B, h, w, 4]
     pictures = vae.to_images(latents.astype(vae.quant_conv.kernel.dtype)).astype(jnp.float32)
     pictures = jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
     return latents, pictures
