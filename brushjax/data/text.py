@@ -19,17 +19,28 @@ LENGTH = 77  # tokens a caption: the context length of every published Stable Di
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Turns captions into ids for the text encoder that lies beside the tokenizer's folder."""
+    """Turns captions into ids for the text encoder that lies beside the tokenizer's folder.
 
-    backend: Any  # transformers' CLIPTokenizer
+    Attributes:
+      backend: transformers' CLIPTokenizer.
+      length: ids in a row, start and end included: the text encoder's number of positions.
+      padding: the id behind the end, None takes the backend's own.
+    """
+
+    backend: Any
     length: int = LENGTH
+    padding: int | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, length: int = LENGTH) -> Tokenizer:
+    def load(
+        cls, folder: str | Path, length: int = LENGTH, padding: str | None = None
+    ) -> Tokenizer:
         """Reads a tokenizer folder (tokenizer.json, or vocab.json and merges.txt).
 
         Args:
           folder: the folder itself, or the pipeline folder that holds it as `tokenizer/`.
+          length: ids in a row.
+          padding: the token to pad with; None takes the folder's own.
         Raises: FileNotFoundError if neither kind of file is there.
         """
         folder = Path(folder)
@@ -42,17 +53,47 @@ class Tokenizer:
             )
         from transformers import CLIPTokenizer  # about a second: only when captions are needed
 
-        return cls(CLIPTokenizer.from_pretrained(str(folder)), length)
+        backend = CLIPTokenizer.from_pretrained(str(folder))
+        known = None if padding is None else backend.convert_tokens_to_ids(padding)
+        return cls(backend, length, known)
 
     def __call__(self, captions: str | Sequence[str]) -> np.ndarray:
         """Returns ids int32 [n, length]: start, caption (cut where too long), end, then padding."""
         captions = [captions] if isinstance(captions, str) else list(captions)
+        rows = [self._row(ids[: self.length - 2]) for ids in self._ids(captions)]
+        return np.array(rows, np.int32).reshape(len(rows), self.length)
+
+    def chunks(self, captions: str | Sequence[str], least: int = 1) -> np.ndarray:
+        """Returns ids int32 [n, chunks, length] without cutting: a row for each length - 2 tokens.
+
+        Every row has its own start and end, as community programs encode long prompts; captions
+        that need fewer rows than the longest get rows without words.
+
+        Args:
+          captions: the texts.
+          least: rows at least.
+        """
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        room = self.length - 2
+        texts = self._ids(captions)
+        count = max([least, *(-(-len(ids) // room) for ids in texts)])
+        rows = [
+            self._row(ids[room * chunk : room * (chunk + 1)])
+            for ids in texts
+            for chunk in range(count)
+        ]
+        return np.array(rows, np.int32).reshape(len(texts), count, self.length)
+
+    def _ids(self, captions: list[str]) -> list[list[int]]:
+        """The captions' ids, without start, end and limit."""
         if not captions:
-            return np.zeros((0, self.length), np.int32)
-        encoded = self.backend(
-            captions, padding="max_length", max_length=self.length, truncation=True
-        )
-        return np.asarray(encoded["input_ids"], np.int32)
+            return []
+        return self.backend(captions, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _row(self, ids: list[int]) -> list[int]:
+        padding = self.backend.pad_token_id if self.padding is None else self.padding
+        row = [self.start_id, *ids, self.end_id]
+        return row + [padding] * (self.length - len(row))
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and its config, and vocab.json with merges.txt for older

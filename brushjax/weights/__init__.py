@@ -6,6 +6,7 @@ code's files, PyTorch pickles (safely), Orbax checkpoints. Written: all of these
 
 from brushjax.weights.convert import check, convert
 from brushjax.weights.loading import load
+from brushjax.weights.lora import merge_lora
 from brushjax.weights.reading import Weights, list_tensors, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.writing import LAYOUTS, save
@@ -18,6 +19,7 @@ __all__ = [
     "convert",
     "list_tensors",
     "load",
+    "merge_lora",
     "read",
     "save",
 ]

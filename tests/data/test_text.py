@@ -64,3 +64,30 @@ def test_errors_say_what_to_do(tmp_path):
         Tokenizer.load(tmp_path)
     with pytest.raises(ValueError, match=r"expected size >= 514 .*; got 100"):
         train_tokenizer(CAPTIONS, tmp_path, size=100)
+
+
+def test_captions_are_padded_and_cut_as_transformers_does(folder):
+    tokenizer = Tokenizer.load(folder)
+    captions = ["a cat", "", "cat wall " * 100, f"red {END} wall"]
+    settings = {"padding": "max_length", "max_length": 77, "truncation": True}
+    expected = tokenizer.backend(captions, **settings)["input_ids"]
+    np.testing.assert_array_equal(tokenizer(captions), expected)
+
+
+def test_long_captions_go_on_in_further_rows(folder):
+    tokenizer = Tokenizer.load(folder)
+    words = [f"{word} " * 75 for word in ("cat", "red")]
+    chunks = tokenizer.chunks(["".join(words) + "wall", "brick"])
+    assert chunks.shape == (2, 3, 77)
+    for row, text in enumerate([*words, "wall"]):
+        np.testing.assert_array_equal(chunks[0, row], tokenizer(text)[0])
+    np.testing.assert_array_equal(chunks[1, 0], tokenizer("brick")[0])
+    np.testing.assert_array_equal(chunks[1, 1:], tokenizer(["", ""]))
+    assert tokenizer.chunks("cat", least=2).shape == (1, 2, 77)
+
+
+def test_padding_token_can_differ_from_the_folders(folder):
+    tokenizer = Tokenizer.load(folder, padding="!")
+    exclamation = tokenizer.backend.convert_tokens_to_ids("!")
+    ids = tokenizer("")[0]
+    np.testing.assert_array_equal(ids, [tokenizer.start_id, tokenizer.end_id, *[exclamation] * 75])

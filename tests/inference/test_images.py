@@ -54,11 +54,17 @@ def test_masks_mean_the_same_in_every_form(tmp_path):
     forms = [
         mask,
         mask > 0,
+        mask / 255.0,
         mask[..., None],
         np.repeat(mask[..., None], 3, axis=-1),
         Image.fromarray(mask),
         Image.fromarray(mask).convert("1"),
         Image.fromarray(mask).convert("P"),
+        Image.fromarray(mask).convert("CMYK"),
+        Image.fromarray(mask).convert("LA"),
+        Image.fromarray(mask.astype(np.uint16) * 257),
+        Image.fromarray(mask.astype(np.int32) * 257),
+        np.dstack([np.zeros((*mask.shape, 3), np.uint8), mask]),  # alpha alone
         tmp_path / "mask.png",
         str(tmp_path / "mask.png"),
     ]
@@ -86,7 +92,9 @@ def test_prepare_warns_of_a_mask_that_looks_inverted():
         (photo(), hole() * 0, ValueError, "marks nothing.*brightest value is 0"),
         (photo(), hole() // 255, ValueError, "marks nothing.*brightest value is 1"),
         (photo() / 255.0, hole(), TypeError, "expected image array of dtype uint8, got float64"),
-        (photo(), hole() / 255.0, TypeError, "expected mask array of dtype uint8 or bool"),
+        (photo(), hole().astype(int), TypeError, "expected mask array of dtype uint8 or bool"),
+        (photo(), hole() / 1.0, ValueError, r"floats in \[0, 1\], got 0 to 255"),
+        (photo(), hole() * np.nan, ValueError, r"floats in \[0, 1\], got nan to nan"),
         (photo()[..., 0], hole(), ValueError, r"expected an image \[H, W, 3\], got shape"),
         (photo(), np.zeros((24, 40, 2), bool), ValueError, r"expected a mask .* got shape"),
         (None, hole(), TypeError, "expected image as a PIL image, a path or an array"),
