@@ -61,7 +61,7 @@ def prepare(
     """
     keep = _choose(image, masks, chance)
     if random_mask:
-        keep = 1.0 - brush(*image.shape[:2], draws).astype(np.float32)
+        keep = 1.0 - brush(image.shape[0], image.shape[1], draws).astype(np.float32)
     if chance.random() < OPENED:
         kernel = np.ones((8, 8), np.uint8)
         keep = (cv2.dilate(cv2.erode(keep, kernel), kernel) > 0).astype(np.uint8)

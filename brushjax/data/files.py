@@ -1,0 +1,124 @@
+"""Files on this machine, or anywhere that fsspec reaches (gs://, s3://, hf:// ...), read in
+pieces."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class File:
+    """One file.
+
+    Attributes:
+        path: local, or with its protocol.
+        size: bytes.
+        version: changes when the content does, as far as the place tells.
+    """
+
+    path: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+def is_remote(path: str) -> bool:
+    """Says whether a path names its protocol."""
+    return "://" in path
+
+
+def find(pattern: str) -> list[File]:
+    """Lists the files that match a pattern with * and ?, by name; a plain path is itself.
+
+    Raises: FileNotFoundError if nothing matches.
+    """
+    if is_remote(pattern):
+        found = _find_remote(pattern)
+    else:
+        names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        stats = [(name, os.stat(name)) for name in names if os.path.isfile(name)]
+        found = [File(name, s.st_size, str(s.st_mtime_ns)) for name, s in stats]
+    if not found:
+        raise FileNotFoundError(f"expected files at {pattern}, found none")
+    return found
+
+
+def _find_remote(pattern: str) -> list[File]:
+    system, inside = _system(pattern)
+    if system.isfile(inside):
+        details = {inside: system.info(inside)}
+    else:
+        details = system.glob(inside, detail=True)
+    return [
+        File(system.unstrip_protocol(name), int(info["size"]), _version(info))
+        for name, info in sorted(details.items())
+        if info.get("type") == "file"
+    ]
+
+
+def _version(info: dict[str, Any]) -> str:
+    """The first mark of the content that a file system gives: a hash, or else a time."""
+    marks = ("etag", "ETag", "md5Hash", "blob_id", "generation", "updated", "LastModified", "mtime")
+    return str(next((info[mark] for mark in marks if info.get(mark)), "created"))
+
+
+def _system(path: str) -> tuple[Any, str]:
+    """Returns the file system of a path, and the path inside it.
+
+    Raises: ModuleNotFoundError if fsspec, or what it needs for this protocol, is not installed.
+    """
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        protocol = path.split("://")[0]
+        package = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}.get(protocol, "fsspec")
+        raise ModuleNotFoundError(
+            f"reading {protocol}:// paths needs: pip install 'brushjax[data]' {package} ({error})"
+        ) from error
+
+
+class Reader:
+    """Reads pieces of files; open local files are kept, and opened anew in other processes."""
+
+    def __init__(self):
+        self._open: dict[str, int] = {}
+
+    def __call__(self, path: str, offset: int, length: int) -> bytes:
+        """Returns `length` bytes from `offset` on, or fewer where the file ends.
+
+        Raises: OSError if the file can't be read.
+        """
+        if is_remote(path):
+            system, inside = _system(path)
+            return system.cat_file(inside, start=offset, end=offset + length)
+        if path not in self._open:
+            self._open.setdefault(path, os.open(path, os.O_RDONLY))
+        return os.pread(self._open[path], length, offset)
+
+    def stream(self, path: str) -> Any:
+        """Opens a file to be read here and there, mostly forwards."""
+        if is_remote(path):
+            system, inside = _system(path)
+            return system.open(inside, "rb", block_size=1 << 18, cache_type="readahead")
+        return open(path, "rb")
+
+    def close(self) -> None:
+        """Closes what is open."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_open": {}}
+
+    def __del__(self):
+        self.close()
