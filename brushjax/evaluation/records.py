@@ -1,0 +1,202 @@
+"""What is evaluated: records of benchmarks, and units (one picture of one method and one seed)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from brushjax.metrics.metric import Metric
+
+
+class BenchmarkError(ValueError):
+    """A benchmark, results or rows that can't be used; the message says what to change."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pixels:
+    """The pictures of a record.
+
+    Attributes:
+        source: what is edited.
+        hole: 1 = edit, 0 = keep; None where the benchmark has no masks.
+        truth: what the result is compared with; None where there is no right answer.
+    """
+
+    source: UInt8[np.ndarray, "H W 3"]
+    hole: UInt8[np.ndarray, "H W"] | None = None
+    truth: UInt8[np.ndarray, "H2 W2 3"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One thing to edit, the same whatever benchmark it is from.
+
+    Attributes:
+        benchmark: name of the benchmark with its split, such as "brushbench-inside".
+        id: unique within the benchmark; with the seed and the turn it determines the noise.
+        prompt: what the result shall show, for a generator that reads captions.
+        read: gives the pictures; called when they are needed, more than once.
+        fingerprint: digest of all that `read` depends on.
+        turn: of a session, from 1.
+        session: records of one session or one picture are alike: intervals draw them together.
+        group: kind of edit, or class.
+        instruction: what to do, for a generator that reads instructions.
+        source_caption, target_caption: of the picture before, and as it should be after.
+        local_caption: of the edited part, as it should be after.
+        after: id of the record whose own result is the source of this one; empty: `read`'s source.
+        scored: False for a step on the way whose result no metric looks at.
+        results: file names under which others' results are looked for, without their ending.
+    """
+
+    benchmark: str
+    id: str
+    prompt: str
+    read: Callable[[], Pixels]
+    fingerprint: str
+    turn: int = 1
+    session: str = ""
+    group: str = ""
+    instruction: str = ""
+    source_caption: str = ""
+    target_caption: str = ""
+    local_caption: str = ""
+    after: str = ""
+    scored: bool = True
+    results: tuple[str, ...] = ()
+
+    @property
+    def cluster(self) -> str:
+        """What an interval draws as a whole."""
+        return self.session or self.id
+
+    def noise_seed(self, seed: int) -> int:
+        """The seed of the noise, from 32 bits of hash: neighbouring seeds share no noise."""
+        turn = f"/{self.turn}" if self.turn > 1 else ""
+        return zlib.crc32(f"{seed}/{self.id}{turn}".encode())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """One picture: a record under a method with a seed."""
+
+    record: Record
+    method: str
+    seed: int
+    key: str
+
+    def __str__(self) -> str:
+        record = self.record
+        return f"{record.benchmark}/{record.id} turn {record.turn} {self.method} seed {self.seed}"
+
+
+class Benchmark:
+    """Settings of a benchmark; the classes of `brushjax.evaluation.benchmarks` fill this in."""
+
+    profiles: tuple[str, ...] = ()  # of the metrics with which the papers' tables were made
+
+    @property
+    def name(self) -> str:
+        """Name with its split."""
+        raise NotImplementedError(f"{type(self).__name__} has no name")
+
+    @property
+    def published_count(self) -> int:
+        """Number of scored records as published; 0 where there is no such number."""
+        return 0
+
+    def records(self) -> list[Record]:
+        """The records in the benchmark's own order.
+
+        Raises:
+            BenchmarkError: files that are missing or not what they should be, all in one message.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no records")
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics that only this benchmark has."""
+        return ()
+
+    def note(self) -> str:
+        """What a reader of its numbers should know; empty for nothing."""
+        return ""
+
+    def wants(self, label: str, repeat: int) -> bool:
+        """Whether the method with this label is run on it, with the repeat-th seed."""
+        del label, repeat
+        return True
+
+
+def unit_key(record: Record, seed: int, settings: Mapping[str, Any], before: str = "") -> str:
+    """A digest of everything a picture depends on.
+
+    Whatever changes - a pixel, a prompt, a setting, a weight - gives another key, so that a restart
+    never takes up rows of something else.
+
+    Args:
+        settings: JSON-able settings of the method and digests of its weights.
+        before: key of the unit whose result is the source.
+    """
+    described = {
+        "benchmark": record.benchmark,
+        "record": record.id,
+        "turn": record.turn,
+        "pixels": record.fingerprint,
+        "prompt": record.prompt,
+        "instruction": record.instruction,
+        "seed": seed,
+        "settings": dict(settings),
+        "before": before,
+    }
+    return digest(json.dumps(described, sort_keys=True))
+
+
+def digest(*parts: str | bytes) -> str:
+    """Twenty hexadecimal digits of SHA-256 over parts, each with its length."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        hashed.update(f"{len(data)}:".encode())
+        hashed.update(data)
+    return hashed.hexdigest()[:20]
+
+
+def pixel_digest(pixels: Pixels) -> str:
+    """Digest of pictures that no file stands for."""
+    parts: list[str | bytes] = []
+    for array in (pixels.source, pixels.hole, pixels.truth):
+        parts.append("none" if array is None else f"{array.dtype} {array.shape}")
+        parts.append(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest(*parts)
+
+
+def check_ids(records: Sequence[Record]) -> list[Record]:
+    """The records, once no two of them are the same (benchmark, id, turn).
+
+    Raises:
+        BenchmarkError: naming the doubles.
+    """
+    seen: set[tuple[str, str, int]] = set()
+    doubles = []
+    for record in records:
+        name = (record.benchmark, record.id, record.turn)
+        if name in seen:
+            doubles.append(record.id)
+        seen.add(name)
+    if doubles:
+        raise BenchmarkError(
+            f"expected every id of {records[0].benchmark} once, got again: {shortened(doubles)}"
+        )
+    return list(records)
+
+
+def shortened(names: Sequence[str], shown: int = 5) -> str:
+    """The first names, and how many there are."""
+    text = ", ".join(names[:shown])
+    return text if len(names) <= shown else f"{text} ... ({len(names)} in all)"
