@@ -23,6 +23,8 @@ examples:
   python train.py configs/quickstart.py --workdir runs/short --steps 100 --optimizer.warmup_steps 5
   python train.py configs/quickstart.py --dry-run     config, shardings, parameter counts, bytes
   python train.py configs/quickstart.py --help        every field of the config
+  python train.py configs/brushnet_sd15_segmentation.py --compile-for v5e-256
+                                                      does it fit a TPU slice that isn't here?
 
 Started again with the same workdir, a run goes on from its newest checkpoint. The workdir gets
 config.txt, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, export/ in diffusers layout.
@@ -52,8 +54,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
         parser.print_help()
         return
     options, overrides = parser.parse_known_args(arguments)
-    if options.workdir is None and not options.dry_run and not {"-h", "--help"} & set(overrides):
-        parser.error("expected --workdir DIR (or --dry-run)")
+    needs_none = options.dry_run or options.compile_for or {"-h", "--help"} & set(overrides)
+    if options.workdir is None and not needs_none:
+        parser.error("expected --workdir DIR (or --dry-run, or --compile-for SLICE)")
 
     from brushjax import config as configs
 
@@ -64,6 +67,12 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from brushjax.training.plan import describe, make_plan
 
             print(describe(config, make_plan(config)))
+            return
+        if options.compile_for:
+            from brushjax.training import ahead, ahead_report
+
+            print("Compiling: 5 to 15 minutes for a full-size model on two cores.", flush=True)
+            print(ahead_report.describe(ahead.compile_for(config, options.compile_for)))
             return
         from brushjax.training.loop import run
 
@@ -101,7 +110,8 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
 def _train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train.py",
-        usage="train.py CONFIG.py --workdir DIR [--dry-run] [--any.nested.field VALUE ...]",
+        usage="train.py CONFIG.py --workdir DIR [--dry-run | --compile-for SLICE] "
+        "[--any.nested.field VALUE ...]",
         description="Trains what a config file says; goes on where an earlier start was stopped.",
         epilog=TRAIN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,4 +123,10 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="where the run lives")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and end")
+    parser.add_argument(
+        "--compile-for",
+        metavar="SLICE",
+        help="compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128, v4-32, "
+        "...), say what it would need, and end",
+    )
     return parser

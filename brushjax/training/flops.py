@@ -47,9 +47,18 @@ def useful_flops(config: TrainConfig) -> float:
 
 
 def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a whole batch of the data, before `objective.prepare`."""
-    sample = config.data.source(config.objective.tokenizer())[0]
+    """Returns the shapes of a whole batch of the data, before `objective.prepare`.
+
+    Data that knows its shapes (a method `shapes`) need not be on this machine; of other data the
+    first sample is read.
+    """
+    if hasattr(config.data, "shapes"):
+        sample = config.data.shapes()
+    else:
+        sample = config.data.source(config.objective.tokenizer())[0]
     return {
-        name: jax.ShapeDtypeStruct((config.batch_size, *jnp.shape(value)), value.dtype)
+        name: jax.ShapeDtypeStruct(
+            (config.batch_size, *jnp.shape(value)), jax.dtypes.canonicalize_dtype(value.dtype)
+        )
         for name, value in sample.items()
     }

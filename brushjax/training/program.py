@@ -91,7 +91,7 @@ def _turns(equation: Any) -> int | None:
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid)
     if name == "shard_map":  # its inner program is that of one device
-        return math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     return 1
 
 
