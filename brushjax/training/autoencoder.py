@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,8 @@ class AutoencoderObjective(Objective):
     autoencoders, which need networks that we do not ship. The latent's scale is measured when the
     model is exported.
     """
+
+    MEASURED: ClassVar[int] = 64
 
     config: VAEConfig
     edge_weight: float = 1.0
@@ -68,10 +71,9 @@ class AutoencoderObjective(Objective):
             "latent_std": latents.astype(jnp.float32).std(),
         }
 
-    def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         from brushjax import weights
 
-        del frozen
         config = dataclasses.replace(
             self.config, scaling_factor=self._scaling_factor(trainable, batch)
         )

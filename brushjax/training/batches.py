@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from brushjax.config import ConfigError
+from brushjax.distributed import is_main
 from brushjax.sharding import BATCH
 from brushjax.training.objectives import Objective
 from brushjax.training.recipe import Source
@@ -47,18 +49,44 @@ class Pool:
         return samples.batch(batch_size).to_iter_dataset(options)
 
 
-def fill_pool(objective: Objective, frozen: Params, source: Source, chunk: int = 16) -> Pool:
-    """Runs `objective.prepare` on every sample of a source and keeps what it returns.
+def fill_pool(
+    objective: Objective, frozen: Params, source: Source, mesh: Mesh, each: int = 16
+) -> Pool:
+    """Runs `objective.prepare` on every sample of a source and keeps what it returns, with the id.
 
-    The last chunk is filled up with the first samples, so that one compiled program serves all.
+    The devices share the work; every host keeps the whole pool. The last chunk is filled up with
+    the first samples, so that one compiled program serves all.
+
+    Args:
+      each: samples at once, on each process's devices together (at least one on each device).
     """
-    prepare = jax.jit(lambda frozen, batch: {**objective.prepare(frozen, batch), "id": batch["id"]})
+    whole = NamedSharding(mesh, PartitionSpec())
+    prepare = jax.jit(
+        lambda frozen, batch: {**objective.prepare(frozen, batch), "id": batch["id"]},
+        out_shardings=whole,
+    )
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    chunk = devices * max(1, each * jax.process_count() // devices)
+    share, (index, _) = share_of(chunk)
     chunks = []
-    for start in tqdm(range(0, len(source), chunk), desc="encoding the pool", unit="batch"):
-        numbers = [n % len(source) for n in range(start, start + chunk)]
-        chunks.append(jax.device_get(prepare(frozen, jax.device_put(stack(source, numbers)))))
+    starts = range(0, len(source), chunk)
+    for start in tqdm(starts, desc="encoding the pool", unit="batch", disable=not is_main()):
+        own = range(start + index * share, start + (index + 1) * share)
+        batch = to_devices(stack(source, [n % len(source) for n in own]), mesh)
+        chunks.append(jax.device_get(prepare(frozen, batch)))
     names = chunks[0].keys()
     return Pool({name: np.concatenate([c[name] for c in chunks])[: len(source)] for name in names})
+
+
+def share_of(batch_size: int) -> tuple[int, tuple[int, int]]:
+    """Returns this process's samples of a batch, and its (index, count).
+
+    Raises: ConfigError if the processes can't share the batch evenly.
+    """
+    shard = (jax.process_index(), jax.process_count())
+    if batch_size % shard[1]:
+        raise ConfigError(f"expected a batch_size that {shard[1]} hosts divide; got {batch_size}")
+    return batch_size // shard[1], shard
 
 
 def stack(source: Source, numbers: Any) -> Arrays:

@@ -146,8 +146,8 @@ class BrushNetObjective(Objective):
         target = schedule.target(latents, noise, timestep)
         return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
 
-    def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
-        del frozen, batch
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
+        del batch
         weights.save(build(BrushNet, self._branch, trainable["brushnet"]), folder / "brushnet")
         if self.train_base:
             weights.save(build(UNet, self._base.unet, trainable["unet"]), folder / "unet")

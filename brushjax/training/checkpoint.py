@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,49 @@ from brushjax.training.state import State
 
 
 class Checkpoints:
-    """The checkpoints of one run; saving goes on in the background while training continues."""
+    """The checkpoints of one run; saving goes on in the background while training continues.
 
-    def __init__(self, folder: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    Several hosts write one checkpoint together; it gets its name once all have written their part,
+    so that a reader never takes up a partial one.
+
+    Args:
+      folder: shared by all hosts.
+      keep: how many of the newest stay.
+      best: number by which one more stays, the best; empty for none.
+      highest: whether a higher number is better.
+    """
+
+    def __init__(self, folder: Path, keep: int, best: str = "", highest: bool = False):
+        measured = (lambda numbers: numbers[best]) if best else None
+        options = ocp.CheckpointManagerOptions(
+            best_fn=measured,  # makes Orbax store the number with the checkpoint
+            preservation_policy=_Retention(keep, best, 1 if highest else -1),
+            enable_async_checkpointing=True,
+        )
+        self._best = best
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
     def latest(self) -> int | None:
         """Returns the newest complete step, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: State, data: dict[str, Any]) -> None:
+    def save(
+        self, step: int, state: State, data: dict[str, Any], numbers: Mapping[str, float]
+    ) -> None:
         """Starts saving; the arrays are copied before this returns, so the next step may donate
-        them.
+        them. Does nothing if this step is saved already.
 
         Args:
           step: number of steps done.
           state: of the run; a pure dict, so that the files do not depend on Flax.
-          data: where the data stands, as JSON.
+          data: where the data stands, as JSON; the same on every host.
+          numbers: measured at this step.
         """
+        if self.latest() == step:
+            return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        self._manager.save(step, args=args, force=True)
+        metrics = {self._best: numbers[self._best]} if self._best in numbers else None
+        self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, step: int, shapes: State, layout: State) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint straight into the shardings that this run wants, whatever it was saved
@@ -62,6 +85,23 @@ class Checkpoints:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Retention:
+    """Orbax's PreservationPolicy: the newest checkpoints stay, and the best of those measured."""
+
+    keep: int
+    best: str
+    sign: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        stay = set(sorted(info.step for info in checkpoints)[-self.keep :])
+        measured = [info for info in checkpoints if info.metrics and self.best in info.metrics]
+        if measured:
+            stay.add(max(measured, key=lambda info: self.sign * info.metrics[self.best]).step)
+        return [info.step in stay for info in checkpoints]
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import os
 import sys
-import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,85 +15,187 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-WATCHED = ("loss", "gradient_norm")  # not finite in one of these: the run stops
+from brushjax import config as configs
+from brushjax.config import ConfigError
+from brushjax.distributed import is_main
+from brushjax.training.flops import useful_flops
+from brushjax.training.objectives import Parts
+from brushjax.training.recipe import TrainConfig
+from brushjax.training.watch import Meter
+
+WATCHED = ("loss", "gradient_norm")  # not finite in one of these: the run stops or skips the step
+PATIENCE = 10  # steps in a row that may be skipped before the run stops after all
+
+log = logging.getLogger(__name__)
 
 
 class RunLog:
     """Shows and writes the numbers of a run, and stops it when they are no longer finite.
 
-    After a resume the rows of steps that will be done again are dropped, so that no step stands
-    there twice.
+    Every process has one, since all must stop together; the main one writes. After a resume the
+    rows of steps that will be done again are dropped, so that no step stands there twice.
 
     Args:
+      config: of the run.
       workdir: gets metrics.jsonl and tensorboard/.
       start: number of steps done when the run (re)starts.
-      steps: of the whole run.
-      batch_size: samples a step.
-      every: steps between two rows, each of which holds means since the one before.
+      faults: returns the data's faults so far, by cause.
     """
 
-    def __init__(self, workdir: Path, start: int, steps: int, batch_size: int, every: int):
-        self._path = workdir / "metrics.jsonl"
-        rows = [row for row in read_rows(self._path) if not _is_redone(row, start)]
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, self._path)
-        self._file = self._path.open("a", buffering=1)  # a line reaches the disk at once
-        self._board = _summary_writer(workdir / "tensorboard", start)
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=start >= steps)
-        self._batch_size, self._every = batch_size, every
-        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._rows: list[dict[str, float]] = []
-        self._since, self._rate = time.perf_counter(), "?"
+    def __init__(
+        self,
+        config: TrainConfig,
+        workdir: Path,
+        start: int,
+        faults: Callable[[], Mapping[str, int]] = dict,
+    ):
+        self._config, self._faults = config, faults
+        self.meter = Meter(config.batch_size, lambda: useful_flops(config))
+        self._writers = _Writers(config, workdir, start) if is_main() else None
+        self._bar = tqdm(
+            total=config.steps,
+            initial=start,
+            unit="step",
+            disable=start >= config.steps or not is_main(),
+        )
+        self._pending: tuple[int, Mapping[str, Any], Any] | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._skipped = self._in_a_row = 0
+        self._rate = "?"
 
-    def step(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+    def step(self, step: int, metrics: Mapping[str, Any], ids: np.ndarray) -> None:
         """Takes the numbers of a step, and looks at those of the step before.
 
         So the device is never kept waiting.
+
+        Args:
+          ids: of this host's samples.
         """
         self.settle()
-        self._pending = (step, metrics)
+        self._pending = (step, metrics, ids)
 
     def settle(self) -> None:
         """Waits for the numbers of the last step.
 
-        Raises: FloatingPointError if loss or gradient are not finite.
+        Raises: FloatingPointError if loss or gradient are not finite, and the config does not say
+          to skip such a step, or ten in a row were skipped.
         """
         if self._pending is None:
             return
-        step, metrics = self._pending
+        step, metrics, ids = self._pending
         self._pending = None
-        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        bad = {name: numbers[name] for name in WATCHED if not math.isfinite(numbers[name])}
-        if bad:
-            raise FloatingPointError(
-                f"step {step}: {bad}. Nothing was saved since the last checkpoint. Start a run "
-                "with a lower learning rate or, in bfloat16, with compute_dtype float32."
-            )
-        self._rows.append(numbers)
-        self._bar.set_postfix(loss=f"{numbers['loss']:.4f}", images_per_s=self._rate, refresh=False)
+        numbers = jax.device_get(dict(metrics))
+        self.meter.step_done()
+        if not self._is_bad(step, numbers, ids):
+            self._rows.append(numbers)
+            postfix = {"loss": f"{float(numbers['loss']):.4f}", "images_per_s": self._rate}
+            self._bar.set_postfix(postfix, refresh=False)
         self._bar.update()
-        if step % self._every == 0:
+        if step % self._config.log_every == 0:
             self._write_mean(step)
 
-    def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Adds a row; numbers of a group are named `group/name`."""
-        self._file.write(json.dumps({"step": step, **numbers}) + "\n")
-        for name, value in numbers.items():
-            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+    def report(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Adds a row of what was measured beside the steps; the names are `group/name`."""
+        if self._writers:
+            self._writers.write(step, numbers)
+        self.meter.pause_over()
 
     def close(self) -> None:
         """Flushes and closes everything."""
         self._bar.close()
-        self._file.close()
-        self._board.close()
+        if self._writers:
+            self._writers.close()
+
+    def _is_bad(self, step: int, numbers: Mapping[str, Any], ids: np.ndarray) -> bool:
+        bad = {name: float(numbers[name]) for name in WATCHED if not np.isfinite(numbers[name])}
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        if not bad:
+            return False
+        found = f"step {step}: {bad}, samples {np.asarray(ids).tolist()}"
+        found += f" on host {jax.process_index()}" if jax.process_count() > 1 else ""
+        if self._config.nonfinite == "skip" and self._in_a_row <= PATIENCE:
+            log.warning("%s; left out", found)
+            self._skipped += 1
+            return True
+        raise FloatingPointError(
+            f"{found}. Nothing was saved since the last checkpoint. Look at these samples; start "
+            "a run with a lower learning rate or, in bfloat16, with compute_dtype float32; or set "
+            f'nonfinite "skip" to leave such steps out (up to {PATIENCE} in a row).'
+        )
 
     def _write_mean(self, step: int) -> None:
-        now = time.perf_counter()
-        rate = len(self._rows) * self._batch_size / (now - self._since)
-        means = {name: float(np.mean([row[name] for row in self._rows])) for name in self._rows[0]}
-        self._rows, self._since, self._rate = [], now, f"{rate:.1f}"
-        self.write(step, {**means, "images_per_second": rate})
+        numbers = {**means(self._rows), **self.meter.numbers()}
+        if self._skipped:
+            numbers["skipped_steps"] = self._skipped
+        numbers |= {f"faults/{cause}": count for cause, count in self._faults().items() if count}
+        self._rate = f"{numbers['images_per_second']:.1f}"
+        self._rows = []
+        if self._writers:
+            self._writers.write(step, numbers)
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the means of the numbers of steps; those of `Parts` become name_1, name_2 ..., each
+    over the samples of its part (left out where there were none)."""
+    result = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        if isinstance(values[0], Parts):
+            totals = np.sum([value.total for value in values], axis=0, dtype=np.float64)
+            weights = np.sum([value.weight for value in values], axis=0, dtype=np.float64)
+            for part, (total, weight) in enumerate(zip(totals, weights), start=1):
+                if weight:
+                    result[f"{name}_{part}"] = float(total / weight)
+        else:
+            result[name] = float(np.mean(values, dtype=np.float64))
+    return result
+
+
+class _Writers:
+    """JSON lines, TensorBoard and, if the config names a project, Weights & Biases."""
+
+    def __init__(self, config: TrainConfig, workdir: Path, start: int):
+        path = workdir / "metrics.jsonl"
+        again = start >= config.steps  # then only the last evaluation is done again
+        rows = [row for row in read_rows(path) if not _is_redone(row, start, again)]
+        temporary = path.with_suffix(".new")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(temporary, path)
+        self._file = path.open("a", buffering=1)  # a line reaches the disk at once
+        self._board = _summary_writer(workdir / "tensorboard", start)
+        self._wandb = _wandb_run(config, workdir) if config.wandb else None
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **numbers}) + "\n")
+        named = {name if "/" in name else f"train/{name}": value for name, value in numbers.items()}
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(named, step=step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _wandb_run(config: TrainConfig, workdir: Path) -> Any:
+    """Opens the run in Weights & Biases; the same workdir goes on in the same run there."""
+    try:
+        import wandb  # pyright: ignore[reportMissingImports] - optional
+    except ImportError as error:
+        raise ConfigError(
+            f"expected the package wandb, since wandb = {config.wandb!r}; pip install wandb, or "
+            "leave the field empty"
+        ) from error
+    return wandb.init(
+        project=config.wandb,
+        name=workdir.name,
+        id=f"{config.name}-{zlib.crc32(str(workdir.resolve()).encode()):08x}",
+        resume="allow",
+        config=dict(line.split(" = ", 1) for line in configs.dump(config).splitlines()),
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -103,10 +205,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def _is_redone(row: Mapping[str, Any], start: int) -> bool:
+def _is_redone(row: Mapping[str, Any], start: int, again: bool) -> bool:
     """Says whether a run that goes on from step `start` will write this row again."""
     evaluated = any(name.startswith("eval/") for name in row)
-    return row["step"] > start or (evaluated and row["step"] == start)
+    return row["step"] > start or (again and evaluated and row["step"] == start)
 
 
 def _summary_writer(folder: Path, start: int) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +15,93 @@ import jax.numpy as jnp
 
 from brushjax import config as configs
 from brushjax.config import ConfigError
-from brushjax.training.batches import fill_pool, stack, to_devices
+from brushjax.distributed import barrier, is_main, place, whole_on_host
+from brushjax.training.batches import fill_pool, share_of, stack, to_devices
 from brushjax.training.checkpoint import Checkpoints, whole_folder
 from brushjax.training.logging import RunLog
 from brushjax.training.objectives import Tokenize
 from brushjax.training.plan import Plan, make_plan
-from brushjax.training.recipe import FREE, Evaluator, Source, TrainConfig
+from brushjax.training.recipe import FREE, Evaluator, TrainConfig
 from brushjax.training.state import State, cast, export_parameters, make_state
 from brushjax.training.step import step_of
+from brushjax.training.stopping import Interruption
+from brushjax.training.validation import Validation
+from brushjax.training.watch import Profile
 from brushjax.typing import Params
-
-MEASURED = 64  # samples that an export may measure things on
 
 log = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig, workdir: Path, evaluators: Sequence[Evaluator] = ()) -> Path:
+def run(
+    config: TrainConfig,
+    workdir: Path,
+    evaluators: Sequence[Evaluator] = (),
+    profile: tuple[int, int] | None = None,
+) -> Path | None:
     """Trains what the config says in `workdir`, from its newest checkpoint if there is one.
 
     A run that is killed at any moment and started again ends with the same parameters, bit for bit
-    on one device. A run that has finished only exports and evaluates again.
+    on the same devices. A run that has finished only exports and evaluates again. Several hosts
+    call this with the same arguments and a workdir that they share.
 
     Args:
       config: the recipe.
       workdir: gets config.txt, metrics.jsonl, tensorboard/, checkpoints/ and export/.
       evaluators: run on the export, after those of the config.
-    Returns: the export folder.
+      profile: first and last step to trace, into workdir/profile.
+    Returns: the export folder, or None if a signal ended the run early, which is saved then.
     Raises:
       ConfigError: if workdir belongs to a run of another config.
-      FloatingPointError: if the loss or the gradient is not finite; names the step.
+      FloatingPointError: if the loss or the gradient is not finite; names step and samples.
     """
     claim(config, workdir)
     plan = make_plan(config)
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", config.keep)) as checkpoints:
+    with contextlib.ExitStack() as stack_of:
+        best = (config.best, config.best_is == "highest")
+        checkpoints = Checkpoints(workdir / "checkpoints", config.keep, *best)
+        stack_of.enter_context(contextlib.closing(checkpoints))
         step = checkpoints.latest() or 0
         state, frozen, position = restore_or_init(config, plan, checkpoints)
         tokenize = config.objective.tokenizer()
-        source = config.data.source(tokenize)
+        feed, faults = open_feed(config, plan, frozen, tokenize, position, step)
+        validate = Validation(config, plan, tokenize) if config.validation else None
         train_step = step_of(config, plan)
-        feed = None
-        if step < config.steps:
-            feed = open_feed(config, frozen, source, tokenize, position)
-        run_log = RunLog(workdir, step, config.steps, config.batch_size, config.log_every)
+        run_log = stack_of.enter_context(contextlib.closing(RunLog(config, workdir, step, faults)))
+        tracing = stack_of.enter_context(contextlib.closing(Profile(profile, workdir / "profile")))
+        interruption = stack_of.enter_context(Interruption(plan.mesh))
 
-        with contextlib.closing(run_log):
-            while feed and step < config.steps:
-                batch = to_devices(next(feed), plan.mesh)
-                with jax.transfer_guard("disallow"):
-                    state, metrics = train_step(state, frozen, batch)
-                step += 1
-                run_log.step(step, metrics)
-                if step % config.checkpoint_every == 0 or step == config.steps:
-                    run_log.settle()  # raises before a state that is not finite could be saved
-                    checkpoints.save(step, state, feed.get_state())
-                if config.export_every and step % config.export_every == 0 and step < config.steps:
-                    run_log.settle()
-                    export(config, state, frozen, source, workdir)
-                    evaluate(config, evaluators, step, workdir, run_log)
+        numbers: dict[str, float] = {}
+        while step < config.steps:
+            with run_log.meter.waiting():
+                batch = next(feed)
+            arrays = to_devices(batch, plan.mesh)
+            tracing.before(step + 1)
+            with jax.transfer_guard("disallow"):
+                state, metrics = train_step(state, frozen, arrays)
+            step += 1
+            tracing.after(step, metrics)
+            run_log.step(step, metrics, batch["id"])
 
-            folder = export(config, state, frozen, source, workdir)
-            evaluate(config, evaluators, step, workdir, run_log)
-    return folder
+            stop, last, numbers = interruption.agreed(), step == config.steps, {}
+            if validate and (last or is_due(step, config.validate_every)):
+                numbers = validate(state, frozen)
+                run_log.report(step, numbers)
+            if stop or last or is_due(step, config.checkpoint_every):
+                run_log.settle()  # raises before a state that is not finite could be saved
+                checkpoints.save(step, state, feed.get_state(), numbers)
+            if stop and not last:
+                log.warning("stopped after step %d; the same command goes on from there", step)
+                return None
+            if not last and is_due(step, config.export_every):
+                run_log.settle()
+                publish(config, state, evaluators, step, workdir, run_log, numbers)
+
+        return publish(config, state, evaluators, step, workdir, run_log, numbers)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Says whether what is done every so many steps is done after this one; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 def claim(config: TrainConfig, workdir: Path) -> None:
@@ -87,10 +115,15 @@ def claim(config: TrainConfig, workdir: Path) -> None:
                 + "\n  ".join(changed)
                 + "\nGive another --workdir, or the config that started this run."
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)
+    barrier("workdir read")
+    if is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.replace(path)
+    barrier("workdir claimed")
+    if not path.exists():
+        raise ConfigError(f"expected a workdir that all hosts share; {path} is not on this one")
 
 
 def restore_or_init(
@@ -98,8 +131,11 @@ def restore_or_init(
 ) -> tuple[State, Params, dict[str, Any] | None]:
     """Returns state and frozen parameters on their devices, and where the data stood."""
     step = checkpoints.latest()
-    trainable, frozen = config.objective.init(jax.random.key(config.seed))
-    frozen = jax.device_put(cast(frozen, jnp.dtype(config.compute_dtype)), plan.frozen_layout)
+    # The whole models pass through the host's memory: an accelerator may hold a part of them only.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        trainable, frozen = config.objective.init(jax.random.key(config.seed))
+        frozen = jax.device_get(cast(frozen, jnp.dtype(config.compute_dtype)))
+    frozen = place(frozen, plan.frozen_layout)
     if step is not None:
         del trainable
         log.info("continuing from the checkpoint of step %d", step)
@@ -110,45 +146,83 @@ def restore_or_init(
         out_shardings=plan.places.state,
         donate_argnums=0,
     )
-    return start(jax.device_put(trainable, plan.places.state["params"])), frozen, None
+    return start(place(jax.device_get(trainable), plan.places.state["params"])), frozen, None
 
 
 def open_feed(
     config: TrainConfig,
+    plan: Plan,
     frozen: Params,
-    source: Source,
     tokenize: Tokenize,
     position: dict[str, Any] | None,
-) -> Any:
-    """Returns the iterator over this host's batches, where the checkpoint left it."""
-    shard = (jax.process_index(), jax.process_count())
-    share = config.batch_size // shard[1]
+    step: int,
+) -> tuple[Any, Callable[[], Mapping[str, int]]]:
+    """Returns the iterator over this host's batches, where the checkpoint left it, and what counts
+    the data's faults by cause. A run that has finished reads no data."""
+    if step >= config.steps:
+        return None, dict
+    share, shard = share_of(config.batch_size)
     if config.encode_once:
-        pool = fill_pool(config.objective, frozen, source)
-        feed = iter(pool.batches(share, config.seed, shard))
+        source = config.data.source(tokenize)
+        pool = fill_pool(config.objective, frozen, source, plan.mesh)
+        batches = pool.batches(share, config.seed, shard)
     else:
-        feed = iter(config.data.batches(share, tokenize, shard=shard))
+        batches = config.data.batches(share, tokenize, shard=shard)
+        source = getattr(batches, "samples", None)
+    feed = iter(batches)
     if position is not None:
         feed.set_state(position)
-    return feed
+    return feed, lambda: getattr(source, "faults", {})
 
 
-def export(
-    config: TrainConfig, state: State, frozen: Params, source: Source, workdir: Path
+def publish(
+    config: TrainConfig,
+    state: State,
+    evaluators: Sequence[Evaluator],
+    step: int,
+    workdir: Path,
+    run_log: RunLog,
+    numbers: Mapping[str, float],
 ) -> Path:
-    """Writes the trained models to workdir/export, which appears or changes as a whole."""
+    """Writes what was trained to workdir/export, which changes as a whole, and judges it.
+
+    All hosts give their part of the parameters; the main one writes, evaluates, and keeps a copy
+    in workdir/best if no export was better.
+
+    Args:
+      numbers: of the validation at this step.
+    """
     folder = workdir / "export"
-    with whole_folder(folder) as new:
-        config.objective.export(
-            export_parameters(state), frozen, new, stack(source, range(min(MEASURED, len(source))))
-        )
+    trained = whole_on_host(export_parameters(state))
+    if is_main():
+        measured = config.objective.MEASURED
+        batch: Any = {}
+        if measured:
+            source = config.data.source(config.objective.tokenizer())
+            batch = stack(source, range(min(measured, len(source))))
+        with whole_folder(folder) as new:
+            config.objective.export(trained, new, batch)
+        for evaluator in (*config.evaluators, *evaluators):
+            judged = evaluator(step, folder, workdir)
+            named = {f"eval/{name}": value for name, value in judged.items()}
+            run_log.report(step, named)
+            numbers = {**numbers, **named}
+        if config.best in numbers:
+            keep_best(config, numbers[config.best], step, workdir)
+    run_log.meter.pause_over()
+    barrier(f"published {step}")
     return folder
 
 
-def evaluate(
-    config: TrainConfig, evaluators: Sequence[Evaluator], step: int, workdir: Path, run_log: RunLog
-) -> None:
-    """Runs every evaluator on the export and logs its numbers."""
-    for evaluator in (*config.evaluators, *evaluators):
-        numbers = evaluator(step, workdir / "export", workdir)
-        run_log.write(step, {f"eval/{name}": value for name, value in numbers.items()})
+def keep_best(config: TrainConfig, number: float, step: int, workdir: Path) -> None:
+    """Copies the export to workdir/best, with the number in best.json, if it is the best so far."""
+    folder = workdir / "best"
+    sign = 1 if config.best_is == "highest" else -1
+    if (folder / "best.json").is_file():
+        before = json.loads((folder / "best.json").read_text())
+        if before["name"] == config.best and sign * before["value"] >= sign * number:
+            return
+    with whole_folder(folder) as new:
+        shutil.copytree(workdir / "export", new, dirs_exist_ok=True)
+        row = {"name": config.best, "value": float(number), "step": step}
+        (new / "best.json").write_text(json.dumps(row) + "\n")

@@ -6,7 +6,7 @@ import abc
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ class Objective(abc.ABC):
 
     Parameters travel as pure dicts, trainable and frozen apart.
     """
+
+    MEASURED: ClassVar[int] = 0
+    """Samples of the data that `export` measures something on."""
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> tuple[Params, Params]:
@@ -80,11 +83,12 @@ class Objective(abc.ABC):
         """
 
     @abc.abstractmethod
-    def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         """Writes the trained models into subfolders of an empty folder, in diffusers layout.
 
         Args:
-          batch: samples 0, 1, ... of the run's data, for what must be measured on data.
+          trainable: numpy arrays.
+          batch: samples 0, 1, ... of the run's data, as many as `MEASURED` says; empty for 0.
         """
 
 

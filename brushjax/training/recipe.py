@@ -92,6 +92,18 @@ class TrainConfig:
     """Export, and run the evaluators on the export, every so many steps; 0: only at the end."""
     evaluators: tuple[Any, ...] = ()
     """Evaluators, run in this order on every export."""
+    validation: Any = None
+    """A Data whose first batches the loss is measured on, with the same noise every time."""
+    validate_every: int = 0
+    """Steps between two such measurements; 0: only at the end."""
+    validation_batches: int = 4
+    """How many batches of `batch_size`; they stay in the host's memory."""
+    best: str = ""
+    """Number such as "validation/loss" or "eval/psnr" by which the best checkpoint is kept beside
+    the newest, and the best export stays in best/. Empty keeps none."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    wandb: str = ""
+    """Project in Weights & Biases to write the numbers to as well; empty writes none."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -104,6 +116,13 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} >= 1; got {getattr(self, name)}")
+        if self.validate_every and self.validation is None:
+            raise ConfigError("validate_every needs validation: the data to measure on")
+        if self.batch_size % self.accumulation:
+            raise ConfigError(
+                f"expected a batch_size that accumulation {self.accumulation} divides; got "
+                f"{self.batch_size}"
+            )
         if self.encode_once and not self.data.pool:
             raise ConfigError("encode_once needs data.pool > 0: samples without end can't be kept")
 
@@ -111,5 +130,11 @@ class TrainConfig:
 FULLY_SHARDED: tuple[Rule, ...] = ((".*", "cut:fsdp"),)
 """Rules that cut every array over the fsdp axis."""
 
-FREE = ("log_every", "checkpoint_every", "keep", "export_every", "evaluators", "mesh")
-"""Fields that may change between two starts of one run: they don't touch what is learnt."""
+FREE = (
+    *("log_every", "checkpoint_every", "keep", "export_every", "evaluators", "wandb"),
+    *("validation", "validate_every", "validation_batches", "best", "best_is", "nonfinite"),
+    *("mesh", "parameter_rules", "frozen_rules", "optimizer_rules"),
+    *("accumulation", "reduce_dtype", "rematerialise"),
+)
+"""Fields that may change between two starts of one run: they change nothing in what is learnt, or
+(the last two lines, for going on on other machines) no more than rounding does."""

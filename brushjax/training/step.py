@@ -115,17 +115,29 @@ def make_step(
     return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
-def make_validation(objective: Objective, *, seed: int, compute_dtype: Any = jnp.float32) -> Any:
+def make_validation(
+    objective: Objective,
+    *,
+    seed: int,
+    compute_dtype: Any = jnp.float32,
+    places: Places | None = None,
+    execution: Execution | None = None,
+) -> Callable[[Params, Params, Batch], Metrics]:
     """Builds the jitted `(parameters, frozen, batch) -> metrics` of a forward pass whose noise and
     timesteps depend on the samples' ids alone, so that the numbers of different steps compare."""
 
     def validate(params: Params, frozen: Params, batch: Batch) -> Metrics:
         keys = sample_keys(seed, VALIDATION, batch["id"])
-        prepared = objective.prepare(frozen, batch)
-        loss, metrics = objective.loss(cast(params, compute_dtype), frozen, prepared, keys)
+        params = cast(params, compute_dtype)
+        if places is not None:
+            params = jax.lax.with_sharding_constraint(params, places.params)
+        with executing(execution or Execution()):
+            prepared = objective.prepare(frozen, batch)
+            loss, metrics = objective.loss(params, frozen, prepared, keys)
         return {"loss": loss, **metrics}
 
-    return jax.jit(validate)
+    out = None if places is None else NamedSharding(places.mesh, PartitionSpec())
+    return jax.jit(validate, out_shardings=out)
 
 
 def _gradient(

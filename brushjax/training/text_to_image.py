@@ -104,8 +104,8 @@ class TextToImageObjective(Objective):
         target = schedule.target(latents, noise, timestep)
         return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
 
-    def export(self, trainable: Params, frozen: Params, folder: Path, batch: Batch) -> None:
-        del frozen, batch
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
+        del batch
         weights.save(build(UNet, self.unet, trainable["unet"]), folder / "unet")
         text = build(CLIPText, self._text_config(), trainable["text_encoder"])
         weights.save(text, folder / "text_encoder")

@@ -47,7 +47,7 @@ def text_to_image(tmp_path_factory):
 def base(text_to_image, tmp_path_factory):
     """The folder of an untrained pipeline."""
     folder = tmp_path_factory.mktemp("base")
-    text_to_image.export(*text_to_image.init(jax.random.key(0)), folder, {})
+    text_to_image.export(text_to_image.init(jax.random.key(0))[0], folder, {})
     return folder
 
 

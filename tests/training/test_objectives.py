@@ -38,7 +38,7 @@ def test_autoencoder_exports_latents_of_unit_variance(batch, tmp_path):
     objective = AutoencoderObjective(VAE)
     trainable, frozen = objective.init(KEY)
     assert frozen == {}
-    objective.export(trainable, frozen, tmp_path, batch)
+    objective.export(trainable, tmp_path, batch)
     vae = weights.load("vae", tmp_path)
     images = jnp.asarray(batch["image"] / 127.5 - 1, jnp.float32)
     assert float(vae.to_latents(images, KEY).std()) == pytest.approx(1, abs=0.05)
@@ -163,7 +163,7 @@ def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(part))
         assert (largest > 0) == name.startswith("brushnet_"), name
 
-    objective.export(branch, frozen, tmp_path, {})
+    objective.export(branch, tmp_path, {})
     again = BrushNetObjective(str(base), branch=str(tmp_path))
     assert shapes(again.shapes()) == shapes(objective.shapes())
     jax.tree.map(np.testing.assert_array_equal, again.init(KEY)[0], branch)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,8 @@ class Numbers:
 class Line(Objective):
     """Fits slope and offset, with a frozen factor on the inputs and noise on the slope."""
 
+    MEASURED: ClassVar[int] = 64
+
     factor: float = 2.0
 
     def init(self, key):
@@ -67,7 +70,7 @@ class Line(Objective):
             "half": Parts(each @ halves / len(each), halves.mean(0)),
         }
 
-    def export(self, trainable, frozen, folder, batch):
+    def export(self, trainable, folder, batch):
         arrays = {name: np.asarray(value) for name, value in trainable.items()}
         save_file({**arrays, "x": batch["x"]}, str(folder / "line.safetensors"))
 

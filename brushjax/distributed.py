@@ -1,0 +1,130 @@
+"""Several processes as one program: finding each other, waiting, agreeing, and host copies."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+PORT = 8476  # of the first host, where the list names none
+
+
+def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
+    """Joins the processes of a run; to be called once, before anything computes.
+
+    Without arguments: on a TPU machine, under SLURM, Open MPI or GKE's indexed jobs everything is
+    found in the environment; elsewhere the process stays alone.
+
+    Args:
+      hosts: one name a process, the same list on all of them; the first, which the others must
+        reach, may carry a port. (A host that runs several processes is named several times.)
+      process: place of this process in the list; None finds it by the machine's own name.
+    Raises: ValueError if this machine is not in the list, or several times.
+    """
+    # Used by CPU processes only: without it they can't add anything up between them.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if hosts:
+        first, _, port = hosts[0].partition(":")
+        jax.distributed.initialize(
+            f"{first}:{port or PORT}",
+            num_processes=len(hosts),
+            process_id=_own_place(hosts) if process is None else process,
+        )
+    elif _in_cluster():
+        jax.distributed.initialize()
+
+
+def is_main() -> bool:
+    """Whether this process writes what only one may write."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+class Agreement:
+    """A question that every process answers in every step, and hears all answers one step later.
+
+    So all come to the same decision in the same step, and nobody ever waits for it.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._alone = jax.process_count() == 1
+        self._cut = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._any = jax.jit(lambda answers: answers.max(), out_shardings=whole)
+        self._last: jax.Array | None = None
+
+    def any(self, answer: bool) -> bool:
+        """Gives this process's answer; returns whether any said yes (in the call before, where
+        there are several)."""
+        if self._alone:
+            return answer
+        heard = self._last is not None and bool(jax.device_get(self._last))
+        mine = np.full(jax.local_device_count(), answer, np.int32)
+        self._last = self._any(jax.make_array_from_process_local_data(self._cut, mine))
+        return heard
+
+
+def place(tree: Any, layout: Any) -> Any:
+    """Returns arrays that every process has, wherever they lie, in the given shardings."""
+
+    def one(leaf: Any, sharding: Any) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        values = np.asarray(jax.device_get(leaf))
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(one, tree, layout)
+
+
+def whole_on_host(tree: Any) -> Any:
+    """Returns a tree's arrays as numpy, those cut over devices of other hosts included.
+
+    One after the other, so that no device ever holds more than one whole array.
+    """
+
+    def one(leaf: jax.Array) -> np.ndarray:
+        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            whole = NamedSharding(leaf.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
+            leaf = jax.jit(lambda array: array, out_shardings=whole)(leaf)
+        return np.asarray(jax.device_get(leaf))
+
+    return jax.tree.map(one, tree)
+
+
+def _own_place(hosts: Sequence[str]) -> int:
+    names = [host.partition(":")[0] for host in hosts]
+    own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()}
+    places = [place for place, name in enumerate(names) if name in own]
+    if len(places) != 1:
+        raise ValueError(
+            f"expected this machine ({', '.join(sorted(own))}) once in the list of hosts {names}; "
+            f"found it {len(places)} times. Say which one it is with --process"
+        )
+    return places[0]
+
+
+def _in_cluster() -> bool:
+    """Whether the environment tells a process its place among several."""
+    several = any(
+        int(os.environ.get(name, 1)) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    )
+    indexed = "JOB_COMPLETION_INDEX" in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+    return several or indexed or _on_tpu()
+
+
+def _on_tpu() -> bool:
+    chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None

@@ -1,0 +1,52 @@
+"""The loss on samples that are never trained on, with the same noise every time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from brushjax.distributed import is_main
+from brushjax.nn import Execution
+from brushjax.training.batches import share_of, to_devices
+from brushjax.training.logging import means
+from brushjax.training.objectives import Tokenize
+from brushjax.training.plan import Plan
+from brushjax.training.recipe import TrainConfig
+from brushjax.training.state import State, export_parameters
+from brushjax.training.step import make_validation
+from brushjax.typing import Params
+
+
+class Validation:
+    """Measures a run on the first batches of `config.validation`.
+
+    Samples, noise and timesteps are the same in every call, so that two steps' numbers compare.
+    The samples stay in the host's memory.
+    """
+
+    def __init__(self, config: TrainConfig, plan: Plan, tokenize: Tokenize):
+        self._plan = plan
+        share, shard = share_of(config.batch_size)
+        feed = iter(config.validation.batches(share, tokenize, shard=shard))
+        self._batches = list(itertools.islice(feed, config.validation_batches))
+        self._measure = make_validation(
+            config.objective,
+            seed=config.seed,
+            compute_dtype=jnp.dtype(config.compute_dtype),
+            places=plan.places,
+            execution=Execution(mesh=plan.mesh),
+        )
+
+    def __call__(self, state: State, frozen: Params) -> dict[str, float]:
+        """Returns validation/loss and what else the objective measures, of the parameters that
+        would be exported."""
+        rows: list[dict[str, Any]] = []
+        params = export_parameters(state)
+        for batch in tqdm(self._batches, "validation", leave=False, disable=not is_main()):
+            metrics = self._measure(params, frozen, to_devices(batch, self._plan.mesh))
+            rows.append(jax.device_get(metrics))
+        return {f"validation/{name}": value for name, value in means(rows).items()}
