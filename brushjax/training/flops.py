@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from brushjax.config import ConfigError
 from brushjax.nn import Execution, executing
 from brushjax.training.program import flops, trace
 from brushjax.training.recipe import TrainConfig
@@ -51,11 +52,20 @@ def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
     Data that knows its shapes (a method `shapes`) need not be on this machine; of other data the
     first sample is read.
+
+    Raises:
+      ConfigError: if that is not there.
     """
     if hasattr(config.data, "shapes"):
         sample = config.data.shapes()
     else:
-        sample = config.data.source(config.objective.tokenizer())[0]
+        try:
+            sample = config.data.source(config.objective.tokenizer())[0]
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"expected one sample of {type(config.data).__name__} on this machine, for its "
+                f"shapes: {error}"
+            ) from error
     return {
         name: jax.ShapeDtypeStruct(
             (config.batch_size, *jnp.shape(value)), jax.dtypes.canonicalize_dtype(value.dtype)
