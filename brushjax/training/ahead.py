@@ -37,8 +37,8 @@ class Chip:
       shapes: chips along the sides of the slices that are rented out, by their number.
     """
 
-    memory: float
-    peak: float
+    memory: int | float
+    peak: int | float
     cores: int
     shapes: dict[int, str]
 
@@ -73,7 +73,6 @@ class Program:
       branch: bytes of the working copy of what is trained.
       whole: name, shape and bytes of arrays that each device holds whole, largest first.
       seconds: of tracing and of compiling.
-      size: of the compiled executable, serialised; 0 if it wasn't.
     """
 
     name: str
@@ -81,9 +80,9 @@ class Program:
     config: TrainConfig
     held: dict[str, int]
     temporary: int | None
-    total: float
-    flops: float
-    useful: float
+    total: int | float
+    flops: int | float
+    useful: int | float
     exchanges: list[Collective]
     branch: int
     whole: list[tuple[str, tuple[int, ...], int]]
@@ -107,7 +106,7 @@ class Program:
     @property
     def sent(self) -> float:
         """Bytes that a device sends."""
-        return sum(one.bytes for one in self.exchanges)
+        return float(sum(one.bytes for one in self.exchanges))
 
 
 def slice_devices(name: str) -> list[Any]:

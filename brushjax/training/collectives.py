@@ -26,7 +26,7 @@ class Collective:
     @property
     def bytes(self) -> float:
         """What one device sends, if the devices of a group stand in a ring."""
-        size = sum(_bytes(dtype, shape) for dtype, shape in self.arrays)
+        size = float(sum(_bytes(dtype, shape) for dtype, shape in self.arrays))
         others = self.group - 1
         share = {
             "all-gather": others / self.group,

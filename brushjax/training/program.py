@@ -51,7 +51,7 @@ def operations(program: ClosedJaxpr | Jaxpr) -> Iterator[Operation]:
 
 def flops(program: ClosedJaxpr | Jaxpr) -> float:
     """Returns the FLOPs of a program's convolutions and matrix products."""
-    return sum(operation.flops for operation in operations(program))
+    return float(sum(operation.flops for operation in operations(program)))
 
 
 def _walk(jaxpr: Jaxpr, times: int, in_kernel: bool) -> Iterator[Operation]:
