@@ -7,6 +7,7 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -78,17 +79,23 @@ class Bootstrap:
         arrays = [array[defined] for array in arrays]
         _, group = np.unique(names[defined], return_inverse=True)
         groups = int(group.max()) + 1
-        draws = np.random.default_rng(self.seed).integers(groups, size=(self.resamples, groups))
-        # weights[r, g]: how often group g was drawn in resample r; a mean is then one matrix
-        # product.
-        weights = np.stack([np.bincount(draw, minlength=groups) for draw in draws]).astype(float)
+        weights = _weights(self.seed, self.resamples, groups)
         sizes = weights @ np.bincount(group, minlength=groups)
         sums = [np.bincount(group, array, minlength=groups) for array in arrays]
         values = statistic(*[weights @ total / sizes for total in sums])
         tail = 100 * (1 - self.level) / 2
-        low, high = np.percentile(values, [tail, 100 - tail])
+        # A share of nothing has no interval: percentiles can't be drawn between infinities.
+        finite = bool(np.isfinite(values).all())
+        low, high = np.percentile(values, [tail, 100 - tail]) if finite else (np.nan, np.nan)
         estimate = statistic(*[array.mean(keepdims=True) for array in arrays])
         return Interval(float(estimate[0]), float(low), float(high), int(defined.sum()))
+
+
+@functools.lru_cache(maxsize=2)
+def _weights(seed: int, resamples: int, groups: int) -> np.ndarray:
+    """[r, g]: how often group g is drawn in resample r; a mean is then one matrix product."""
+    draws = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
+    return np.stack([np.bincount(draw, minlength=groups) for draw in draws]).astype(float)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The text encoders of Stable Diffusion: CLIP ViT-L/14 and OpenCLIP's ViT-H and ViT-bigG."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +16,21 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
+GENERATION = frozenset(
+    """
+    add_cross_attention bad_words_ids begin_suppress_tokens chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id id2label is_decoder is_encoder_decoder label2id
+    length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_attentions output_hidden_states output_scores prefix problem_type
+    pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torchscript typical_p
+    use_bfloat16
+    """.split()  # noqa: SIM905 - fifty names, one to a line, would be a page
+)
+"""What old config.json files carry of text generation's defaults; no encoder here reads them."""
 LEGACY_EOS = 2  # written by old configs whatever the tokenizer's end token was
 
 
@@ -95,10 +111,32 @@ class CLIPTextConfig(PublishedConfig):
             architectures=("CLIPTextModelWithProjection",),
         )
 
+    @classmethod
+    def from_dict(cls, published: Mapping[str, Any]) -> "CLIPTextConfig":
+        """Reads a text encoder's config, or the text half of a whole CLIP model's.
+
+        Raises:
+          ValueError: naming every setting that is not implemented.
+        """
+        return super().from_dict(half_of_clip(published, "text_config", cls.CLASS_NAME))
+
     def to_dict(self) -> dict[str, Any]:
         published = super().to_dict()
         del published["_class_name"]  # transformers names the class under "architectures"
         return published
+
+
+def half_of_clip(published: Mapping[str, Any], half: str, kind: str) -> Mapping[str, Any]:
+    """Returns one half's settings of a whole CLIP model's config; another config as it is.
+
+    A whole model projects both halves, and its config also carries the defaults of transformers'
+    text generation, which no encoder reads.
+    """
+    if half not in published:
+        return published
+    inner = {name: value for name, value in published[half].items() if name not in GENERATION}
+    inner["projection_dim"] = published.get("projection_dim", inner.get("projection_dim", 512))
+    return inner | {"architectures": [f"{kind}WithProjection"]}
 
 
 @jax.tree_util.register_dataclass
@@ -120,11 +158,12 @@ class CLIPTextOutput:
 
 
 class SelfAttention(nnx.Module):
-    """Causal multi-head self-attention with biases."""
+    """Multi-head self-attention with biases; `causal` hides later tokens (text)."""
 
-    def __init__(self, config: CLIPTextConfig, *, rngs: Rngs):
+    def __init__(self, config: Any, *, causal: bool = True, rngs: Rngs):
         width = config.hidden_size
         self.heads = config.num_attention_heads
+        self.causal = causal
         self.q_proj = linear(width, width, rngs=rngs)
         self.k_proj = linear(width, width, rngs=rngs)
         self.v_proj = linear(width, width, rngs=rngs)
@@ -132,18 +171,18 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         length = x.shape[1]
-        causal = jnp.tril(jnp.ones((length, length), bool))
+        mask = jnp.tril(jnp.ones((length, length), bool)) if self.causal else None
         q, k, v = (
             project(x).reshape(*x.shape[:2], self.heads, -1)  # [B, L, K, D/K]
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attention(q, k, v, causal).reshape(x.shape))
+        return self.out_proj(attention(q, k, v, mask).reshape(x.shape))
 
 
 class MLP(nnx.Module):
     """Two linear layers around the activation."""
 
-    def __init__(self, config: CLIPTextConfig, *, rngs: Rngs):
+    def __init__(self, config: Any, *, rngs: Rngs):
         self.activation = config.hidden_act
         self.fc1 = linear(config.hidden_size, config.intermediate_size, rngs=rngs)
         self.fc2 = linear(config.intermediate_size, config.hidden_size, rngs=rngs)
@@ -176,7 +215,9 @@ class Embeddings(nnx.Module):
 
     def __call__(self, input_ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         return (
-            self.token_embedding(input_ids)
+            # Not by a call: nnx.Embed answers in the dtype that it was made with, float32, and all
+            # that reads the text would then compute in float32.
+            jnp.take(self.token_embedding.embedding[...], input_ids, axis=0)
             + self.position_embedding.embedding[None, : input_ids.shape[1]]
         )
 

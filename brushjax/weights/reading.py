@@ -12,8 +12,8 @@ from typing import Any
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import read_orbax
 from brushjax.weights.maps import MAPS, map_of
-from brushjax.weights.rules import Dialect, Pair, WeightMap, WeightsError, pairs_of
-from brushjax.weights.store import Tensor, as_linear, read_file, transposed
+from brushjax.weights.rules import LEADING, Dialect, Pair, WeightMap, WeightsError, pairs_of
+from brushjax.weights.store import Tensor, as_linear, read_file, transposed, with_leading
 
 Config = (
     Mapping[str, Any] | str | Path | Any
@@ -175,6 +175,9 @@ def _ours(tensor: Tensor, pair: Pair, table: WeightMap) -> Tensor:
         tensor = tensor.rows(index * rows, (index + 1) * rows)
     if pair.form == "transposed" and len(tensor.shape) == 2:
         tensor = transposed(tensor, (1, 0))
+    leading = LEADING.get(pair.form, 0)
+    if leading and tensor.shape[:leading] == (1,) * leading:
+        tensor = with_leading(tensor, -leading)
     may_be_flat = pair.form == "conv1x1" or (table.flat and re.search(table.flat, pair.name))
     if may_be_flat and tensor.shape[2:] == (1, 1):
         tensor = as_linear(tensor)

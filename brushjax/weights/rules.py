@@ -55,7 +55,8 @@ def checkpoint_axes(path: Path, ndim: int) -> tuple[int, ...]:
 # --- dialects
 # ------------------------------------------------------------------------------------------
 
-Form = Literal["same", "conv1x1", "transposed"]
+Form = Literal["same", "conv1x1", "transposed", "lead1", "lead2"]
+LEADING = {"lead1": 1, "lead2": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Leaf:
         ours: prefix in the checkpoint name, such as ``"norm1."``.
         theirs: prefix in the dialect, such as ``"in_layers.0."``.
         form: "conv1x1": matrices are stored there as 1x1 convolutions, (out, in, 1, 1);
-            "transposed": matrices are stored there as (in, out).
+            "transposed": matrices are stored there as (in, out); "lead1", "lead2": tensors are
+            stored there with one or two leading axes of length 1.
         part: (index, count) when the dialect stores `count` of our tensors stacked along the first
             axis.
     """

@@ -158,6 +158,13 @@ def as_linear(kernel: Tensor) -> Tensor:
     return View(kernel, kernel.shape[:2], lambda out: out[..., None, None])
 
 
+def with_leading(tensor: Tensor, axes: int) -> Tensor:
+    """Returns the tensor with leading axes of length 1 added, or dropped for a negative number."""
+    if axes < 0:
+        return View(tensor, tensor.shape[-axes:], lambda out: out[(None,) * -axes])
+    return View(tensor, (1,) * axes + tensor.shape, lambda out: out[(0,) * axes])
+
+
 @dataclasses.dataclass(frozen=True)
 class Stacked(Tensor):
     """Several tensors, one after the other along the first axis."""

@@ -22,8 +22,8 @@ from brushjax.weights.loading import abstract_model, check_fit, kind_of
 from brushjax.weights.maps import map_of
 from brushjax.weights.maps.brushnet import check_comfyui
 from brushjax.weights.reading import Weights
+from brushjax.weights.rules import LEADING, WeightsError, checkpoint_axes, checkpoint_name, pairs_of
 from brushjax.weights.rules import Path as ParameterPath
-from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name, pairs_of
 from brushjax.weights.store import (
     Stacked,
     Tensor,
@@ -31,6 +31,7 @@ from brushjax.weights.store import (
     copy_cast,
     naming,
     transposed,
+    with_leading,
     write_safetensors,
     written_dtype,
 )
@@ -211,6 +212,7 @@ def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tenso
             tensor = transposed(tensor, (1, 0))
         if pair.form == "conv1x1" and len(tensor.shape) == 2:
             tensor = as_conv1x1(tensor)
+        tensor = with_leading(tensor, LEADING[pair.form]) if pair.form in LEADING else tensor
         index, counts[pair.other] = pair.part or (0, 1)
         stacks.setdefault(pair.other, {})[index] = tensor
     partial = [other for other, parts in stacks.items() if len(parts) != counts[other]]

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from brushjax.metrics import papers
 from brushjax.metrics.registry import METRICS, score, select
-from brushjax.metrics.views import Views, jpeg
+from brushjax.metrics.views import Views
 from tests.support import GOLDEN
 
 

@@ -4,10 +4,11 @@ from brushjax.weights.maps.brushnet import BRUSHNET
 from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
 from brushjax.weights.maps.unet import UNET
 from brushjax.weights.maps.vae import VAE
+from brushjax.weights.maps.vit import CLIP_VISION, DINO
 from brushjax.weights.rules import WeightMap, WeightsError
 
 MAPS: dict[str, WeightMap] = {
-    table.kind: table for table in (UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET)
+    table.kind: table for table in (UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET, CLIP_VISION, DINO)
 }
 
 __all__ = ["MAPS", "map_of"]

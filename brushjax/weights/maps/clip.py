@@ -100,6 +100,7 @@ XL_FIRST = Dialect("ldm", "conditioner.embedders.0.transformer.", HF_SIGN, infer
 XL_SECOND = Dialect(
     "ldm", "conditioner.embedders.1.model.", OPEN_SIGN, infer_open_clip, open_clip_modules
 )
+OPEN = Dialect("ldm", "", OPEN_SIGN, infer_open_clip, open_clip_modules)  # a whole CLIP's file
 PUBLISHED = Dialect("diffusers", "", HF_SIGN, infer_transformers)
 
 ALIASES = (
@@ -114,6 +115,7 @@ BUFFERS = (
     Ignored(r"\.position_ids$", "a buffer of 0, 1, 2, ..., not a parameter"),
     Ignored(r"\.attn_mask$", "a buffer with the causal mask, not a parameter"),
     Ignored(r"^(.*\.transformer\.)?(vision_model|visual_projection)\.", "the image half of CLIP"),
+    Ignored(r"^visual\.", "the image half of CLIP"),
     Ignored(r"logit_scale$", "the temperature of CLIP's training, unused by the encoder"),
     Ignored(
         r"^model_ema\.",
@@ -133,9 +135,9 @@ CLIP_TEXT = WeightMap(
     kind="clip_text",
     folder="text_encoder",
     stem="model",
-    classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
+    classes=("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
     model=("brushjax.models.clip", "CLIPText", "CLIPTextConfig"),
-    dialects=(PUBLISHED, SD1, XL_FIRST, SD2),
+    dialects=(PUBLISHED, SD1, XL_FIRST, SD2, OPEN),
     ldm_dialect=_first_dialect,
     aliases=ALIASES,
     ignored=(
