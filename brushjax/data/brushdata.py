@@ -20,6 +20,8 @@ from brushjax.data.collection import open_collection
 from brushjax.data.faults import Fault, FaultCounts, FaultLog, TooManyFaults, from_rows, to_row
 from brushjax.data.feed import Feed, stacked
 from brushjax.data.holes import HoleConfig, sample_hole
+from brushjax.data.order import shuffled
+from brushjax.data.text import LENGTH
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
 Profile = Literal["default", "reference_segmentation", "reference_random"]
@@ -95,6 +97,18 @@ class BrushData:
         samples = self.source(tokenize)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
 
+    def shapes(self) -> dict[str, np.ndarray]:
+        """Returns a sample of zeros as `source` gives them, for programs that are compiled where
+        the data is not."""
+        square = (self.size, self.size)
+        image = np.zeros((*square, 3), np.uint8)
+        zeros = {"image": image, "mask": image[..., :1]}
+        if self.profile != "default":
+            masked = image.astype(np.float32)
+            zeros |= {"masked_image": masked, "mask": masked[..., :1]}
+        sizes, ids = np.zeros(6, np.float32), np.zeros(LENGTH, np.int32)
+        return {**zeros, "token_ids": ids, "id": np.int64(0), "time_ids": sizes}
+
 
 @functools.lru_cache(maxsize=4)
 def _opened(config: BrushData, tokenize: Tokenize) -> BrushSamples:
@@ -113,18 +127,17 @@ class BrushSamples:
         self.config = config
         self._tokenize = tokenize
         self._collection = open_collection(config.path, config.index_cache)
-        self._objects = config.profile == "reference_segmentation" or (
-            config.profile == "default" and config.holes.needs_objects
+        holes, profile = config.holes, config.profile
+        objects = (
+            holes.needs_objects if profile == "default" else profile == "reference_segmentation"
         )
-        self._needed = ("image", "caption")
-        if config.profile == "reference_segmentation" or (
-            config.profile == "default" and config.holes.only_objects
-        ):
-            self._needed += ("segmentation",)
+        only = objects and (profile != "default" or holes.only_objects)
+        self._needed = ("image", "caption", *(("segmentation",) if only else ()))
+        self._optional = OBJECT_MEMBERS if objects else ()
         self._counts = FaultCounts(config.faulty_share)
         self._log = FaultLog()
         self.numbers = self._usable()
-        self._order = _shuffled(len(self.numbers), config.seed)
+        self._order = shuffled(len(self.numbers), config.seed)
 
     def _usable(self) -> np.ndarray:
         """Numbers of the samples that are not known to be faulty; counts the others."""
@@ -161,7 +174,7 @@ class BrushSamples:
         """Returns (number, epoch) of the sample at a position of the order."""
         epoch, within = divmod(position, self.config.pool or len(self.numbers))
         if self.config.pool:  # the same samples with the same crops, in a new order every epoch
-            pool = _shuffled(self.config.pool, self.config.seed + 1)
+            pool = shuffled(self.config.pool, self.config.seed + 1)
             epoch, within = divmod(int(pool[position]), len(self.numbers))
             return int(self.numbers[self._order[epoch * len(self.numbers) + within]]), epoch
         return int(self.numbers[self._order[position]]), epoch
@@ -177,8 +190,12 @@ class BrushSamples:
             samples.append(self._whole(position, met))
             rows.append(to_row(met))
         captions = [sample.pop("caption") for sample in samples]
-        token_ids = np.asarray(self._tokenize(captions), np.int32)
+        token_ids = self.tokenized(captions)
         return {**stacked(samples), "token_ids": token_ids, FAULTS: np.stack(rows)}
+
+    def tokenized(self, captions: Sequence[str]) -> np.ndarray:
+        """Returns token ids, int32 [n, length]."""
+        return np.asarray(self._tokenize(captions), np.int32)
 
     def received(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Counts the faults that a batch brought.
@@ -189,30 +206,48 @@ class BrushSamples:
         self._counts.add(len(batch["id"]), counts)
         return batch
 
-    def sample(self, number: int, epoch: int, hole: int = 0) -> tuple[dict[str, Any], list[str]]:
-        """Returns a sample with its caption in words, and notes on conversions.
+    def sample(
+        self, number: int, epoch: int, holes: Sequence[int] = (0,)
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Returns one crop of a sample with its caption in words, once with each hole; and notes
+        on conversions.
 
         Args:
           number: of the sample ("id").
-          epoch: gives another crop and another hole.
-          hole: gives another hole in the same crop.
-        Raises: Fault if it can't be used.
+          epoch: gives another crop and other holes.
+          holes: numbers of holes; the default profile has the same crop for all of them.
+        Raises: Fault if the sample can't be used.
         """
-        if self.config.profile == "default":
-            return self._default(number, epoch, hole)
-        return self._as_reference(number, epoch, hole)
+        members = self._collection.read(number, self._needed, self._optional)
+        caption, notes = decoding.caption(members["caption"])
+        as_reference = self.config.profile != "default"
+        image, about_image = decoding.picture(members["image"], as_reference=as_reference)
+        if self._optional and "segmentation" not in members:
+            notes.append("no segmentation")
+        make = self._as_reference if as_reference else self._default
+        words = {"caption": caption, "id": np.int64(number)}
+        made = [{**words, **part} for part in make(image, members, number, epoch, holes)]
+        return made, [*notes, *about_image]
+
+    def tried(
+        self, number: int, epoch: int, met: list[str], holes: Sequence[int] = (0,)
+    ) -> list[dict[str, Any]]:
+        """Returns what `sample` does, or nothing if it can't be used; `met` gets what was met."""
+        try:
+            made, notes = self.sample(number, epoch, holes)
+        except Fault as fault:
+            met.append(fault.cause)
+            self._log(fault.cause, self.name(number), str(fault))
+            return []
+        met.extend(notes)
+        return made
 
     def _whole(self, position: int, met: list[str]) -> dict[str, Any]:
         """The sample at a position, or else a substitute."""
         for number, epoch in self._candidates(position):
-            try:
-                sample, notes = self.sample(number, epoch)
-            except Fault as fault:
-                met.append(fault.cause)
-                self._log(fault.cause, self.name(number), str(fault))
-                continue
-            met.extend(notes)
-            return sample
+            made = self.tried(number, epoch, met)
+            if made:
+                return made[0]
         raise TooManyFaults(f"{ATTEMPTS} samples in turn can't be used: {met}")
 
     def _candidates(self, position: int) -> Iterator[tuple[int, int]]:
@@ -225,35 +260,31 @@ class BrushSamples:
     def _rng(self, number: int, epoch: int, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self.config.seed, number, epoch, *stream))
 
-    def _read(self, number: int) -> tuple[dict[str, bytes], list[str]]:
-        """Members as the config needs them; a note if there are no annotations."""
-        optional = OBJECT_MEMBERS if self._objects else ()
-        members = self._collection.read(number, self._needed, optional)
-        annotated = "segmentation" in members or not self._objects
-        return members, [] if annotated else ["no segmentation"]
-
-    def _default(self, number: int, epoch: int, hole: int) -> tuple[dict[str, Any], list[str]]:
+    def _default(
+        self,
+        image: np.ndarray,
+        members: dict[str, bytes],
+        number: int,
+        epoch: int,
+        holes: Sequence[int],
+    ) -> Iterator[dict[str, Any]]:
+        """The largest square that fits, at random along the longer side, with holes made in it."""
         size = self.config.size
-        members, notes = self._read(number)
-        caption, about_caption = decoding.caption(members["caption"])
-        image, about_image = decoding.picture(members["image"])
         height, width = image.shape[:2]
         side = min(height, width)
         rng = self._rng(number, epoch, CROP)
         top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
         cut = slice(top, top + side), slice(left, left + side)
-        objects = Objects(members, (height, width), cut, size)
-        rng = self._rng(number, epoch, HOLE, hole)
-        mask = sample_hole(self.config.holes, size, objects, lambda: self._donated(rng), rng)
         corner = top * size / side, left * size / side
-        sample = {
+        shared = {
             "image": _resized(image[cut], size),
-            "mask": mask,
-            "caption": caption,
-            "id": np.int64(number),
             "time_ids": np.array((height, width, *corner, size, size), np.float32),
         }
-        return sample, [*notes, *about_caption, *about_image]
+        objects = Objects(members, (height, width), cut, size)
+        for hole in holes:
+            rng = self._rng(number, epoch, HOLE, hole)
+            donor = functools.partial(self._donated, rng)
+            yield {**shared, "mask": sample_hole(self.config.holes, size, objects, donor, rng)}
 
     def _donated(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Objects of another sample, stretched to the crop; none if they can't be read."""
@@ -266,31 +297,36 @@ class BrushSamples:
         except Fault:  # met, and counted, when its own turn comes
             return []
 
-    def _as_reference(self, number: int, epoch: int, hole: int) -> tuple[dict[str, Any], list[str]]:
+    def _as_reference(
+        self,
+        image: np.ndarray,
+        members: dict[str, bytes],
+        number: int,
+        epoch: int,
+        holes: Sequence[int],
+    ) -> Iterator[dict[str, Any]]:
+        """As the published scripts do it, each hole with a crop of its own."""
         size = self.config.size
-        members, notes = self._read(number)
-        caption, about_caption = decoding.caption(members["caption"])
-        image, about_image = decoding.picture(members["image"], as_reference=True)
         whole = slice(None), slice(None)
-        seeds = np.random.SeedSequence((self.config.seed, number, epoch, hole)).generate_state(2)
-        chance = random.Random(int(seeds[0]))
-        prepared = reference.prepare(
-            image,
-            Objects(members, image.shape[:2], whole, 0),
-            size,
-            random_mask=self.config.profile == "reference_random",
-            chance=chance,
-            draws=np.random.RandomState(int(seeds[1])),
-        )
-        sample = {
-            "image": prepared.image,
-            "masked_image": prepared.masked.astype(np.float32),
-            "mask": 1 - prepared.keep,
-            "caption": caption,
-            "id": np.int64(number),
-            "time_ids": np.array((*image.shape[:2], *prepared.crop, size, size), np.float32),
-        }
-        return sample, [*notes, *about_caption, *about_image]
+        objects = Objects(members, image.shape[:2], whole, 0)
+        for hole in holes:
+            seeds = np.random.SeedSequence((self.config.seed, number, epoch, hole))
+            first, second = seeds.generate_state(2).tolist()
+            prepared = reference.prepare(
+                image,
+                objects,
+                size,
+                random_mask=self.config.profile == "reference_random",
+                chance=random.Random(first),
+                draws=np.random.RandomState(second),
+            )
+            place = (*image.shape[:2], *prepared.crop, size, size)
+            yield {
+                "image": prepared.image,
+                "masked_image": prepared.masked.astype(np.float32),
+                "mask": 1 - prepared.keep,
+                "time_ids": np.array(place, np.float32),
+            }
 
 
 class Objects(Sequence):
@@ -330,11 +366,3 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
     # Area averaging is antialiased when shrinking, but amounts to nearest when enlarging.
     how = cv2.INTER_AREA if picture.shape[0] >= size else cv2.INTER_CUBIC
     return cv2.resize(picture, (size, size), interpolation=how)
-
-
-@functools.lru_cache(maxsize=8)
-def _shuffled(length: int, seed: int) -> Any:
-    """Numbers 0 to length - 1 in a random order, then in another, without end."""
-    import grain  # a second of start-up that only a training run pays
-
-    return grain.MapDataset.range(length).seed(seed).shuffle().repeat()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +77,23 @@ def unpack(record: bytes) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load(record).items()}
 
 
-def write(path: Path, records: Iterable[bytes]) -> int:
-    """Writes an ArrayRecord file, which appears whole or not at all; returns the record count."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Callable[[bytes], Any]]:
+    """Gives a function that adds a record to an ArrayRecord file, which appears, whole, once the
+    block ends without an error."""
     from array_record.python import array_record_module
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     writer = array_record_module.ArrayRecordWriter(str(temporary), RANDOM_ACCESS)
-    count = 0
     try:
-        for record in records:
-            writer.write(record)
-            count += 1
+        yield writer.write
         writer.close()
         os.replace(temporary, path)
     finally:
+        if writer.is_open():
+            writer.close()
         temporary.unlink(missing_ok=True)
-    return count
 
 
 def _open(paths: Sequence[str]) -> Any:

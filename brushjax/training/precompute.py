@@ -1,0 +1,320 @@
+"""`python -m brushjax precompute`: runs the frozen autoencoder once over a collection.
+
+Every host writes its own shards, and each device encodes its part of every batch. A shard appears
+whole or not at all, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from brushjax import config as configs
+from brushjax import distributed, weights
+from brushjax.config import ConfigError
+from brushjax.data import records
+from brushjax.data.brushdata import BrushData, BrushSamples
+from brushjax.data.cached import DESCRIPTION, Cache, Field, record_type
+from brushjax.data.feed import stacked
+from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.objectives import parameters
+from brushjax.training.recipe import TrainConfig
+from brushjax.training.state import cast
+
+HELP = """\
+examples:
+  python -m brushjax precompute configs/brushnet_sd15_segmentation.py --out cache --holes 4 \\
+      --data.path 'gs://bucket/brushdata/*.tar'
+Started again with the same folder, it makes the shards that are missing. Then train with
+data=CachedLatents("cache"), or CachedImages("cache", data=...) for new holes in every epoch.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecomputeConfig:
+    """How much is stored.
+
+    Attributes:
+        crops: of each sample; holes: of each crop, 0 for CachedImages alone.
+        per_shard: sample numbers a shard stands for; have at least as many shards as hosts times
+            workers.
+        batch_size: crops at once, a device.
+        threads: that read and decode, a host.
+    """
+
+    crops: int = 1
+    holes: int = 1
+    per_shard: int = 2048
+    batch_size: int = 8
+    threads: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (("crops", 1), ("holes", 0), ("per_shard", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"expected {name} >= {least}; got {getattr(self, name)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax precompute CONFIG.py --out DIR [--any.nested.field VALUE]`."""
+    parser = argparse.ArgumentParser(
+        prog="brushjax precompute",
+        description="Encodes the pictures of a training config's data beforehand.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.py", help="of the training run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the shards")
+    for field in dataclasses.fields(PrecomputeConfig):
+        option = "--" + field.name.replace("_", "-")
+        parser.add_argument(option, type=int, default=field.default, help=f"({field.default})")
+    options, overrides = parser.parse_known_args(arguments)
+    names = [field.name for field in dataclasses.fields(PrecomputeConfig)]
+    try:
+        settings = PrecomputeConfig(**{name: getattr(options, name) for name in names})
+        config = configs.load(options.config)
+        config = configs.override(config, overrides, f"brushjax precompute {options.config}")
+        distributed.initialize()
+        faults = precompute(config, options.out, settings)
+    except (ConfigError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    left_out = ", ".join(f"{cause}: {n}" for cause, n in sorted(faults.items())) or "none"
+    print(f"shards in {options.out}; left out or converted: {left_out}")
+
+
+def precompute(config: TrainConfig, out: Path, settings: PrecomputeConfig) -> dict[str, int]:
+    """Writes this host's missing shards; returns {cause: count} of all faults in its own shards.
+
+    Raises: ConfigError if the config's data are no collection, or `out` was made with others.
+    """
+    data, objective = config.data, config.objective
+    if not isinstance(data, BrushData) or not isinstance(objective, BrushNetObjective):
+        raise ConfigError(
+            "expected data of the kind BrushData and a BrushNetObjective to encode beforehand, got "
+            f"{type(data).__name__} and {type(objective).__name__}"
+        )
+    if data.pool:
+        raise ConfigError("expected data.pool 0: a pool is encoded in memory, see encode_once")
+    if data.profile != "default" and settings.holes != 1:
+        raise ConfigError(
+            "expected holes 1 with the reference's profiles, which make a hole before they crop; "
+            f"got {settings.holes}. Use more crops instead"
+        )
+    samples = data.source(objective.tokenizer())
+    encoder = Encoder(config, settings)
+    cache = _describe(config, settings, samples, encoder)
+    _claim(cache, out)
+    own = range(jax.process_index(), cache.shards, jax.process_count())
+    faults = Counter[str]()
+    with ThreadPoolExecutor(settings.threads) as pool:
+        for shard in tqdm(own, desc="shards", unit="shard", disable=not distributed.is_main()):
+            note = out / f"faults-{shard:05d}.json"
+            if not cache.paths(out, shard)[0].is_file():
+                _write_shard(cache, out, shard, samples, encoder, pool, note)
+            faults.update(json.loads(note.read_text()))
+    return dict(faults)
+
+
+class Encoder:
+    """The frozen autoencoder on this host's devices."""
+
+    def __init__(self, config: TrainConfig, settings: PrecomputeConfig):
+        assert isinstance(config.objective, BrushNetObjective)
+        self._objective = config.objective
+        mesh = Mesh(np.array(jax.local_devices()), ("data",))
+        whole, self._cut = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), _BATCH))
+        vae = {"vae": parameters(weights.load("vae", self._objective.folder))}
+        self._frozen = jax.device_put(cast(vae, jnp.dtype(config.compute_dtype)), whole)
+        self._prepare = jax.jit(self._objective.prepare, out_shardings=self._cut)
+        self.batch_size = settings.batch_size * mesh.size
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the objective's `prepare` on a batch, filled up so that one program serves all."""
+        size = len(batch["mask"])
+        full = {name: _filled(array, self.batch_size) for name, array in batch.items()}
+        prepared = self._prepare(self._frozen, jax.device_put(full, self._cut))
+        return {name: array[:size] for name, array in jax.device_get(dict(prepared)).items()}
+
+    def shapes(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Returns the shapes of what a batch becomes; computes nothing."""
+        return dict(jax.eval_shape(self._objective.prepare, self._frozen, batch))
+
+
+_BATCH = PartitionSpec("data")
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _describe(
+    config: TrainConfig, settings: PrecomputeConfig, samples: BrushSamples, encoder: Encoder
+) -> Cache:
+    """What the cache will hold, from the shapes of one sample."""
+    first = {name: array for name, array in samples.batch([0]).items() if name in _PIXELS}
+    shapes = encoder.shapes(first)
+    height, width, channels = shapes["mean"].shape[1:]
+    latent = (height, width, channels)
+    image: tuple[Field, ...] = (
+        ("mean", "<f2", latent),
+        ("deviation", "<f2", latent),
+        ("token_ids", "<i4", shapes["token_ids"].shape[1:]),
+        ("time_ids", "<f4", (6,)),
+        ("id", "<i8", ()),
+    )
+    hole: tuple[Field, ...] = (
+        ("masked_mean", "<f2", latent),
+        ("masked_deviation", "<f2", latent),
+        ("keep", "|u1", (-(-height * width // 8),)),
+    )
+    return Cache(
+        image=image,
+        hole=hole,
+        crops=settings.crops,
+        holes=settings.holes,
+        samples=int(samples.numbers[-1]) + 1,
+        per_shard=settings.per_shard,
+        data=configs.dump(config.data),
+        objective=configs.dump(config.objective) + f"dtype = {config.compute_dtype!r}\n",
+    )
+
+
+_PIXELS = ("image", "masked_image", "mask", "token_ids", "time_ids")
+
+
+def _claim(cache: Cache, out: Path) -> None:
+    """Writes cache.json, or checks that the folder is of the same cache.
+
+    Raises: ConfigError if it is of another one.
+    """
+    if (out / DESCRIPTION).is_file():
+        old = Cache.load(out)
+        free = ("data.workers", "data.threads", "data.ahead", "data.index_cache")
+        changed = configs.differences(_text(old), _text(cache), free)
+        if changed:
+            raise ConfigError(
+                f"{out} holds another cache; it differs in\n  " + "\n  ".join(changed) + "\nGive "
+                "another --out, or the config that this one was made with."
+            )
+        return
+    cache.save(out)
+
+
+def _text(cache: Cache) -> str:
+    """The cache's settings, one `path = value` line each."""
+    lines = []
+    for field in dataclasses.fields(cache):
+        value = getattr(cache, field.name)
+        if isinstance(value, str):
+            lines += [f"{field.name}.{line}" for line in value.splitlines()]
+        else:
+            lines.append(f"{field.name} = {value!r}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _write_shard(
+    cache: Cache,
+    out: Path,
+    shard: int,
+    samples: BrushSamples,
+    encoder: Encoder,
+    pool: ThreadPoolExecutor,
+    note: Path,
+) -> None:
+    """Encodes the samples of one shard. The image file comes last: it says that all is there."""
+    low, high = shard * cache.per_shard, (shard + 1) * cache.per_shard
+    first, last = np.searchsorted(samples.numbers, (low, high))
+    numbers = samples.numbers[first:last].tolist()
+    faults = Counter[str]()
+    image_path, hole_path = cache.paths(out, shard)
+    with records.writing(image_path) as add_image, records.writing(hole_path) as add_hole:
+        for crops in _chunks(samples, numbers, cache, encoder, pool, faults):
+            images, holes = _encode(cache, samples, encoder, crops)
+            for row in images:
+                add_image(row.tobytes())
+            for row in holes:
+                add_hole(row.tobytes())
+        temporary = note.with_name(f"{note.name}.{os.getpid()}.new")
+        temporary.write_text(json.dumps(faults))
+        os.replace(temporary, note)
+
+
+Crop = list[dict[str, Any]]
+"""One crop with each of its holes; the pictures are the same."""
+
+
+def _chunks(
+    samples: BrushSamples,
+    numbers: Sequence[int],
+    cache: Cache,
+    encoder: Encoder,
+    pool: ThreadPoolExecutor,
+    faults: Counter[str],
+) -> Iterator[list[Crop]]:
+    """Yields the crops of a shard's samples, as many at once as the devices take; the next ones
+    are read while these are encoded."""
+
+    def read(number: int) -> tuple[list[Crop], list[str]]:
+        met: list[str] = []
+        holes = range(max(1, cache.holes))
+        crops = [samples.tried(number, crop, met, holes) for crop in range(cache.crops)]
+        # All of a sample or nothing: readers count on its crops.
+        return (crops if all(crops) else []), sorted(set(met))
+
+    waiting: list[Crop] = []
+    ahead = encoder.batch_size
+    pending = [pool.submit(read, number) for number in numbers[:ahead]]
+    for place in range(len(numbers)):
+        crops, met = pending[place].result()
+        pending[place] = None  # type: ignore[call-overload] - its pictures are not needed twice
+        if place + ahead < len(numbers):
+            pending.append(pool.submit(read, numbers[place + ahead]))
+        faults.update(met)
+        waiting += crops
+        while len(waiting) >= encoder.batch_size:
+            yield waiting[: encoder.batch_size]
+            waiting = waiting[encoder.batch_size :]
+    if waiting:
+        yield waiting
+
+
+def _encode(
+    cache: Cache, samples: BrushSamples, encoder: Encoder, crops: list[Crop]
+) -> tuple[np.ndarray, list[Any]]:
+    """Returns the records of some crops and, by crop, of their holes."""
+    token_ids = samples.tokenized([crop[0]["caption"] for crop in crops])
+    stored: dict[str, np.ndarray] = {}
+    holes = []
+    for hole in range(max(1, cache.holes)):
+        words = [{k: v for k, v in crop[hole].items() if k in _PIXELS} for crop in crops]
+        # From the second hole on the image's own latents are known.
+        batch = {**stacked(words), "token_ids": token_ids, **stored}
+        prepared = encoder(batch)
+        stored = {name: prepared[name] for name in ("mean", "deviation")}
+        rows = np.zeros(len(crops), record_type(cache.hole))
+        condition = prepared["condition"]
+        rows["masked_mean"] = condition[..., :-1]
+        rows["masked_deviation"] = prepared["masked_deviation"]
+        keep = condition[..., -1].reshape(len(crops), -1) > 0.5
+        rows["keep"] = np.packbits(keep, axis=-1)
+        holes.append(rows)
+    images = np.zeros(len(crops), record_type(cache.image))
+    images["mean"], images["deviation"] = stored["mean"], stored["deviation"]
+    images["token_ids"] = token_ids
+    images["time_ids"] = [crop[0]["time_ids"] for crop in crops]
+    images["id"] = [crop[0]["id"] for crop in crops]
+    return images, [rows[n] for n in range(len(crops)) for rows in holes[: cache.holes]]
