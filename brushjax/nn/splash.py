@@ -14,14 +14,16 @@ from brushjax.sharding import BATCH
 
 TILE = 128  # lanes of a TPU's registers: the kernel's blocks are multiples of it
 LONG = 1024  # from here on all scores at once cost more memory than the kernel's blocks
+WIDE = 256  # features of a head: beyond it (an autoencoder's single head) blocks outgrow the cache
 BLOCKS = (512, 256, 128)  # rows or columns of scores held at once, largest first
 
 
 def fits_splash(q: Array, k: Array) -> bool:
     """Returns whether the kernel takes queries and keys [B, L, K, D] of these shapes and is worth
-    it: both long, and no padding needed."""
+    it: both long, no padding needed, heads not too wide."""
     lengths = (q.shape[1], k.shape[1])
-    return min(lengths) >= LONG and all(length % TILE == 0 for length in lengths)
+    fits = all(length % TILE == 0 for length in lengths) and q.shape[-1] <= WIDE
+    return fits and min(lengths) >= LONG
 
 
 def splash(

@@ -204,12 +204,17 @@ def step_shapes(config: TrainConfig, plan: Plan) -> tuple[Any, Any, Any]:
 
 @contextlib.contextmanager
 def _quick() -> Iterator[None]:
-    before = jax.config.read("jax_optimization_level")
-    jax.config.update("jax_optimization_level", OPTIMISATION)
+    """Compiles at a lower level of optimisation, and past JAX's cache of compiled programs, which
+    can't read what was compiled without the chips."""
+    settings = {"jax_optimization_level": OPTIMISATION, "jax_enable_compilation_cache": False}
+    before = {name: getattr(jax.config, name) for name in settings}
     try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
         yield
     finally:
-        jax.config.update("jax_optimization_level", before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def _asked_for(message: str) -> float:
