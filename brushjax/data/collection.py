@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from brushjax.data.faults import Fault
 from brushjax.data.files import Reader, find, is_remote
@@ -19,6 +19,7 @@ CAPTIONS = "captions.jsonl"
 RECORDS = (".array_record", ".arrayrecord")
 
 
+@runtime_checkable
 class Collection(Protocol):
     """Stored samples by number; a number names the same sample in every process."""
 

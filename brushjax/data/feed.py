@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 ENDLESS = 1 << 40  # batches: no run gets there
 
 
+@runtime_checkable
 class Numbered(Protocol):
     """Samples by number, without end."""
 

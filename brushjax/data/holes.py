@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +15,8 @@ from jaxtyping import UInt8
 
 from brushjax.data.masks import MaskConfig, brush, sample_mask
 
-Objects = Sequence[np.ndarray]
-"""Masks of the objects in a crop, bool [size,size]."""
+Objects = Sequence[Any]
+"""Masks of the objects in a crop, bool [size,size]; each may be decoded when it is asked for."""
 
 FRACTIONS = ("outside", "opened", "boxed", "dilated", "stroked", "clean", "donated")
 
@@ -181,7 +182,7 @@ def _of_background(
 
 
 def _fits(config: HoleConfig, mask: np.ndarray) -> bool:
-    return config.share[0] <= mask.mean() <= config.share[1] and bool(mask.any())
+    return bool(mask.any() and config.share[0] <= mask.mean() <= config.share[1])
 
 
 def _bounding_box(mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ class ReferenceSample:
 
 def prepare(
     image: UInt8[np.ndarray, "H W 3"],
-    masks: Sequence[np.ndarray],
+    masks: Sequence[Any],
     size: int,
     *,
     random_mask: bool,
@@ -83,7 +84,7 @@ def prepare(
     )
 
 
-def _choose(image: np.ndarray, masks: Sequence[np.ndarray], chance: random.Random) -> np.ndarray:
+def _choose(image: np.ndarray, masks: Sequence[Any], chance: random.Random) -> np.ndarray:
     """One object's mask, uint8 [H,W]; without any, all is kept."""
     if masks:
         return np.asarray(chance.choice(masks), np.uint8)
