@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
@@ -74,14 +75,31 @@ def train(arguments: Sequence[str] | None = None) -> None:
             print("Compiling: 5 to 15 minutes for a full-size model on two cores.", flush=True)
             print(ahead_report.describe(ahead.compile_for(config, options.compile_for)))
             return
-        from brushjax.training.loop import run
-
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        logging.getLogger("brushjax").setLevel(logging.INFO)
-        folder = run(config, options.workdir)  # pyright: ignore[reportArgumentType] - asked for above
+        folder = _run(config, options)
     except configs.ConfigError as error:
         sys.exit(f"error: {error}")
-    print(f"exported to {folder}")
+    print(f"exported to {folder}" if folder else "stopped; the same command goes on")
+
+
+def _run(config: Any, options: argparse.Namespace) -> Path | None:
+    """Joins the other hosts, if there are any, and trains."""
+    from brushjax.distributed import initialize
+
+    initialize(options.hosts, options.process)
+
+    from brushjax.training.loop import run
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("brushjax").setLevel(logging.INFO)
+    return run(config, options.workdir, profile=options.profile)
+
+
+def _steps(text: str) -> tuple[int, int]:
+    """Reads FIRST:LAST."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"expected FIRST:LAST, such as 20:25; got {text!r}")
+    return int(first), int(last)
 
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
@@ -128,5 +146,25 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="SLICE",
         help="compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128, v4-32, "
         "...), say what it would need, and end",
+    )
+    parser.add_argument(
+        "--profile",
+        type=_steps,
+        metavar="FIRST:LAST",
+        help="trace these steps into WORKDIR/profile, for TensorBoard's profiler or Perfetto",
+    )
+    parser.add_argument(
+        "--hosts",
+        type=lambda text: text.split(","),
+        default=(),
+        metavar="HOST[:PORT],HOST,...",
+        help="the machines of a run without a cluster manager, one for each process; TPU slices, "
+        "SLURM, Open MPI and GKE need no list (docs/running.md)",
+    )
+    parser.add_argument(
+        "--process",
+        type=int,
+        metavar="I",
+        help="this process's place in the list, where the machine's name doesn't tell",
     )
     return parser

@@ -1,6 +1,7 @@
 """Every recipe builds, is traceable, and is what its stored text says, so that changes are seen."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import jax
 import pytest
 
 from brushjax import config as configs
+from brushjax.data.pipeline import PhotoData
 from brushjax.training.brushnet import SHIPPED_BASE
-from brushjax.training.plan import describe, make_plan
+from brushjax.training.flops import batch_shapes
+from brushjax.training.plan import cast_shapes, describe, make_plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.text_to_image import TextToImageObjective
 
@@ -52,6 +55,15 @@ def test_config_with_another_value_is_noticed():
     assert configs.differences(text, text.replace("batch_size = ", "batch_size = 1"))
 
 
+@functools.cache
+def traced(objective, batch, compute_dtype):
+    """Shapes of loss and metrics; recipes that differ in their data alone share a trace."""
+    trainable, frozen = (cast_shapes(tree, compute_dtype) for tree in objective.shapes())
+    prepared = jax.eval_shape(objective.prepare, frozen, dict(batch))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    return jax.eval_shape(objective.loss, trainable, frozen, prepared, keys)
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_config_is_traced_from_data_to_loss(path):
     """The step of a training recipe is traced with the shapes of its data; nothing is computed."""
@@ -62,18 +74,29 @@ def test_config_is_traced_from_data_to_loss(path):
     config = with_inputs(config)
     plan = make_plan(config)
     assert config.name in describe(config, plan)
-    source = config.data.source(config.objective.tokenizer())
-    batch = {
-        name: jax.ShapeDtypeStruct((2, *value.shape), value.dtype)
-        for name, value in source[0].items()
-    }
-    prepared = jax.eval_shape(config.objective.prepare, plan.frozen, batch)
-    loss, metrics = jax.eval_shape(
-        config.objective.loss,
-        plan.state["params"],
-        plan.frozen,
-        prepared,
-        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2)),
-    )
+    batch = batch_shapes(dataclasses.replace(config, batch_size=2, accumulation=1))
+    loss, metrics = traced(config.objective, tuple(batch.items()), config.compute_dtype)
     assert loss.shape == ()
     assert metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulation": 3}, "batch_size that accumulation 3 divides; got 8"),
+        ({"validate_every": 5}, "validate_every needs validation"),
+        ({"steps": 0}, "expected steps >= 1; got 0"),
+        ({"encode_once": True, "data": PhotoData()}, "encode_once needs data.pool > 0"),
+    ],
+)
+def test_impossible_combinations_are_refused(changes, message):
+    config = configs.load(ROOT / "configs" / "quickstart.py")
+    with pytest.raises(configs.ConfigError, match=message):
+        dataclasses.replace(config, **changes)
+
+
+def test_unknown_field_names_the_nearest(capsys):
+    config = configs.load(ROOT / "configs" / "brushedit_sd15.py")
+    with pytest.raises(SystemExit):
+        configs.override(config, ["--optimizer.learning_rat", "1"])
+    assert "--optimizer.learning_rate" in capsys.readouterr().err

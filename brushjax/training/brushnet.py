@@ -104,7 +104,10 @@ class BrushNetObjective(Objective):
             return batch
         vae = build(AutoencoderKL, self._base.vae, frozen["vae"])
         image, mask = to_unit_range(batch["image"], dtype_of(frozen)), batch["mask"]
-        masked = jnp.where(mask > 0, jnp.asarray(-1, image.dtype), image)  # [B, H, W, 3]
+        if "masked_image" in batch:  # the reference's preparation masks before it resizes
+            masked = to_unit_range(batch["masked_image"], image.dtype)
+        else:
+            masked = jnp.where(mask > 0, jnp.asarray(-1, image.dtype), image)  # [B, H, W, 3]
         if "mean" in batch:
             mean, deviation = batch["mean"], batch["deviation"]
             masked_mean, masked_deviation = encode(vae, masked)

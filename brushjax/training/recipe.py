@@ -35,12 +35,20 @@ class Data(Protocol):
     pool: int
     """How many different samples there are; 0 for no end of them."""
 
+    # Data that may not be there yet has `shapes` too, see brushjax.data.brushdata.BrushData: its
+    # recipe can then be checked and compiled without it.
+
     def source(self, tokenize: Tokenize) -> Source:
         """Returns the samples by number."""
         ...
 
     def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Any:
-        """Returns an endless grain.IterDataset of the batches of host shard[0] of shard[1]."""
+        """Returns an endless series of the batches of host shard[0] of shard[1].
+
+        Each has "id", integers that name its samples. The iterator has get_state and set_state;
+        the state holds for every host. With an attribute `samples`, that one's `faults` {cause:
+        count} are logged.
+        """
         ...
 
 

@@ -1,5 +1,7 @@
 """The step: what is differentiated, averaged, drawn and donated, on one device and on eight."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import optax
 import pytest
 
 from brushjax import sharding
+from brushjax.config import ConfigError
+from brushjax.sharding import MeshShape
 from brushjax.training.optimizers import OptimizerConfig, learning_rate, make_optimizer
+from brushjax.training.recipe import FULLY_SHARDED
 from brushjax.training.state import Places, make_state, sample_keys, state_shardings
-from brushjax.training.step import make_step
+from brushjax.training.step import make_step, make_validation
 from tests.training import tiny
 
 OBJECTIVE = tiny.Line()
@@ -80,23 +85,125 @@ def test_step_computes_in_bfloat16_and_keeps_float32(batch):
     assert state["params"]["slope"].dtype == jnp.float32
 
 
-def test_step_on_eight_devices_equals_one(batch):
+MODES = {
+    "replicated": (MeshShape(), (), ()),
+    "zero-1": (MeshShape(), (), ((".*", "cut:data"),)),
+    "fully sharded": (MeshShape(data=1, fsdp=-1), FULLY_SHARDED, FULLY_SHARDED),
+    "both": (MeshShape(data=2, fsdp=-1), FULLY_SHARDED, FULLY_SHARDED),
+}
+
+
+def trained(batch, mode, devices, steps=4, **settings):
+    """Runs some steps on so many devices; returns losses, slope and the state."""
+    shape, parameter_rules, optimizer_rules = MODES[mode]
+    if devices == 1:
+        shape = MeshShape()
+    mesh = sharding.make_mesh(shape, jax.devices()[:devices])
     optimizer = make_optimizer(OptimizerConfig(learning_rate=0.01), 10)
-    slopes = {}
-    for devices in (1, 8):
-        mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-        state, frozen = start(optimizer)
-        layout = state_shardings(state, mesh, ((".*", "cut:data"),))
-        places = Places(mesh, layout, sharding.shardings(state["params"], mesh, ()))
-        state = jax.device_put(state, layout)
-        data = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
-        step = make_step(OBJECTIVE, optimizer, seed=0, places=places)
-        for _ in range(3):
-            state, _ = step(state, frozen, data)
-        slopes[devices] = np.array(state["params"]["slope"])
-        moment = next(leaf for leaf in jax.tree.leaves(state["optimizer"]) if leaf.shape == (4, 8))
-        assert moment.sharding.shard_shape((4, 8)) == (4, 8 // devices)
-    np.testing.assert_allclose(slopes[1], slopes[8], rtol=1e-6, atol=1e-6)
+    state, frozen = start(optimizer)
+    layout = state_shardings(state, mesh, optimizer_rules)
+    places = Places(mesh, layout, sharding.shardings(state["params"], mesh, parameter_rules))
+    state = jax.device_put(state, layout)
+    data = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
+    step = make_step(OBJECTIVE, optimizer, seed=0, places=places, **settings)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, frozen, data)
+        losses.append(jax.device_get(metrics))
+    return losses, np.array(state["params"]["slope"]), state
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_step_on_eight_devices_equals_one(batch, mode):
+    expected, slope, _ = trained(batch, mode, 1)
+    losses, ours, state = trained(batch, mode, 8)
+    for step, (one, eight) in enumerate(zip(expected, losses)):
+        for name in ("loss", "gradient_norm", "slope"):
+            assert eight[name] == pytest.approx(one[name], rel=1e-6), (step, name)
+        np.testing.assert_allclose(eight["half"].total, one["half"].total, rtol=1e-6)
+        np.testing.assert_allclose(eight["half"].weight, one["half"].weight, rtol=1e-6)
+    np.testing.assert_allclose(ours, slope, rtol=1e-6, atol=1e-6)
+    cut = {"replicated": 1, "both": 4}.get(mode, 8)
+    for leaf in jax.tree.leaves(state):
+        if leaf.shape == (4, 8):
+            assert leaf.sharding.shard_shape((4, 8)) == (4, 8 // cut)
+
+
+def test_samples_draw_the_same_wherever_they_lie(batch):
+    order = np.array([5, 2, 7, 0, 1, 3, 6, 4])
+    moved = {name: array[order] for name, array in batch.items()}
+    losses, *_ = trained(batch, "replicated", 8)
+    again, *_ = trained(moved, "replicated", 8)
+    for row, other in zip(losses, again):
+        assert other["loss"] == pytest.approx(row["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("devices", "mode"), [(1, "replicated"), (2, "zero-1")])
+def test_accumulation_equals_the_whole_batch(batch, devices, mode):
+    whole, slope, _ = trained(batch, mode, devices)
+    losses, ours, _ = trained(batch, mode, devices, accumulation=4)
+    for one, four in zip(whole, losses):
+        assert four["loss"] == pytest.approx(one["loss"], rel=1e-6)
+        assert four["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-6)
+        np.testing.assert_allclose(four["half"].total, one["half"].total, rtol=1e-6)
+    np.testing.assert_allclose(ours, slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "expected"), [(None, "bf16"), (jnp.float32, "f32"), (jnp.bfloat16, "bf16")]
+)
+def test_gradients_are_added_up_in_the_dtype_of_the_config(batch, reduce, expected):
+    optimizer = optax.sgd(0.1)
+    state, frozen = start(optimizer)
+    mesh = sharding.make_mesh()
+    layout = state_shardings(state, mesh, ((".*", "cut:data"),))
+    places = Places(mesh, layout, sharding.shardings(state["params"], mesh, ()))
+    step = make_step(
+        OBJECTIVE,
+        optimizer,
+        seed=0,
+        places=places,
+        compute_dtype=jnp.bfloat16,
+        reduce_dtype=reduce,
+    )
+    program = step.lower(jax.device_put(state, layout), frozen, batch).as_text()
+    scatter = re.search(r"reduce_scatter.*?->\s*tensor<4x1x(\w+)>", program, re.DOTALL)
+    assert scatter, "the slope, which is cut, is not reduce-scattered"
+    assert scatter[1] == expected
+
+
+def test_another_reduction_dtype_is_refused_where_the_compiler_reduces(batch):
+    with pytest.raises(ConfigError, match=r"reduced in the compute dtype, bfloat16, .*'fsdp': 8"):
+        trained(
+            batch,
+            "fully sharded",
+            8,
+            compute_dtype=jnp.dtype(jnp.bfloat16),
+            reduce_dtype=jnp.dtype(jnp.float32),
+        )
+
+
+def test_step_that_is_not_finite_is_left_out(batch):
+    step = make_step(OBJECTIVE, optax.adamw(0.1), seed=0, ema_decay=0.9, skip=True)
+    state, frozen = start(optax.adamw(0.1), ema=True)
+    before = jax.tree.map(np.array, state)
+    bad = {**batch, "y": np.full_like(batch["y"], np.inf)}
+    state, metrics = step(state, frozen, bad)
+    assert not np.isfinite(metrics["loss"])
+    assert int(state["step"]) == 1
+    for name in ("params", "optimizer", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, state[name], before[name])
+    state, metrics = step(state, frozen, batch)
+    assert np.abs(state["params"]["slope"] - before["params"]["slope"]).max() > 0
+
+
+def test_validation_uses_the_same_noise_every_time(batch):
+    state, frozen = start(optax.sgd(0.1))
+    validate = make_validation(OBJECTIVE, seed=0)
+    first, again = (validate(state["params"], frozen, batch) for _ in range(2))
+    assert float(first["loss"]) == float(again["loss"])
+    other = make_validation(OBJECTIVE, seed=1)(state["params"], frozen, batch)
+    assert float(first["loss"]) != float(other["loss"])
 
 
 def test_learning_rate_rises_then_falls():

@@ -1,0 +1,64 @@
+"""Runs of the training command in processes of their own: several hosts, and signals."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from brushjax.training.logging import read_rows
+
+ROOT = Path(__file__).parents[2]
+LINE = "tests/training/tiny.py"
+BRANCH = "tests/training/tiny_branch.py"
+
+
+def launch(workdir, processes, devices, *overrides, config=LINE):
+    """Starts the processes of one run, each with so many devices."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    hosts = ",".join([f"127.0.0.1:{port}", *["127.0.0.1"] * (processes - 1)])
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    environment = os.environ | {
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    started = []
+    for process in range(processes):
+        several = ["--hosts", hosts, "--process", str(process)] if processes > 1 else []
+        command = [sys.executable, "train.py", config, "--workdir", str(workdir), *several]
+        log = (workdir.parent / f"{workdir.name}.{process}.log").open("a")
+        started.append(
+            subprocess.Popen(
+                [*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+        )
+    return started
+
+
+def wait(processes, workdir):
+    """Waits for all to end well."""
+    for number, process in enumerate(processes):
+        code = process.wait(timeout=300)
+        text = (workdir.parent / f"{workdir.name}.{number}.log").read_text()[-3000:]
+        assert code == 0, f"process {number} ended with {code}:\n{text}"
+
+
+def wait_for_rows(workdir, count, processes):
+    """Waits until so many steps are logged."""
+    while len(losses(workdir)) < count:
+        assert processes[0].poll() is None, f"ended before it had {count} rows"
+        time.sleep(0.01)
+
+
+def losses(workdir):
+    """Returns the loss of each step that is logged."""
+    return {row["step"]: row["loss"] for row in read_rows(workdir / "metrics.jsonl")}
+
+
+def saved(workdir):
+    """Returns the steps that are saved completely."""
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())

@@ -1,0 +1,127 @@
+"""Several processes as one run: equal losses, signals, kills, and going on on other machines."""
+
+import dataclasses
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from brushjax.distributed import _own_place, initialize
+from brushjax.training.loop import run
+from tests.training import tiny
+from tests.training.hosts import BRANCH, launch, losses, saved, wait, wait_for_rows
+
+EVERY_STEP = ("--log_every", "1")
+SHARDED = ("--parameter_rules", ".*", "cut:fsdp", "--optimizer_rules", ".*", "cut:fsdp")
+MODES = {
+    "replicated": ("--optimizer_rules",),
+    "zero-1": (),
+    "fully sharded": ("--mesh.data", "1", "--mesh.fsdp", "-1", *SHARDED),
+}
+LAYOUTS = {"1x1": (1, 1), "1x8": (1, 8), "2x4": (2, 4)}
+KILLS = 20
+
+
+def close(ours, expected):
+    assert ours.keys() == expected.keys()
+    for step, loss in expected.items():
+        assert ours[step] == pytest.approx(loss, rel=1e-6), step
+
+
+def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
+    """SIGTERM reaches one of two processes: both save the same step, and eight devices of one
+    process end as if they had done it all."""
+    recipe = dataclasses.replace(tiny.get_config(), log_every=1)
+    run(recipe, tmp_path / "whole")
+    folder = tmp_path / "two"
+    processes = launch(folder, 2, 4, *EVERY_STEP, "--data.pause", "0.02", "--checkpoint_every", "9")
+    wait_for_rows(folder, 4, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    wait(processes, folder)
+    (step,) = [step for step in saved(folder) if step % 9]
+    assert 4 <= step < 24
+    assert not (folder / "export").exists()
+    run(dataclasses.replace(recipe, data=tiny.Numbers(pause=0.02), checkpoint_every=9), folder)
+    close(losses(folder), losses(tmp_path / "whole"))
+
+
+def test_own_place_in_a_list_of_hosts(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu1.cluster")
+    monkeypatch.setattr("socket.getfqdn", lambda: "gpu1.cluster")
+    assert _own_place(["gpu0:1234", "gpu1"]) == 1
+    for hosts in (["gpu0", "gpu2"], ["gpu1", "gpu1"]):
+        with pytest.raises(ValueError, match="Say which one it is with --process"):
+            initialize(hosts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_loss_curves_do_not_depend_on_devices_and_hosts(mode, tmp_path):
+    curves = {}
+    for name, layout in LAYOUTS.items():
+        wait(launch(tmp_path / name, *layout, *MODES[mode], config=BRANCH), tmp_path / name)
+        curves[name] = losses(tmp_path / name)
+        assert len(curves[name]) == 30
+    worst = {
+        name: max(abs(curve[step] / curves["1x1"][step] - 1) for step in curve)
+        for name, curve in curves.items()
+    }
+    print(mode, worst)
+    assert max(worst.values()) <= 1e-6
+
+
+@pytest.mark.slow
+def test_run_goes_on_on_other_machines(tmp_path):
+    first = tmp_path / "2x4"
+    wait(launch(first, 2, 4, config=BRANCH), first)
+    expected = losses(first)
+    for name, layout in {"1x8": (1, 8), "1x1": (1, 1), "2x1": (2, 1)}.items():
+        folder = tmp_path / name
+        shutil.copytree(first, folder)
+        for step in (20, 30):
+            shutil.rmtree(folder / "checkpoints" / str(step))
+        wait(launch(folder, *layout, config=BRANCH), folder)
+        again = losses(folder)
+        worst = max(abs(again[step] / expected[step] - 1) for step in expected)
+        print(name, worst)
+        assert worst <= 1e-6
+
+
+@pytest.mark.slow
+def test_run_killed_at_random_moments_ends_bit_identical(tmp_path):
+    """Half of the kills hit while a checkpoint is being written."""
+    settings = (*EVERY_STEP, "--steps", "60", "--checkpoint_every", "4", "--data.pause", "0.002")
+    whole = tmp_path / "whole"
+    start = time.monotonic()
+    wait(launch(whole, 2, 4, *settings), whole)
+    lasted = time.monotonic() - start
+    expected = load_file(whole / "export" / "line.safetensors")
+    rng, moments = random.Random(0), []
+    for kill in range(KILLS):
+        folder = tmp_path / f"killed{kill}"
+        processes = launch(folder, 2, 4, *settings)
+        if kill % 2:
+            wait_for_rows(folder, rng.randrange(1, 40), processes)
+            while not list((folder / "checkpoints").glob("*tmp*")) and processes[0].poll() is None:
+                pass
+            time.sleep(rng.random() * 0.02)
+        else:
+            time.sleep(rng.random() * lasted)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        steps = saved(folder) if (folder / "checkpoints").is_dir() else []
+        cut = len(list((folder / "checkpoints").glob("*tmp*")))
+        moments.append((len(losses(folder)), steps[-1:], cut))
+        wait(launch(folder, 2, 4, *settings), folder)
+        ended = load_file(folder / "export" / "line.safetensors")
+        for name, value in expected.items():
+            np.testing.assert_array_equal(ended[name], value, err_msg=f"kill {kill}: {name}")
+        assert losses(folder) == losses(whole)
+    print("(rows, last checkpoint, partial ones) at each kill:", moments)
+    assert any(cut for _, _, cut in moments), "no kill hit a checkpoint that was being written"
