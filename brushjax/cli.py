@@ -13,6 +13,7 @@ from typing import Any
 
 COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
+    "precompute": ("brushjax.training.precompute", "main", "encode a collection beforehand"),
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
