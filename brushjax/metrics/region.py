@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-Region = Bool[np.ndarray, "H W"]
+Region = Bool[np.ndarray, "_H _W"]
 
 
 def iou(region: Region, truth: Region) -> float:
     """Intersection over union; NaN where both are empty."""
-    return _ratio(region & truth, region | truth)
+    both = _common(region, truth)
+    return _ratio(both, region | truth)
 
 
 def precision(region: Region, truth: Region) -> float:
     """Share of the predicted region that is annotated; NaN where nothing is predicted."""
-    return _ratio(region & truth, region)
+    return _ratio(_common(region, truth), region)
 
 
 def recall(region: Region, truth: Region) -> float:
     """Share of the annotated region that is predicted; NaN where nothing is annotated."""
-    return _ratio(region & truth, truth)
+    return _ratio(_common(region, truth), truth)
 
 
 def area(region: Region) -> float:
@@ -28,8 +29,12 @@ def area(region: Region) -> float:
     return float(np.mean(region))
 
 
+def _common(region: Region, truth: Region) -> Region:
+    if region.shape != truth.shape:
+        raise ValueError(f"expected masks of one size, got {region.shape} and {truth.shape}")
+    return region & truth
+
+
 def _ratio(part: np.ndarray, whole: np.ndarray) -> float:
-    if part.shape != whole.shape:
-        raise ValueError(f"expected masks of one size, got {part.shape} and {whole.shape}")
     count = int(np.count_nonzero(whole))
     return int(np.count_nonzero(part)) / count if count else np.nan

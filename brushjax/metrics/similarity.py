@@ -63,7 +63,7 @@ def self_similarity(tokens: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N N"
     return tokens @ tokens.T / np.maximum(np.outer(lengths, lengths), TINY)
 
 
-def structure_distance(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "N D"]) -> float:
+def structure_distance(a: Float[np.ndarray, "_N _D"], b: Float[np.ndarray, "_N _D"]) -> float:
     """Mean squared difference of the self-similarities of two pictures' tokens.
 
     Source: Tumanyan et al., "Splicing ViT Features for Semantic Appearance Transfer" (arXiv

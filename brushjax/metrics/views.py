@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-Picture = UInt8[np.ndarray, "H W 3"]
-Region = Bool[np.ndarray, "H W"]
+Picture = UInt8[np.ndarray, "_ _ 3"]  # of any size: views change it, and a sample's pictures differ
+Region = Bool[np.ndarray, "_ _"]
 
 TEXTS = ("caption", "source_caption", "local_caption")
 PICTURES = ("result", "source", "truth")
@@ -32,6 +32,8 @@ PIE_SIDE = 512  # of PIE-Bench's pictures; methods that save panels put the edit
 @dataclasses.dataclass(frozen=True)
 class Views:
     """A sample to be scored. Sizes of the pictures may differ; masks have their picture's size.
+
+    Pictures are uint8 RGB [H, W, 3], masks boolean [H, W].
 
     Attributes:
         result: the edited picture.
@@ -45,11 +47,11 @@ class Views:
         from_jpeg: the result was read from a JPEG file, so no metric compresses it again.
     """
 
-    result: Picture
-    source: Picture | None = None
-    truth: Picture | None = None
-    mask: Region | None = None
-    region: Region | None = None
+    result: np.ndarray
+    source: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    region: np.ndarray | None = None
     caption: str | None = None
     source_caption: str | None = None
     local_caption: str | None = None

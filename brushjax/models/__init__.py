@@ -2,19 +2,39 @@
 
 from brushjax.models.brushnet import BrushNet, BrushNetConfig, keep_mask_condition
 from brushjax.models.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
+from brushjax.models.image_reward import (
+    AestheticConfig,
+    AestheticHead,
+    ImageReward,
+    ImageRewardConfig,
+)
+from brushjax.models.lpips import LPIPS, LPIPSConfig, LPIPSOutput
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, Posterior, VAEConfig
+from brushjax.models.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig, ViTOutput
 
 __all__ = [
+    "DINO",
+    "LPIPS",
+    "AestheticConfig",
+    "AestheticHead",
     "AutoencoderKL",
     "BrushNet",
     "BrushNetConfig",
     "CLIPText",
     "CLIPTextConfig",
     "CLIPTextOutput",
+    "CLIPVision",
+    "ImageReward",
+    "ImageRewardConfig",
+    "LPIPSConfig",
+    "LPIPSOutput",
+    "PlainViTConfig",
     "Posterior",
     "UNet",
     "UNetConfig",
     "VAEConfig",
+    "ViTConfig",
+    "ViTOutput",
     "keep_mask_condition",
 ]

@@ -2,13 +2,18 @@
 
 from brushjax.weights.maps.brushnet import BRUSHNET
 from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
+from brushjax.weights.maps.scoring import AESTHETIC, IMAGE_REWARD, LPIPS
 from brushjax.weights.maps.unet import UNET
 from brushjax.weights.maps.vae import VAE
 from brushjax.weights.maps.vit import CLIP_VISION, DINO
 from brushjax.weights.rules import WeightMap, WeightsError
 
 MAPS: dict[str, WeightMap] = {
-    table.kind: table for table in (UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET, CLIP_VISION, DINO)
+    table.kind: table
+    for table in (
+        *(UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET),
+        *(CLIP_VISION, DINO, LPIPS, IMAGE_REWARD, AESTHETIC),  # these only look at pictures
+    )
 }
 
 __all__ = ["MAPS", "map_of"]

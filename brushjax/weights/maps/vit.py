@@ -17,6 +17,7 @@ LAYERS = "vision_model.encoder.layers."
 EMBEDDINGS = "vision_model.embeddings."
 HEAD_WIDTH = 64  # of every published transformer here but OpenCLIP's widest, which have 16 heads
 
+LEAD1, LEAD2 = Leaf("", "", "lead1"), Leaf("", "", "lead2")
 TIMM_LAYER = (
     Leaf("layer_norm1.", "norm1."),
     Leaf("layer_norm2.", "norm2."),
@@ -56,16 +57,16 @@ def layers_of(
     )
 
 
-def timm_modules(config: dict[str, Any], ours: str = "") -> tuple[Module, ...]:
-    """Makes the table of timm's names; `ours` stands before each of our names."""
+def timm_modules(config: dict[str, Any], ours: str = "", theirs: str = "") -> tuple[Module, ...]:
+    """Makes the table of timm's names; the two prefixes stand before each name of a side."""
     embeddings = ours + EMBEDDINGS
     return (
-        Module(f"{embeddings}class_embedding", "cls_token", (Leaf("", "", "lead2"),)),
-        Module(f"{embeddings}position_embedding.weight", "pos_embed", (Leaf("", "", "lead1"),)),
-        Module(f"{embeddings}register_tokens", "register_tokens", (Leaf("", "", "lead1"),)),
-        Module(f"{embeddings}patch_embedding.", "patch_embed.proj."),
-        Module(f"{ours}vision_model.post_layernorm.", "norm."),
-        *layers_of(config, "blocks.", TIMM_LAYER, ours + LAYERS),
+        Module(f"{embeddings}class_embedding", f"{theirs}cls_token", (LEAD2,)),
+        Module(f"{embeddings}position_embedding.weight", f"{theirs}pos_embed", (LEAD1,)),
+        Module(f"{embeddings}register_tokens", f"{theirs}register_tokens", (LEAD1,)),
+        Module(f"{embeddings}patch_embedding.", f"{theirs}patch_embed.proj."),
+        Module(f"{ours}vision_model.post_layernorm.", f"{theirs}norm."),
+        *layers_of(config, f"{theirs}blocks.", TIMM_LAYER, ours + LAYERS),
     )
 
 
@@ -87,9 +88,6 @@ def transformers_modules(
         )
 
     return modules
-
-
-LEAD1, LEAD2 = Leaf("", "", "lead1"), Leaf("", "", "lead2")
 
 
 def open_clip_modules(config: dict[str, Any]) -> tuple[Module, ...]:
