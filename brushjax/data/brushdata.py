@@ -20,7 +20,7 @@ from brushjax.data.collection import open_collection
 from brushjax.data.faults import Fault, FaultCounts, FaultLog, TooManyFaults, from_rows, to_row
 from brushjax.data.feed import Feed, stacked
 from brushjax.data.holes import HoleConfig, sample_hole
-from brushjax.data.order import shuffled
+from brushjax.data.order import Order
 from brushjax.data.text import LENGTH
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
@@ -137,7 +137,7 @@ class BrushSamples:
         self._counts = FaultCounts(config.faulty_share)
         self._log = FaultLog()
         self.numbers = self._usable()
-        self._order = shuffled(len(self.numbers), config.seed)
+        self._order = Order(len(self.numbers), config.seed)
 
     def _usable(self) -> np.ndarray:
         """Numbers of the samples that are not known to be faulty; counts the others."""
@@ -174,8 +174,8 @@ class BrushSamples:
         """Returns (number, epoch) of the sample at a position of the order."""
         epoch, within = divmod(position, self.config.pool or len(self.numbers))
         if self.config.pool:  # the same samples with the same crops, in a new order every epoch
-            pool = shuffled(self.config.pool, self.config.seed + 1)
-            epoch, within = divmod(int(pool[position]), len(self.numbers))
+            pool = Order(self.config.pool, self.config.seed + 1)
+            epoch, within = divmod(pool[position], len(self.numbers))
             return int(self.numbers[self._order[epoch * len(self.numbers) + within]]), epoch
         return int(self.numbers[self._order[position]]), epoch
 

@@ -29,7 +29,7 @@ from brushjax.data.brushdata import (
 )
 from brushjax.data.faults import TooManyFaults, to_row
 from brushjax.data.feed import Feed, stacked
-from brushjax.data.order import shuffled
+from brushjax.data.order import Order
 
 FORMAT = 1
 DESCRIPTION = "cache.json"
@@ -269,7 +269,7 @@ class LatentSamples:
 
     def __init__(self, folder: Path, seed: int):
         self._records = Records(folder, holes=True)
-        self._order = shuffled(self._records.samples, seed)
+        self._order = Order(self._records.samples, seed)
 
     def __len__(self) -> int:
         return UNLIMITED
@@ -279,7 +279,7 @@ class LatentSamples:
 
     def batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """Returns the samples at these positions of the order."""
-        turns = [(int(self._order[p]), p // self._records.samples) for p in numbers]
+        turns = [(self._order[p], p // self._records.samples) for p in numbers]
         images, holes = self._records.images(turns), self._records.holes(turns)
         masked = holes["masked_mean"]
         batch, height, width, channels = masked.shape
@@ -306,7 +306,7 @@ class ImageSamples:
                 f"{folder} was made from other data; it differs in\n  " + "\n  ".join(changed)
             )
         self._pixels: BrushSamples = data.source(tokenize)
-        self._order, self._seed = shuffled(self._records.samples, data.seed), data.seed
+        self._order, self._seed = Order(self._records.samples, data.seed), data.seed
 
     def __len__(self) -> int:
         return UNLIMITED
@@ -337,7 +337,7 @@ class ImageSamples:
     def _whole(self, position: int, met: list[str]) -> tuple[np.ndarray, dict[str, Any]]:
         """The stored record and the pixels at a position, or else of a substitute."""
         rng = np.random.default_rng((self._seed, position))
-        n, epoch = int(self._order[position]), position // self._records.samples
+        n, epoch = self._order[position], position // self._records.samples
         for _ in range(ATTEMPTS):
             stored = self._records.images([(n, epoch)])
             crop, _hole = self._records.variant(n, epoch)
