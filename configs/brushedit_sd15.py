@@ -8,16 +8,21 @@ them, which teach removal (BrushEdit, section V-A, "BrushData-v2"; its shares ar
 
 from brushjax.data.brushdata import BrushData
 from brushjax.data.holes import HoleConfig
+from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.branch import BranchEvaluation, Sampling
+from brushjax.evaluation.held_out import HeldOut
 from brushjax.training.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
+
+BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def get_config() -> TrainConfig:
     """Returns the recipe."""
     return TrainConfig(
         name="brushedit_sd15",
-        objective=BrushNetObjective(base="stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        objective=BrushNetObjective(base=BASE),
         data=BrushData(path="data/brushdata/train/*.tar", size=512, holes=HoleConfig(), workers=8),
         optimizer=OptimizerConfig(
             learning_rate=1e-5,  # of the reference's commands
@@ -35,4 +40,14 @@ def get_config() -> TrainConfig:
         validate_every=1000,
         best="validation/loss",
         nonfinite="skip",
+        evaluators=(
+            BranchEvaluation(  # the same pictures every time: samples/, PSNR outside the hole
+                base=BASE,
+                held_out=HeldOut(8, PhotoData(size=512, split="held_out", seed=1)),
+                steering=None,
+                sampling=Sampling(steps=20, guidance=7.5),  # the reference validates so
+                batch_size=4,  # fits beside the state on a chip of 16 GB
+                strips=8,
+            ),
+        ),
     )

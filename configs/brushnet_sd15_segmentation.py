@@ -2,24 +2,29 @@
 
     python train.py configs/brushnet_sd15_segmentation.py --workdir runs/segmentation
 
-Reads BrushData's tars (docs/running.md says where from); the base is downloaded unless
---objective.base names a folder. One step is 16 images, whatever the number of devices.
+Reads BrushData's tars (docs/running.md says where from); the base is downloaded; a folder
+in the place of BASE serves as well. One step is 16 images, whatever the number of devices.
 """
 
 from brushjax.data.brushdata import BrushData
 from brushjax.data.holes import HoleConfig
+from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.branch import BranchEvaluation, Sampling
+from brushjax.evaluation.held_out import HeldOut
 from brushjax.training.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 
-HOLES = HoleConfig.of_objects()  # objects and, half of the time, all but the object
+BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+# Objects and, half of the time, all but the object.
+HOLES = HoleConfig.of_objects()
 
 
 def get_config() -> TrainConfig:
     """Returns the recipe."""
     return TrainConfig(
         name="brushnet_sd15_segmentation",
-        objective=BrushNetObjective(base="stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        objective=BrushNetObjective(base=BASE),
         data=BrushData(
             path="data/brushdata/train/*.tar",
             size=512,
@@ -42,4 +47,14 @@ def get_config() -> TrainConfig:
         validate_every=1000,
         best="validation/loss",
         nonfinite="skip",
+        evaluators=(
+            BranchEvaluation(  # the same pictures every time: samples/, PSNR outside the hole
+                base=BASE,
+                held_out=HeldOut(8, PhotoData(size=512, split="held_out", seed=1)),
+                steering=None,
+                sampling=Sampling(steps=20, guidance=7.5),  # the reference validates so
+                batch_size=4,  # fits beside the state on a chip of 16 GB
+                strips=8,
+            ),
+        ),
     )

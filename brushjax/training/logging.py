@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from brushjax import config as configs
@@ -100,6 +101,12 @@ class RunLog:
             self._writers.write(step, numbers)
         self.meter.pause_over()
 
+    def show(self, step: int, folder: Path) -> None:
+        """Shows the pictures that evaluators left in a folder."""
+        if self._writers:
+            for path in sorted(folder.glob("*.png")):
+                self._writers.show(step, path)
+
     def close(self) -> None:
         """Flushes and closes everything."""
         self._bar.close()
@@ -171,6 +178,11 @@ class _Writers:
             self._board.add_scalar(name, value, step)
         if self._wandb:
             self._wandb.log(named, step=step)
+
+    def show(self, step: int, path: Path) -> None:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        self._board.add_image(f"samples/{path.stem}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         self._file.close()

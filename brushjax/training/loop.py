@@ -207,6 +207,7 @@ def publish(
             named = {f"eval/{name}": value for name, value in judged.items()}
             run_log.report(step, named)
             numbers = {**numbers, **named}
+        run_log.show(step, workdir / "samples")
         if config.best in numbers:
             keep_best(config, numbers[config.best], step, workdir)
     run_log.meter.pause_over()

@@ -79,10 +79,12 @@ def cast_shapes(tree: Any, dtype: str) -> Any:
 
 def describe(config: TrainConfig, plan: Plan) -> str:
     """Returns the text of a dry run: config, shardings, parameter counts, bytes per device."""
-    working = cast_shapes(plan.state["params"], config.compute_dtype)
+    working, copied = cast_shapes(plan.state["params"], config.compute_dtype), plan.places.params
+    if config.compute_dtype == "float32" and copied == plan.places.state["params"]:
+        working = copied = {}  # they are the trained parameters themselves
     trees = {
         "trained parameters": (plan.state["params"], plan.places.state["params"]),
-        "their working copy": (working, plan.places.params),
+        "their working copy": (working, copied),
         "optimizer": (plan.state["optimizer"], plan.places.state["optimizer"]),
         "moving average": (plan.state.get("ema", {}), plan.places.state.get("ema", {})),
         "frozen parameters": (plan.frozen, plan.frozen_layout),

@@ -60,10 +60,10 @@ def test_own_place_in_a_list_of_hosts(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_loss_curves_do_not_depend_on_devices_and_hosts(mode, tmp_path):
-    curves = {}
+def test_loss_curves_do_not_depend_on_devices_and_hosts(mode, base, tmp_path):
+    curves, settings = {}, ("--objective.base", str(base), *MODES[mode])
     for name, layout in LAYOUTS.items():
-        wait(launch(tmp_path / name, *layout, *MODES[mode], config=BRANCH), tmp_path / name)
+        wait(launch(tmp_path / name, *layout, *settings, config=BRANCH), tmp_path / name)
         curves[name] = losses(tmp_path / name)
         assert len(curves[name]) == 30
     worst = {
@@ -75,16 +75,16 @@ def test_loss_curves_do_not_depend_on_devices_and_hosts(mode, tmp_path):
 
 
 @pytest.mark.slow
-def test_run_goes_on_on_other_machines(tmp_path):
-    first = tmp_path / "2x4"
-    wait(launch(first, 2, 4, config=BRANCH), first)
+def test_run_goes_on_on_other_machines(base, tmp_path):
+    first, settings = tmp_path / "2x4", ("--objective.base", str(base))
+    wait(launch(first, 2, 4, *settings, config=BRANCH), first)
     expected = losses(first)
     for name, layout in {"1x8": (1, 8), "1x1": (1, 1), "2x1": (2, 1)}.items():
         folder = tmp_path / name
         shutil.copytree(first, folder)
         for step in (20, 30):
             shutil.rmtree(folder / "checkpoints" / str(step))
-        wait(launch(folder, *layout, config=BRANCH), folder)
+        wait(launch(folder, *layout, *settings, config=BRANCH), folder)
         again = losses(folder)
         worst = max(abs(again[step] / expected[step] - 1) for step in expected)
         print(name, worst)
