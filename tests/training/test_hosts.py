@@ -58,6 +58,28 @@ def test_own_place_in_a_list_of_hosts(monkeypatch):
             initialize(hosts)
 
 
+@pytest.mark.parametrize(
+    ("variables", "several"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"JOB_COMPLETION_INDEX": "0", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+    ],
+)
+def test_clusters_are_known_by_their_variables(variables, several, monkeypatch):
+    monkeypatch.setattr("brushjax.distributed._on_tpu", lambda: False)
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    joined = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda: joined.append(True))
+    initialize()
+    assert bool(joined) == several
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_loss_curves_do_not_depend_on_devices_and_hosts(mode, base, tmp_path):
