@@ -44,10 +44,11 @@ class Residuals:
       up: added after each layer of the up blocks (15 maps for SD1.5, 11 for SDXL).
       skip: added to the stored skips instead of the running features (as a ControlNet does).
 
-    An empty tuple adds nothing at those places.
+    An empty tuple adds nothing at those places. A map may have a smaller batch that divides the
+    features': it then serves several samples.
     """
 
-    down: tuple[Float[Array, "B _h _w _C"], ...] = ()
-    mid: Float[Array, "B _h _w _C"] | None = None
-    up: tuple[Float[Array, "B _h _w _C"], ...] = ()
-    skip: tuple[Float[Array, "B _h _w _C"], ...] = ()
+    down: tuple[Float[Array, "_B _h _w _C"], ...] = ()
+    mid: Float[Array, "_B _h _w _C"] | None = None
+    up: tuple[Float[Array, "_B _h _w _C"], ...] = ()
+    skip: tuple[Float[Array, "_B _h _w _C"], ...] = ()

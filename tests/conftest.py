@@ -14,6 +14,7 @@ _given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*_given, *(flag for flag in _FLAGS if flag not in _given)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need the network
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # no test writes to the user's cache
 
 from jaxtyping import install_import_hook  # noqa: E402 - after the environment is set
 

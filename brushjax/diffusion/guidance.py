@@ -1,11 +1,12 @@
 """Guidance of the prediction, and blending the result into the original picture."""
 
 import functools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-BLENDS = ("feather", "paste", "none")
+BLENDS = ("feather", "paste", "none", "brushnet", "brushedit")
 FEATHER_RADIUS = 10  # pixels: half of BrushNet's 21-pixel Gaussian window
 
 
@@ -32,22 +33,40 @@ def blend(
         mask: 1 = hole, 0 = keep.
         mode: "feather": all generated inside the hole and a Gaussian fall-off outwards; nothing
             changes further than FEATHER_RADIUS pixels from the hole (per axis). "paste": exactly
-            the original outside the hole. "none": the generated picture as it is.
+            the original outside the hole. "none": the generated picture as it is. "brushnet" and
+            "brushedit": bit for bit what the test script of the one and the app of the other do,
+            for comparing with them; the first truncates where "feather" rounds, the second mixes
+            original and generated picture half and half even far from the hole.
 
     Raises:
         ValueError: unknown mode.
 
-    Source: BrushNet's test script: 1 - (1 - mask)(1 - blurred mask).
-    Differs: rounds to the nearest value where the script truncates.
+    Source: BrushNet's test script: 1 - (1 - mask)(1 - blurred mask); BrushEdit's app:
+        0.5 + 0.5 blurred mask.
+    Differs: docs/deviations.md#blending.
     """
     if mode not in BLENDS:
         raise ValueError(f"expected blend in {BLENDS}, got {mode!r}")
     if mode == "none":
         return generated
+    if mode in ("brushnet", "brushedit"):
+        return _published(original, generated, mask.astype(np.float64), mode)
     hole = mask.astype(np.float32)
     weight = 1.0 - (1.0 - hole) * (1.0 - blurred(hole)) if mode == "feather" else hole
     mixed = original * (1.0 - weight) + generated * weight
     return np.rint(mixed).astype(np.uint8)
+
+
+def _published(original: np.ndarray, generated: np.ndarray, hole: np.ndarray, mode: str) -> Any:
+    """In float64 and with OpenCV's own blur: truncating makes every last bit count."""
+    import cv2  # here: only these two modes need it
+
+    side = 2 * FEATHER_RADIUS + 1
+    flat = 255.0 * hole.reshape(-1, *hole.shape[-3:-1])
+    soft = np.stack([cv2.GaussianBlur(one, (side, side), 0) / 255.0 for one in flat])
+    soft = soft.reshape(hole.shape)
+    weight = 1.0 - (1.0 - hole) * (1.0 - soft) if mode == "brushnet" else 0.5 * soft + 0.5
+    return (original * (1.0 - weight) + generated * weight).astype(np.uint8)
 
 
 def blurred(mask: Float[np.ndarray, "*B H W 1"]) -> Float[np.ndarray, "*B H W 1"]:

@@ -1,21 +1,24 @@
-"""The compiled programs of an edit: encode, denoise, decode; and the text and noise before it."""
+"""The compiled programs of an edit: encode, denoise, decode; and the noise before it."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8, UInt32
 
-from brushjax.diffusion.guidance import classifier_free
 from brushjax.diffusion.samplers import Sampler, sample
+from brushjax.inference.options import EditInputs, EditOptions
+from brushjax.inference.predict import Predictor
+from brushjax.inference.tiling import tiled
 from brushjax.models.brushnet import BrushNet, keep_mask_condition
 from brushjax.models.unet import UNet
+from brushjax.models.vae import AutoencoderKL
+from brushjax.nn import Execution, executing
 from brushjax.typing import Params
 
 
@@ -28,123 +31,83 @@ class Graphs:
     vae: nnx.GraphDef
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class EditInputs:
-    """All that varies between two edits run by one program.
-
-    Attributes:
-        masked: uint8 [B, H, W, 3], the hole black.
-        masks: uint8 [B, H, W, 1], 1 = edit.
-        noise: float32 [B, h, w, 4], standard normal.
-        context: [B, L, D], the prompt's features.
-        negative: [B, L, D] for classifier-free guidance; None compiles a program without it.
-        guidance: float32 scalar, unused where negative is None.
-        scales: float32 [n], the branch's scale at every step.
-        added: AddedCondition of the prompt, for SDXL.
-        negative_added: AddedCondition of the negative prompt; None under guidance means that both
-            halves share `added`, and then they share the branch too.
-        seeds: uint32 [B], for samplers that draw noise at every step.
-    """
-
-    masked: Any
-    masks: Any
-    noise: Any
-    context: Any
-    negative: Any
-    guidance: Any
-    scales: Any
-    added: Any = None
-    negative_added: Any = None
-    seeds: Any = None
-
-
-@functools.partial(jax.jit, static_argnames="graphs")
+@functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))
 def edit(
-    graphs: Graphs, params: dict[str, Params], sampler: Sampler, inputs: EditInputs
+    graphs: Graphs,
+    params: dict[str, Params],
+    sampler: Sampler,
+    inputs: EditInputs,
+    options: EditOptions = EditOptions(),  # noqa: B008 - frozen
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
     """Runs a whole edit in one program.
 
     Args:
         params: pure dicts by the names of `graphs`; their dtype is the networks' compute dtype.
+        mesh: over which the arguments are laid, if they are.
 
     Returns:
         The final scaled latents (float32) and the decoded pictures, not blended.
     """
-    unet, branch, vae = (
-        nnx.merge(getattr(graphs, name), params[name]) for name in ("unet", "brushnet", "vae")
-    )
-    dtype = unet.conv_in.kernel.dtype
-    pixels = inputs.masked.astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
-    masked_latents = vae.to_latents(pixels.astype(vae.quant_conv.kernel.dtype))  # [B, h, w, 4]
-    condition = keep_mask_condition(masked_latents.astype(dtype), inputs.masks)  # [B, h, w, 5]
-    predict = predictor(unet, branch, condition, inputs)
-    latents = sample(
-        sampler, predict, inputs.noise, inputs.scales, seeds=inputs.seeds
-    )  # [B, h, w, 4]
-    pictures = vae.to_images(latents.astype(vae.quant_conv.kernel.dtype)).astype(jnp.float32)
-    pictures = jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
-    return latents, pictures
+    with executing(Execution(mesh=mesh)):
+        unet, branch, vae = (
+            nnx.merge(getattr(graphs, name), params[name]) for name in ("unet", "brushnet", "vae")
+        )
+        dtype = unet.conv_in.kernel.dtype
+        masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
+        condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
+        latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
+        return latents, decode(vae, latents, options.tile)
 
 
-def predictor(
-    unet: UNet, branch: BrushNet, condition: Float[Array, "B h w 5"], inputs: EditInputs
-) -> Callable[[Array, Array, Array], Array]:
-    """Returns what the sampling loop calls: (sample, timestep, branch scale) -> prediction.
+def encode(
+    vae: AutoencoderKL, pictures: UInt8[Array, "B H W 3"], tile: int | None
+) -> Float[Array, "B h w 4"]:
+    """Returns the scaled latents of pictures 0..255, the posterior's mode."""
+    pixels = (pictures.astype(jnp.float32) / 255 * 2 - 1).astype(vae.quant_conv.kernel.dtype)
+    if tile is None:
+        return vae.to_latents(pixels)
+    return tiled(vae.to_latents, pixels, tile, (1, vae.factor))
 
-    Under guidance the UNet runs once on [negative, positive]. The branch does not read the text
-    (unless the config gives it attention, or the two halves have added conditions of their own), so
-    both halves share one run of it: exact, and 18 % of the work of a Stable Diffusion 1.5 step.
+
+def decode(
+    vae: AutoencoderKL, latents: Float[Array, "B h w 4"], tile: int | None
+) -> UInt8[Array, "B H W 3"]:
+    """Returns pictures 0..255 of scaled latents."""
+    latents = latents.astype(vae.quant_conv.kernel.dtype)
+    if tile is None:
+        pictures = vae.to_images(latents)
+    else:
+        pictures = tiled(vae.to_images, latents, tile // vae.factor, (vae.factor, 1))
+    pictures = jnp.clip(pictures.astype(jnp.float32) / 2 + 0.5, 0, 1)
+    return jnp.round(pictures * 255).astype(jnp.uint8)
+
+
+def denoise(
+    unet: UNet,
+    branch: BrushNet,
+    condition: Float[Array, "_B h w E"],
+    sampler: Sampler,
+    inputs: EditInputs,
+    options: EditOptions,
+    trajectory: bool = False,
+) -> Float[Array, "*n B h w 4"]:
+    """Runs the sampling loop of an edit.
+
+    Args:
+        condition: of the branch; [2B, ...] where the halves of guidance have their own.
+        trajectory: return the latents after every step.
     """
-    dtype = condition.dtype
-    guided = inputs.negative is not None
-
-    def twice(x: Array) -> Array:
-        return jnp.concatenate([x, x]) if guided else x
-
-    context, added = inputs.context, inputs.added
-    branch_added, branch_once = added, not branch_reads_text(branch)
-    if guided:
-        context = jnp.concatenate([inputs.negative, context])  # [2B, L, D]
-        added = jax.tree.map(twice, added)
-    if guided and inputs.negative_added is not None:
-        pair = inputs.negative_added, inputs.added
-        branch_added = added = jax.tree.map(lambda *halves: jnp.concatenate(halves), *pair)
-        branch_once = False
-    context = context.astype(dtype)
-
-    def predict(latents: Array, timestep: Array, scale: Array) -> Array:
-        x = latents.astype(dtype)
-        time = jnp.broadcast_to(timestep, x.shape[:1])  # [B]
-        if branch_once:
-            residuals = branch(x, time, condition, scale, branch_added)
-            residuals = jax.tree.map(twice, residuals)
-        else:
-            residuals = branch(
-                twice(x), twice(time), twice(condition), scale, added, context=context
-            )
-        prediction = unet(twice(x), twice(time), context, residuals, added).astype(latents.dtype)
-        if not guided:
-            return prediction
-        negative, positive = jnp.split(prediction, 2)  # [B, h, w, C] each
-        return classifier_free(negative, positive, inputs.guidance)
-
-    return predict
-
-
-def branch_reads_text(branch: BrushNet) -> bool:
-    """Returns whether the branch has attention to the text, as one ablation gives it."""
-    config = branch.config
-    kinds = (*config.down_block_types, config.mid_block_type, *config.up_block_types)
-    return any("CrossAttn" in kind for kind in kinds)
-
-
-@functools.partial(jax.jit, static_argnames="graph")
-def encode_text(
-    graph: nnx.GraphDef, params: Params, token_ids: Int[Array, "B L"]
-) -> Float[Array, "B L D"]:
-    """Returns the text features that the UNet attends to: the last state after the final norm."""
-    return nnx.merge(graph, params)(token_ids).last_hidden_state
+    predict = Predictor(unet, branch, condition, inputs, sampler.rows.timestep, options)
+    return sample(
+        sampler,
+        predict,
+        inputs.noise,
+        predict.per_step,
+        seeds=inputs.seeds,
+        memory=predict.memory,
+        trajectory=trajectory,
+    )
 
 
 @functools.partial(jax.jit, static_argnames="shape")

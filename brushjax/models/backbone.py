@@ -1,6 +1,7 @@
 """The body that UNet and branch share: time embedding, down, mid and up blocks."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -15,12 +16,16 @@ from brushjax.nn import (
     TimestepEmbedding,
     Transformer2D,
     Upsample,
+    alike,
+    plus,
     rematerialised,
     sinusoid,
 )
 from brushjax.typing import AddedCondition
 
-Features = Float[Array, "B _h _w _C"]
+Features = Float[Array, "_B _h _w _C"]
+Prepared = tuple[tuple, tuple, tuple]
+"""Inputs of the layers computed ahead: of the down blocks, the mid block and the up blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,20 +130,18 @@ class Layers(nnx.Module):
             [transformer(pairs[-1][1], config, level, rngs=rngs) for _ in range(count)]
         )
 
-    def layer(
-        self, i: int, inputs: tuple[Features, ...], time: Array, context: Array | None
-    ) -> Features:
+    def layer(self, i: int, inputs: tuple[Features, ...], time: Any, context: Any) -> Features:
         """Runs residual block `i`, on the inputs' channels side by side, and its transformer."""
         x = self.resnet(i, inputs, time)
-        return self.attentions[i](x, needed(context)) if self.attentions else x
+        return self.attentions[i](x, part(needed(context), i)) if self.attentions else x
 
-    def resnet(self, i: int, inputs: tuple[Features, ...], time: Array) -> Features:
+    def resnet(self, i: int, inputs: tuple[Features, ...], time: Any) -> Features:
         """Runs residual block `i` on the inputs' channels side by side."""
-        block = self.resnets[i]
+        block, time = self.resnets[i], part(time, i)
         if len(inputs) == 1:
             return rematerialised(block.__call__)(*inputs, time)
         # Joined inside: what is computed again needs the inputs, which are kept in any case.
-        joined = lambda time, *inputs: block(jnp.concatenate(inputs, axis=-1), time)  # noqa: E731
+        joined = lambda time, *inputs: block(jnp.concatenate(alike(*inputs), -1), time)  # noqa: E731
         return rematerialised(joined)(time, *inputs)
 
 
@@ -155,7 +158,7 @@ class DownBlock(Layers):
         self.downsamplers = nnx.List([] if last else [Downsample(widths[level], rngs=rngs)])
 
     def __call__(
-        self, x: Features, time: Array, context: Array | None, residuals: tuple[Array, ...] = ()
+        self, x: Features, time: Any, context: Any, residuals: tuple[Array, ...] = ()
     ) -> tuple[Features, ...]:
         """Returns the output of every layer and of the downsampler, residuals included."""
         outputs = []
@@ -186,8 +189,8 @@ class UpBlock(Layers):
         self,
         x: Features,
         skips: tuple[Features, ...],
-        time: Array,
-        context: Array | None,
+        time: Any,
+        context: Any,
         size: tuple[int, int] | None,
         residuals: tuple[Array, ...] = (),
     ) -> tuple[Features, ...]:
@@ -220,10 +223,10 @@ class MidBlock(Layers):
         if kinds[config.mid_block_type]:
             self.attentions = nnx.List([transformer(width, config, level, rngs=rngs)])
 
-    def __call__(self, x: Features, time: Array, context: Array | None) -> Features:
+    def __call__(self, x: Features, time: Any, context: Any) -> Features:
         x = self.resnet(0, (x,), time)
-        for attention in self.attentions:
-            x = attention(x, needed(context))
+        for i, attention in enumerate(self.attentions):
+            x = attention(x, part(needed(context), i))
         return self.resnet(1, (x,), time)
 
 
@@ -255,8 +258,10 @@ class Backbone(nnx.Module):
         timestep: Num[Array, " B"],
         added: AddedCondition | None,
         dtype: jnp.dtype,
-    ) -> Float[Array, "B D"]:
+    ) -> Float[Array, "_B D"]:
         """Returns the embedding of the timestep and, for SDXL, of pooled text and sizes.
+
+        One timestep serves any batch of `added`.
 
         Raises:
           ValueError: if `added` is missing where the config asks for it, or given where it doesn't.
@@ -275,13 +280,34 @@ class Backbone(nnx.Module):
         sizes = sinusoid(
             added.time_ids.reshape(-1), config.addition_time_embed_dim, **angles, dtype=dtype
         )  # [B * 6, E]
-        sizes = sizes.reshape(timestep.shape[0], -1)  # [B, 6 * E]
-        return time + self.add_embedding(
-            jnp.concatenate([added.text_embeds.astype(dtype), sizes], axis=-1)
+        sizes = sizes.reshape(len(added.time_ids), -1)  # [B, 6 * E]
+        pooled = jnp.concatenate([added.text_embeds.astype(dtype), sizes], axis=-1)
+        return plus(time, self.add_embedding(pooled))
+
+    def time_shifts(self, time: Float[Array, "B D"]) -> Prepared:
+        """Returns what every residual block makes of a time embedding; stands in for it."""
+        return self._each(lambda group: tuple(block.time_shift(time) for block in group.resnets))
+
+    def text_keys(self, context: Float[Array, "B L D"]) -> Prepared:
+        """Returns what every cross-attention projects of the text; stands in for it."""
+        return self._each(
+            lambda group: tuple(
+                tuple(block.attn2.project(context) for block in transformer.transformer_blocks)
+                for transformer in group.attentions
+            )
         )
 
+    def _each(self, prepare: Callable[[Layers], tuple]) -> Prepared:
+        down, up = (tuple(map(prepare, blocks)) for blocks in (self.down_blocks, self.up_blocks))
+        return down, prepare(self.mid_block), up
 
-def needed(context: Array | None) -> Array:
+
+def part(given: Any, i: int) -> Any:
+    """Returns block or layer `i`'s own of what was computed ahead, or what serves all of them."""
+    return given[i] if isinstance(given, tuple) else given
+
+
+def needed(context: Any) -> Any:
     """Returns the text features.
 
     Raises:
@@ -294,7 +320,7 @@ def needed(context: Array | None) -> Array:
 
 def add(x: Array, residuals: tuple[Array, ...], i: int) -> Array:
     """Adds residual `i`, if there are any."""
-    return x + residuals[i] if residuals else x
+    return plus(x, residuals[i]) if residuals else x
 
 
 def pop(skips: tuple[Array, ...], count: int) -> tuple[tuple[Array, ...], tuple[Array, ...]]:

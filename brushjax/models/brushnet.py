@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.backbone import Backbone, BackboneConfig, pop, size_of
+from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, part, pop, size_of
 from brushjax.models.unet import UNet
-from brushjax.nn import Keys, Rngs, conv, zero_conv
+from brushjax.nn import Keys, Rngs, alike, conv, zero_conv
 from brushjax.typing import AddedCondition, Residuals
 
 CELL = 8  # pixels per latent cell along a side, for Stable Diffusion's VAEs
@@ -193,22 +193,38 @@ class BrushNet(Backbone):
           guess_mode: weights the maps from 0.1 (first) to 1 (last) instead of equally.
           context: text features, read only where the config gives the branch attention.
         """
+        time = self.embed_time(timestep, added, sample.dtype)  # [B, D]
+        return self.features(sample, time, condition, scale, guess_mode, context)
+
+    def features(
+        self,
+        sample: Float[Array, "_B h w C"],
+        time: Float[Array, "_B _D"] | Prepared,
+        condition: Float[Array, "_B _h _w _C"],
+        scale: int | float | Float[Array, ""] = 1.0,
+        guess_mode: bool = False,
+        context: Float[Array, "_B L D"] | Prepared | None = None,
+    ) -> Residuals:
+        """As a call, on a time embedding of `embed_time`, or `time_shifts` of it.
+
+        Any input may have a smaller batch that divides the largest.
+        """
         if self.config.conditioning_encoder == "conv":
             condition = self._encode(condition)
-        time = self.embed_time(timestep, added, sample.dtype)  # [B, D]
-
-        x = self.conv_in_condition(jnp.concatenate([sample, condition], axis=-1))  # [B, h, w, C]
+        x = jnp.concatenate(alike(sample, condition), axis=-1)
+        x = self.conv_in_condition(x)  # [B, h, w, C]
         down = (x,)
-        for block in self.down_blocks:
-            outputs = block(x, time, context)
+        for i, block in enumerate(self.down_blocks):
+            outputs = block(x, part(part(time, 0), i), part(part(context, 0), i))
             x, down = outputs[-1], down + outputs
 
-        mid = x = self.mid_block(x, time, context)
+        mid = x = self.mid_block(x, part(time, 1), part(context, 1))
 
         up, skips = (), down
-        for block in self.up_blocks:
+        for i, block in enumerate(self.up_blocks):
             read, skips = pop(skips, len(block.resnets))
-            outputs = block(x, read, time, context, size_of(skips))
+            own = part(part(time, 2), i), part(part(context, 2), i)
+            outputs = block(x, read, *own, size_of(skips))
             x, up = outputs[-1], up + outputs
 
         return self._tap(down, mid, up, scale, guess_mode)

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import jax
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.backbone import Backbone, BackboneConfig, add, pop, size_of
-from brushjax.nn import Rngs, conv, group_norm
+from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, part, pop, size_of
+from brushjax.nn import Rngs, conv, group_norm, plus
 from brushjax.typing import AddedCondition, Residuals
 
 
@@ -102,25 +102,85 @@ class UNet(Backbone):
           residuals: what a branch adds.
           added: SDXL's pooled text and sizes.
         """
-        residuals = Residuals() if residuals is None else residuals
         time = self.embed_time(timestep, added, sample.dtype)  # [B, D]
+        return self.denoise(sample, time, context, residuals)[0]
 
+    def denoise(
+        self,
+        sample: Float[Array, "_B h w C"],
+        time: Float[Array, "_B _D"] | Prepared,
+        context: Float[Array, "_B L D"] | Prepared,
+        residuals: Residuals | None = None,
+        fresh: int = 0,
+    ) -> tuple[Float[Array, "_B h w E"], Float[Array, "_B _h _w _C"]]:
+        """Returns the prediction, and the features that the last `fresh` layers start from.
+
+        Any input may have a smaller batch that divides the largest: what samples share is computed
+        once, up to where they differ. Under guidance that is everything before the first text
+        attention.
+
+        Args:
+          time: from `embed_time`, or `time_shifts` of it.
+          context: text features, or `text_keys` of them.
+          fresh: how many layers `redo` will compute anew.
+        """
+        residuals = Residuals() if residuals is None else residuals
         x = self.conv_in(sample)  # [B, h, w, C]
         skips = (x,)  # the branch's first map enters the running features but not this skip
         x = add(x, residuals.down, 0)
         down = residuals.down[1:]
-        for block in self.down_blocks:
-            outputs = block(x, time, context, down)
+        for i, block in enumerate(self.down_blocks):
+            outputs = block(x, part(part(time, 0), i), part(part(context, 0), i), down)
             x, skips, down = outputs[-1], skips + outputs, down[len(outputs) :]
 
-        x = self.mid_block(x, time, context)
-        x = x if residuals.mid is None else x + residuals.mid
+        x = self.mid_block(x, part(time, 1), part(context, 1))
+        x = x if residuals.mid is None else plus(x, residuals.mid)
         skips = tuple(add(skip, residuals.skip, i) for i, skip in enumerate(skips))
 
-        up = residuals.up
-        for block in self.up_blocks:
+        up, deep = residuals.up, x
+        for i, block in enumerate(self.up_blocks):
             read, skips = pop(skips, len(block.resnets))
-            outputs = block(x, read, time, context, size_of(skips), up)
+            own = part(part(time, 2), i), part(part(context, 2), i)
+            outputs = block(x, read, *own, size_of(skips), up)
+            deep = (x, *outputs)[-1 - fresh]
             x, up = outputs[-1], up[len(outputs) :]
 
+        return self._project(x), deep
+
+    def redo(
+        self,
+        sample: Float[Array, "_B h w C"],
+        time: Float[Array, "_B _D"] | Prepared,
+        context: Float[Array, "_B L D"] | Prepared,
+        residuals: Residuals,
+        deep: Float[Array, "_B _h _w _C"],
+        fresh: int,
+    ) -> Float[Array, "_B h w E"]:
+        """Returns the prediction with all but the outermost layers' work taken from before.
+
+        Args:
+          residuals: those of the first `fresh` places and the last `fresh` layers only.
+          deep: from `denoise` with the same `fresh`.
+          fresh: layers of the last up block to compute, 1 up to all of them.
+
+        Source: DeepCache (arXiv 2312.00858), figure 3, at the outermost level.
+        """
+        x = self.conv_in(sample)  # [B, h, w, C]
+        skips = (x,)
+        x = add(x, residuals.down, 0)
+        first, last = self.down_blocks[0], self.up_blocks[-1]
+        own = part(part(time, 0), 0), part(part(context, 0), 0)
+        for i in range(fresh - 1):
+            x = add(first.layer(i, (x,), *own), residuals.down, i + 1)
+            skips += (x,)
+        skips = tuple(add(skip, residuals.skip, i) for i, skip in enumerate(skips))
+
+        x = deep
+        own = part(part(time, 2), -1), part(part(context, 2), -1)
+        for i, skip in enumerate(reversed(skips)):
+            layer = len(last.resnets) - fresh + i
+            x = add(last.layer(layer, (x, skip), *own), residuals.up, i)
+        return self._project(x)
+
+    def _project(self, x: Array) -> Array:
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))  # [B, h, w, E]

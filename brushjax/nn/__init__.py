@@ -1,22 +1,26 @@
 """The layers that every network here is built of; none of them knows a model."""
 
-from brushjax.nn.attention import Attention, attention
+from brushjax.nn.attention import Attention, KeyValue, attention
+from brushjax.nn.batch import alike, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, executing, execution, rematerialised
 from brushjax.nn.layers import Keys, Rngs, conv, group_norm, layer_norm, linear, zero_conv
-from brushjax.nn.resnet import Downsample, ResnetBlock, Upsample
+from brushjax.nn.resnet import Downsample, ResnetBlock, TimeShift, Upsample
 from brushjax.nn.transformer import Transformer2D
 
 __all__ = [
     "Attention",
     "Downsample",
     "Execution",
+    "KeyValue",
     "Keys",
     "ResnetBlock",
     "Rngs",
+    "TimeShift",
     "TimestepEmbedding",
     "Transformer2D",
     "Upsample",
+    "alike",
     "attention",
     "conv",
     "executing",
@@ -24,7 +28,9 @@ __all__ = [
     "group_norm",
     "layer_norm",
     "linear",
+    "plus",
     "rematerialised",
+    "repeated",
     "sinusoid",
     "zero_conv",
 ]

@@ -1,10 +1,14 @@
 """The one attention function, and the multi-head module around it."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from brushjax.nn.batch import alike
 from brushjax.nn.execution import Attention as Implementation
 from brushjax.nn.execution import execution
 from brushjax.nn.layers import Rngs, linear
@@ -55,9 +59,11 @@ def attention(
 def _pick(q: Array, k: Array, mask: Array | None) -> Implementation:
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     width, platform = q.shape[-1], execution().platform
+    # Without a mesh nothing says how a kernel would have to be divided over several devices.
+    known = execution().mesh is not None or jax.device_count() == 1
     if platform == "gpu" and half and mask is None and width % 8 == 0 and width <= 128:
         return "cudnn"
-    if platform == "tpu" and mask is None and fits_splash(q, k):
+    if platform == "tpu" and known and mask is None and fits_splash(q, k):
         return "splash"
     return "chunked" if q.shape[1] * k.shape[1] > 1024 * 1024 else "plain"
 
@@ -93,6 +99,15 @@ def _chunked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     return out.reshape(batch, heads, chunks * QUERY_CHUNK, width)[:, :, :length]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyValue:
+    """What an attention projects of its context, by head: [B, N, K, D/K] each."""
+
+    key: Any
+    value: Any
+
+
 class Attention(nnx.Module):
     """Multi-head attention with the checkpoint's names: to_q, to_k, to_v, to_out.0."""
 
@@ -117,15 +132,21 @@ class Attention(nnx.Module):
         self.to_out = nnx.List([linear(width, width, rngs=rngs)])
 
     def __call__(
-        self, x: Float[Array, "B L D"], context: Float[Array, "B N M"] | None = None
-    ) -> Float[Array, "B L D"]:
-        """Attends from `x` to `context`, or to itself when there is none."""
+        self, x: Float[Array, "_B L D"], context: Float[Array, "_B N M"] | KeyValue | None = None
+    ) -> Float[Array, "_B L D"]:
+        """Attends from `x` to `context`, or to itself when there is none.
+
+        Either batch may be the smaller: see `brushjax.nn.batch`.
+        """
         context = x if context is None else context
+        read = context if isinstance(context, KeyValue) else self.project(context)
         q = self._split(self.to_q(x))  # [B, L, K, D/K]
-        k = self._split(self.to_k(context))  # [B, N, K, D/K]
-        v = self._split(self.to_v(context))  # [B, N, K, D/K]
-        out = attention(q, k, v)
-        return self.to_out[0](out.reshape(x.shape))  # [B, L, D]
+        out = attention(*alike(q, read.key, read.value))  # [B, L, K, D/K]
+        return self.to_out[0](out.reshape(*out.shape[:2], -1))  # [B, L, D]
+
+    def project(self, context: Float[Array, "B N M"]) -> KeyValue:
+        """Returns keys and values of a context, which may be computed once for many calls."""
+        return KeyValue(self._split(self.to_k(context)), self._split(self.to_v(context)))
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)

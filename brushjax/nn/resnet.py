@@ -1,12 +1,24 @@
 """The residual block and the two resamplers shared by UNet, branch and VAE."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from brushjax.nn.batch import plus
 from brushjax.nn.layers import Rngs, conv, group_norm, linear
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TimeShift:
+    """What a residual block makes of the time embedding and adds between its convolutions."""
+
+    values: Any  # [B, E]
 
 
 class ResnetBlock(nnx.Module):
@@ -37,14 +49,20 @@ class ResnetBlock(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "B h w C"], time: Float[Array, "B D"] | None = None
-    ) -> Float[Array, "B h w E"]:
+        self, x: Float[Array, "_B h w C"], time: Float[Array, "_B D"] | TimeShift | None = None
+    ) -> Float[Array, "_B h w E"]:
         out = self.conv1(jax.nn.silu(self.norm1(x)))  # [B, h, w, E]
         if self.time_emb_proj is not None:
-            shift = self.time_emb_proj(jax.nn.silu(time))  # pyright: ignore[reportArgumentType]
-            out = out + shift[:, None, None, :]
+            shift = time if isinstance(time, TimeShift) else self.time_shift(time)  # type: ignore[arg-type]
+            out = plus(out, shift.values[:, None, None, :])
         out = self.conv2(jax.nn.silu(self.norm2(out)))
-        return out + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return plus(out, x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+    def time_shift(self, time: Float[Array, "B D"]) -> TimeShift:
+        """Returns what the block adds for the time, which may be computed ahead of its input."""
+        if self.time_emb_proj is None:
+            raise ValueError("expected no time embedding: this block was made without time_width")
+        return TimeShift(self.time_emb_proj(jax.nn.silu(time)))
 
 
 class Downsample(nnx.Module):

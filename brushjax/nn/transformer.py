@@ -5,7 +5,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from brushjax.nn.attention import Attention
+from brushjax.nn.attention import Attention, KeyValue
+from brushjax.nn.batch import plus
 from brushjax.nn.execution import rematerialised
 from brushjax.nn.layers import Rngs, conv, group_norm, layer_norm, linear
 
@@ -44,10 +45,10 @@ class TransformerBlock(nnx.Module):
         self.ff = FeedForward(width, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B L D"], context: Float[Array, "B N M"]
-    ) -> Float[Array, "B L D"]:
+        self, x: Float[Array, "_B L D"], context: Float[Array, "_B N M"] | KeyValue
+    ) -> Float[Array, "_B L D"]:
         x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
+        x = plus(x, self.attn2(self.norm2(x), context))
         return x + self.ff(self.norm3(x))
 
 
@@ -82,10 +83,16 @@ class Transformer2D(nnx.Module):
         self.proj_out = project()
 
     def __call__(
-        self, x: Float[Array, "B h w C"], context: Float[Array, "B N M"]
-    ) -> Float[Array, "B h w C"]:
+        self, x: Float[Array, "_B h w C"], context: Float[Array, "_B N M"] | tuple[KeyValue, ...]
+    ) -> Float[Array, "_B h w C"]:
+        """Adds what the tokens gathered to `x`.
+
+        Args:
+          context: text features, or what each block projects of them.
+        """
         tokens = self.proj_in(self.norm(x))  # [B, h, w, C]
         tokens = rearrange(tokens, "B h w C -> B (h w) C")  # [B, L, C]
-        for block in self.transformer_blocks:
-            tokens = rematerialised(block.__call__)(tokens, context)
-        return x + self.proj_out(tokens.reshape(x.shape))  # [B, h, w, C]
+        for i, block in enumerate(self.transformer_blocks):
+            text = context[i] if isinstance(context, tuple) else context
+            tokens = rematerialised(block.__call__)(tokens, text)
+        return plus(x, self.proj_out(tokens.reshape(-1, *x.shape[1:])))  # [B, h, w, C]

@@ -1,0 +1,104 @@
+"""Compiled programs that outlive the process: XLA's cache on disk, and traced programs in files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jaxlib
+
+import brushjax
+
+
+def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
+    """Has XLA keep what it compiles on disk, so that the next process need not compile it again.
+
+    A folder that JAX was told already (JAX_COMPILATION_CACHE_DIR, jax.config) stays, unless one is
+    given here; JAX_ENABLE_COMPILATION_CACHE=false turns all of it off.
+
+    Args:
+        folder: None takes brushjax/xla in the user's cache folder (XDG_CACHE_HOME or ~/.cache).
+
+    Returns:
+        The folder in use; None if the cache is off.
+    """
+    if not jax.config.jax_enable_compilation_cache:
+        return None
+    if folder is None and jax.config.jax_compilation_cache_dir:
+        return Path(jax.config.jax_compilation_cache_dir)
+    if folder is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "brushjax/xla"
+    folder = Path(folder).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+class SavedPrograms:
+    """Programs traced and lowered once, kept as files, found again by what they were made for.
+
+    A file holds StableHLO, nothing that is run while it is read; XLA's cache beside it holds the
+    machine code. Together they spare a new process tracing, lowering and compiling.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Opens the folder; it is made if need be.
+
+        Args:
+            folder: also becomes the folder of XLA's cache, so that copying it moves everything.
+        """
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        use_compilation_cache(self._folder / "xla")
+        self._loaded: dict[str, Callable[..., Any]] = {}
+
+    def __call__(
+        self, key: Any, function: Callable[..., Any], arguments: Sequence[Any], devices: int = 1
+    ) -> Any:
+        """Calls `function` on arrays, through its saved program.
+
+        Args:
+            key: what the function depends on beside its arguments' shapes; its repr must tell two
+                different ones apart.
+            function: of arrays, to a tuple of arrays.
+            arguments: placed on the devices already, if those are several.
+        """
+        name = _name(key, arguments, devices)
+        if name not in self._loaded:
+            path = self._folder / f"{name}.program"
+            if not path.exists():
+                exported = jax.export.export(jax.jit(function))(*arguments)
+                partial = path.with_suffix(f".{os.getpid()}.partial")
+                partial.write_bytes(exported.serialize())
+                os.replace(partial, path)
+            # Also the first time through the file: the program that is compiled is the same then.
+            exported = jax.export.deserialize(bytearray(path.read_bytes()))
+            self._loaded[name] = jax.jit(exported.call)
+        return self._loaded[name](*arguments)
+
+
+def _name(key: Any, arguments: Sequence[Any], devices: int) -> str:
+    shapes = [(jax.numpy.shape(x), str(jax.numpy.result_type(x))) for x in arguments]
+    where = [str(getattr(x, "sharding", None)) for x in arguments] if devices > 1 else []
+    versions = (jax.__version__, jaxlib.__version__, jax.default_backend())
+    text = repr((versions, _source_hash(), key, shapes, devices, where))
+    text = re.sub(r"0x[0-9a-f]+", "", text)  # addresses of functions that a network holds
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _source_hash() -> str:
+    """Of this package's code: a program of other code is another program."""
+    folder = Path(brushjax.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
