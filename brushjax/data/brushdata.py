@@ -97,7 +97,7 @@ class BrushData:
         samples = self.source(tokenize)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
 
-    def shapes(self) -> dict[str, np.ndarray]:
+    def shapes(self) -> dict[str, Any]:
         """Returns a sample of zeros as `source` gives them, for programs that are compiled where
         the data is not."""
         square = (self.size, self.size)

@@ -238,7 +238,8 @@ class _Table:
         import grain  # a second of start-up that only a training run pays
 
         self._type = record_type(fields)
-        self._source = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+        source: Any = grain.sources.ArrayRecordDataSource([str(path) for path in paths])
+        self._source = source
 
     def __len__(self) -> int:
         return len(self._source)

@@ -116,8 +116,8 @@ class _Parts:
     def __len__(self) -> int:
         return ENDLESS
 
-    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        start = self._first + int(k) * self._stride
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        start = self._first + int(index) * self._stride
         return self._samples.batch(range(start, start + self._size))
 
 

@@ -81,7 +81,9 @@ def unpack(record: bytes) -> dict[str, bytes]:
 def writing(path: Path) -> Iterator[Callable[[bytes], Any]]:
     """Gives a function that adds a record to an ArrayRecord file, which appears, whole, once the
     block ends without an error."""
-    from array_record.python import array_record_module
+    from array_record.python import (
+        array_record_module,  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    )
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")

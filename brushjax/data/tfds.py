@@ -93,7 +93,8 @@ class TfdsCollection:
                 'download_and_prepare(file_format="array_record")'
             )
         encoded = {"image": tfds.decode.SkipDecoding()}
-        return cls(builder.as_data_source(split=split, decoders=encoded), str(folder))
+        make: Any = builder.as_data_source  # pyright sees its wrapper only
+        return cls(make(split=split, decoders=encoded), str(folder))
 
     def __len__(self) -> int:
         return len(self._source)
