@@ -38,14 +38,16 @@ def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
     recipe = dataclasses.replace(tiny.get_config(), log_every=1)
     run(recipe, tmp_path / "whole")
     folder = tmp_path / "two"
-    processes = launch(folder, 2, 4, *EVERY_STEP, "--data.pause", "0.02", "--checkpoint_every", "9")
+    processes = launch(
+        folder, 2, 4, *EVERY_STEP, "--data.pause", "0.02", "--checkpoint_every", "99"
+    )
     wait_for_rows(folder, 4, processes)
     processes[1].send_signal(signal.SIGTERM)
     wait(processes, folder)
-    (step,) = [step for step in saved(folder) if step % 9]
+    (step,) = saved(folder)
     assert 4 <= step < 24
     assert not (folder / "export").exists()
-    run(dataclasses.replace(recipe, data=tiny.Numbers(pause=0.02), checkpoint_every=9), folder)
+    run(dataclasses.replace(recipe, data=tiny.Numbers(pause=0.02)), folder)
     close(losses(folder), losses(tmp_path / "whole"))
 
 
