@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", "pipeline")
+SCORING = ("clip_vision", "dino", "lpips", "image_reward", "aesthetic")
+KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, "pipeline")
 EXAMPLES = """
 SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers',
 ComfyUI's or the original Stable Diffusion code's names, a folder written by to-jax, or a hub id

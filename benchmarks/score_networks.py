@@ -1,10 +1,10 @@
 """What scoring costs: parameters, counted FLOPs and samples per second of each metric network.
 
     python -m benchmarks.score_networks [--networks clip_b32 lpips_squeeze] [--count-only]
-        [--batch 8] [--seconds 10] [--sides 512]
+        [--batch 8] [--seconds 10] [--side 512]
 
 Full-size networks with random weights, one after the other. FLOPs are what XLA counts for the
-compiled program of a batch, divided by its rows (a multiply-add is two). Two speeds are measured:
+program of a batch, divided by its rows (a multiply-add is two). Two speeds are measured:
 of the compiled program alone, on a batch that is prepared already, and of pictures through
 `Networks.features`, with Pillow's preprocessing in threads beside it; the last column is the share
 of that time in which the device had to wait for prepared pictures.

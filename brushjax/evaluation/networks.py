@@ -115,18 +115,19 @@ class Seconds:
 
     Attributes:
         preprocess: of all threads together, preparing pictures.
-        wait: the device had nothing to do because no batch was prepared yet.
-        device: until the device's results were there.
+        wait: no batch was prepared and the device had finished the one before; a wait in which it
+            finished counts in full.
+        total: wall clock.
     """
 
     preprocess: float = 0.0
     wait: float = 0.0
-    device: float = 0.0
+    total: float = 0.0
 
     @property
     def waiting(self) -> float:
-        """Share of the time in which the device waited for the host."""
-        return self.wait / (self.wait + self.device) if self.wait + self.device else 0.0
+        """Share of the time in which the device waited for the host, at most."""
+        return self.wait / self.total if self.total else 0.0
 
 
 class Networks:
@@ -156,6 +157,7 @@ class Networks:
         self.batch = batch
         self.seconds = Seconds()
         self._lock = threading.Lock()
+        self._running: jax.Array | None = None  # what the device was given last
         self._compiled: dict[tuple[str, str], Callable[..., jax.Array]] = {}
 
     @classmethod
@@ -175,6 +177,9 @@ class Networks:
         unknown = [name for name in names if name not in NETWORKS]
         if unknown:
             raise ValueError(f"unknown networks {unknown}; expected some of {', '.join(NETWORKS)}")
+        lost = [f"{name}: {path}" for name, path in paths.items() if not _place(path).exists()]
+        if lost:  # before minutes of loading, and never from the network while scoring
+            raise WeightsError(f"there is no file or folder {', '.join(lost)}")
         models, tokenizers, hashes = {}, {}, {}
         for name in names:
             network, path = NETWORKS[name], paths[name]
@@ -183,7 +188,7 @@ class Networks:
             hashes[name] = hash_of(path)
             if network.tokenizer:
                 folder = paths.get(f"{name}.tokenizer", path)
-                tokenizers[name] = _tokens(network.tokenizer, folder)
+                tokenizers[name] = _tokens(network.tokenizer, _place(folder))
         if {"aesthetic", "clip_l14"} <= hashes.keys():  # its scores depend on both files
             both = hashes["aesthetic"] + hashes["clip_l14"]
             hashes["aesthetic"] = hashlib.sha256(both.encode()).hexdigest()
@@ -202,32 +207,27 @@ class Networks:
             ValueError: a sample lacks an input, or a network has no such output.
             KeyError: a network that is not loaded.
         """
+        start = time.perf_counter()
         found: list[dict[Need, np.ndarray]] = [{} for _ in samples]
         for need in needs:
             for row, value in enumerate(self._rows(need, samples)):
                 found[row][need] = value
+        self.seconds.total += time.perf_counter() - start
         return found
 
     def _rows(self, need: Need, samples: Sequence[Views]) -> list[np.ndarray]:
         forward = self._forward(need)
         rows: list[np.ndarray] = [np.empty(0)] * len(samples)
         with ThreadPoolExecutor(THREADS) as threads:
-            pending: tuple[list[int], jax.Array] | None = None
+            self._running, before = None, []
             for places, inputs in self._batches(need, samples, threads):
                 values = forward(self._models[need.network], *inputs)  # returns before it is done
-                if pending is not None:
-                    self._collect(*pending, rows)
-                pending = (places, values)
-            if pending is not None:
-                self._collect(*pending, rows)
+                if self._running is not None:
+                    _collect(before, self._running, rows)
+                self._running, before = values, places
+            if self._running is not None:
+                _collect(before, self._running, rows)
         return rows
-
-    def _collect(self, places: list[int], values: jax.Array, rows: list[np.ndarray]) -> None:
-        start = time.perf_counter()
-        arrays = np.asarray(values)
-        self.seconds.device += time.perf_counter() - start
-        for place, value in zip(places, arrays):
-            rows[place] = value
 
     def _batches(
         self, need: Need, samples: Sequence[Views], threads: ThreadPoolExecutor
@@ -241,7 +241,8 @@ class Networks:
                 waiting.append(threads.submit(self._prepare, need, sample))
             start = time.perf_counter()
             inputs = waiting.pop(0).result()
-            self.seconds.wait += time.perf_counter() - start
+            if self._running is None or self._running.is_ready():
+                self.seconds.wait += time.perf_counter() - start
             group = ready.setdefault(tuple(x.shape for x in inputs), [])
             group.append((place, inputs))
             if len(group) == self.batch:
@@ -287,9 +288,14 @@ class Networks:
         return self._compiled[key]
 
 
+def _collect(places: list[int], values: jax.Array, rows: list[np.ndarray]) -> None:
+    for place, value in zip(places, np.asarray(values)):
+        rows[place] = value
+
+
 def hash_of(path: str | Path) -> str:
     """The sha256 of a weight file, or of a folder's weight files and config in order of name."""
-    place = Path(path).expanduser()
+    place = _place(path)
     digest = hashlib.sha256()
     endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
     files = (
@@ -300,6 +306,10 @@ def hash_of(path: str | Path) -> str:
             while block := stream.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _place(path: str | Path) -> Path:
+    return Path(path).expanduser()
 
 
 def _check_size(name: str, models: Mapping[str, Any], path: str | Path) -> None:

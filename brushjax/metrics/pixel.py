@@ -50,12 +50,12 @@ def to_hole(mask: np.ndarray) -> Bool[np.ndarray, "B H W"]:
 
 def mse(pictures: Pictures, truth: Pictures, region: Masks | None = None) -> Values:
     """Mean squared error over the region's pixels and all channels; without a region, over all."""
-    return _region_mean((to_unit(pictures) - to_unit(truth)) ** 2, region)
+    return region_mean((to_unit(pictures) - to_unit(truth)) ** 2, region)
 
 
 def mae(pictures: Pictures, truth: Pictures, region: Masks | None = None) -> Values:
     """Mean absolute error over the region's pixels and all channels; without a region, over all."""
-    return _region_mean(np.abs(to_unit(pictures) - to_unit(truth)), region)
+    return region_mean(np.abs(to_unit(pictures) - to_unit(truth)), region)
 
 
 def psnr(pictures: Pictures, truth: Pictures, region: Masks | None = None) -> Values:
@@ -149,7 +149,8 @@ def _eroded(hole: Bool[np.ndarray, "B H W"]) -> Bool[np.ndarray, "B H W"]:
     return np.logical_and.reduce(shifts)
 
 
-def _region_mean(values: Float[np.ndarray, "B H W C"], region: Masks | None) -> Values:
+def region_mean(values: Float[np.ndarray, "B H W C"], region: Masks | None) -> Values:
+    """Mean over the region's pixels and all channels, NaN where the region is empty."""
     if region is None:
         return values.mean(axis=(1, 2, 3))
     chosen = to_hole(region)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from brushjax.metrics.pixel import Masks, Pictures, Values, _region_mean, to_unit
+from brushjax.metrics.pixel import Masks, Pictures, Values, region_mean, to_unit
 
 SIGMA = 1.5
 TAPS = 11
@@ -49,7 +49,7 @@ def ssim(
         reach = TAPS // 2
         values = values[:, reach:-reach, reach:-reach]
         region = None if region is None else region[:, reach:-reach, reach:-reach]
-    return _region_mean(values, region)
+    return region_mean(values, region)
 
 
 def _ssim(a: Float[np.ndarray, "H W C"], b: Float[np.ndarray, "H W C"]) -> np.ndarray:
