@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,11 +63,13 @@ def control_scales(
         start, end: shares of the steps, 0 <= start < end <= 1.
 
     Raises:
-        ValueError: another range.
+        ValueError: another range, or a scale that is no finite number.
 
     Source: BrushNet's pipeline: step i of n is out if i / n < start or (i + 1) / n > end.
     """
     if not 0 <= start < end <= 1:
         raise ValueError(f"expected 0 <= control_start < control_end <= 1, got {start} and {end}")
+    if not math.isfinite(scale):
+        raise ValueError(f"expected a finite scale, got {scale}")
     inside = [i / steps >= start and (i + 1) / steps <= end for i in range(steps)]
     return np.where(inside, scale, 0.0).astype(np.float32)

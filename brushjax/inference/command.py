@@ -2,90 +2,249 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from brushjax.inference.inpaint import Inpainter
+    from brushjax.inference.jobs import Job
+
+NOT_KEPT = ("out", "strip", "prompts", "batch_size", "settings_from")  # where, not what
+LOADED = ("base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora", "lora_weight")
 
 
 @dataclasses.dataclass(frozen=True)
 class InpaintArguments:
     """Paints the white part of a mask in a picture according to a prompt.
 
+    With folders as image and out, all of a folder's pictures. A PNG keeps its settings and seed:
+    --settings-from it makes the same picture again, with what is given beside it changed.
+
     Attributes:
-        image: picture file.
-        mask: mask file of the same size; white = edit.
+        image: picture file, or folder of pictures.
+        mask: mask of the same size; white = edit. For a folder one mask for all pictures, or a
+            folder of masks named as the pictures.
         prompt: what the edited part should show.
-        out: file to write; its ending chooses the format.
-        base: pipeline folder in diffusers layout; without it the small model in the package.
+        out: file to write, its ending chooses the format; for a folder the folder to write to.
+        base: pipeline folder in diffusers layout, whole-model .safetensors or .ckpt file, or hub
+            id; without it the small model in the package.
         brushnet: folder or file of the branch; without it the folder brushnet of the base.
+        vae: folder or file of an autoencoder instead of the base's.
+        tokenizer: folder with vocab.json and merges.txt, for whole-model files.
+        scheduler_config: published scheduler_config.json, for whole-model files.
+        lora: LoRA files to merge into the base.
+        lora_weight: how strongly, one number for each file; 1 without.
+        dtype: what the networks compute in.
         negative_prompt: what it should not show.
-        steps: number of network calls.
+        steps: number of steps.
         guidance: how strongly the prompt acts; 1 is off.
         scale: how strongly the branch acts.
         control_start: share of the steps after which the branch starts to act.
         control_end: share of the steps after which the branch stops to act.
-        scheduler: ddim, unipc, or unipc-reference.
+        scheduler: ddim, pndm, unipc, unipc-reference, dpm++, dpm++-karras, euler, euler-a or lcm.
         seed: the same seed gives the same picture.
-        blend: feather, paste or none.
-        strip: also writes image, mask and result side by side to this file.
+        blend: feather, paste, none, or as the references do: brushnet, brushedit.
+        guess_mode: the branch's maps grow from weak to strong with their depth.
+        tile: side in pixels of the tiles in which the autoencoder works, for large pictures.
+        strip: also writes image, mask and result side by side to this file (folder).
+        prompts: for a folder a JSON file {"name without ending": "prompt"}; others get the prompt.
+        batch_size: pictures of one size to paint at once; the results don't depend on it.
+        settings_from: PNG to take all settings from that are not given.
     """
 
     image: Path
     mask: Path
     prompt: str
     out: Path
-    base: Path | None = None
-    brushnet: Path | None = None
+    base: str | None = None
+    brushnet: str | None = None
+    vae: str | None = None
+    tokenizer: Path | None = None
+    scheduler_config: Path | None = None
+    lora: tuple[str, ...] = ()
+    lora_weight: tuple[float | int, ...] = ()
+    dtype: Literal["float32", "bfloat16"] = "float32"
     negative_prompt: str = ""
     steps: int = 50
-    guidance: float = 7.5
-    scale: float = 1.0
-    control_start: float = 0.0
-    control_end: float = 1.0
+    guidance: float | int = 7.5
+    scale: float | int = 1.0
+    control_start: float | int = 0.0
+    control_end: float | int = 1.0
     scheduler: str = "unipc"
     seed: int = 0
     blend: str = "feather"
+    guess_mode: bool = False
+    tile: int | None = None
     strip: Path | None = None
+    prompts: Path | None = None
+    batch_size: int = 1
+    settings_from: Path | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax inpaint ...`, with the process's own arguments by default."""
     import tyro
 
-    inpaint_command(tyro.cli(InpaintArguments, prog="brushjax inpaint", args=arguments))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        words = [*stored_words(words), *words]  # what comes later wins
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    inpaint_command(tyro.cli(InpaintArguments, prog="brushjax inpaint", args=words))
+
+
+def stored_words(words: Sequence[str]) -> list[str]:
+    """Returns the settings of the PNG that --settings-from names, as words of a command line.
+
+    Raises:
+        ValueError: the file holds no settings, or some that this version doesn't know.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--settings-from", "--settings_from", type=Path)
+    path = parser.parse_known_args(words)[0].settings_from
+    if path is None:
+        return []
+    from brushjax.inference.settings import read_settings
+
+    settings = read_settings(path)
+    unknown = settings.keys() - {field.name for field in dataclasses.fields(InpaintArguments)}
+    if unknown - {"version"}:
+        raise ValueError(
+            f"{path} has settings that this version doesn't know: {', '.join(sorted(unknown))}"
+        )
+    flags: list[str] = []
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "version" or value is None or value is False or value == []:
+            continue
+        if value is True:
+            flags.append(flag)
+        elif isinstance(value, list):
+            flags += [flag, *map(str, value)]
+        else:
+            flags.append(f"{flag}={value}")
+    return flags
 
 
 def inpaint_command(arguments: InpaintArguments) -> None:
-    """Loads the models, edits the picture, and writes the result.
+    """Loads the models, edits the pictures, and writes the results.
+
+    A picture of a folder that can't be painted is named at the end, and the others are painted.
 
     Raises:
         SystemExit: with a message instead of a traceback, for files and values that don't fit.
     """
-    from PIL import Image  # here, so that help and wrong flags are answered at once
+    from brushjax.inference import jobs  # here, so that help and wrong flags are answered at once
+    from brushjax.inference.settings import picture_format
+
+    names = ("image", "mask", "prompt", "out", "strip", "prompts")
+    try:
+        found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
+        for job in found:
+            picture_format(job.out)
+        groups, failed = jobs.batches(found, arguments.batch_size)
+        if not groups:
+            raise failed[0][1] if len(found) == 1 else ValueError(_listed(failed))
+        painter = load_painter(arguments)
+        failed += _paint_all(painter, groups, arguments)
+    except (ValueError, TypeError, OSError) as error:  # OSError: files that can't be read
+        raise SystemExit(f"error: {error}") from error
+    if failed:
+        raise SystemExit(f"error: {failed[0][1] if len(found) == 1 else _listed(failed)}")
+
+
+def load_painter(arguments: InpaintArguments) -> Inpainter:
+    """Loads what the arguments name.
+
+    Raises:
+        ValueError, OSError: as `Inpainter.load`; weights for LoRA files of another number.
+    """
+    import jax.numpy as jnp
 
     from brushjax.inference.inpaint import Inpainter
 
-    settings = dataclasses.asdict(arguments)
-    files = {name: settings.pop(name) for name in ("out", "base", "brushnet", "strip")}
-    try:
-        painter = Inpainter.load(base=files["base"], brushnet=files["brushnet"])
-        print("compiling and painting ...", flush=True)
-        result = painter(**settings)
-    except (ValueError, TypeError, OSError) as error:  # OSError: files that can't be read
-        raise SystemExit(f"error: {error}") from error
-    files["out"].parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(result.images[0]).save(files["out"])
-    print(f"{files['out']}: painted in {result.seconds:.1f} s, compilation included")
-    if files["strip"] is not None:
-        _write_strip(arguments, result.images, files["strip"])
+    files, weights = arguments.lora, arguments.lora_weight or (1.0,) * len(arguments.lora)
+    if len(weights) != len(files):
+        raise ValueError(f"expected a --lora-weight for each of {len(files)} files, got {weights}")
+    return Inpainter.load(
+        arguments.base,
+        arguments.brushnet,
+        jnp.dtype(arguments.dtype),
+        vae=arguments.vae,
+        tokenizer=arguments.tokenizer,
+        scheduler=arguments.scheduler_config,
+        lora=dict(zip(files, weights)),
+    )
 
 
-def _write_strip(arguments: InpaintArguments, images, path: Path) -> None:
+def _paint_all(
+    painter: Inpainter, groups: Sequence[Sequence[Job]], arguments: InpaintArguments
+) -> list[tuple[Job, Exception]]:
+    """Paints batch by batch; returns the jobs that failed with the reason."""
+    from tqdm import tqdm
+
+    sampling = dataclasses.asdict(arguments)
+    for name in (*NOT_KEPT, *LOADED, "dtype", "image", "mask", "prompt", "seed"):
+        del sampling[name]
+    failed: list[tuple[Job, Exception]] = []
+    count = sum(map(len, groups))
+    print(f"compiling and painting {count} picture{'s' * (count > 1)} ...", flush=True)
+    with tqdm(total=count, unit="picture", disable=None, leave=False) as bar:
+        for group in groups:
+            try:
+                result = painter(
+                    [job.image for job in group],
+                    [job.mask for job in group],
+                    [job.prompt for job in group],
+                    seed=[arguments.seed] * len(group),
+                    **sampling,
+                )
+            except FloatingPointError as error:  # of these pictures; wrong settings end the command
+                failed += [(job, error) for job in group]
+                continue
+            finally:
+                bar.update(len(group))
+            for job, picture in zip(group, result.images):
+                bar.write(_write(job, picture, arguments, result.seconds / len(group)))
+    return failed
+
+
+def _write(job: Job, picture: Any, arguments: InpaintArguments, seconds: float) -> str:
+    """Writes a result and its strip; returns a line that says so."""
+    import brushjax
+    from brushjax.inference.settings import write_picture
+
+    kept = dataclasses.asdict(arguments) | {"prompt": job.prompt}
+    kept |= {"image": job.image, "mask": job.mask, "version": brushjax.__version__}
+    kept = {name: value for name, value in kept.items() if name not in NOT_KEPT}
+    plain = {name: str(x) if isinstance(x, Path) else x for name, x in kept.items()}
+    with_settings = write_picture(job.out, picture, plain)
+    line = f"{job.out}: painted in {seconds:.1f} s"
+    if not with_settings:
+        line += " (only a PNG keeps the settings)"
+    if job.strip is None:
+        return line
+    _write_strip(job, picture)
+    return f"{line}; {job.strip}: image, mask and result side by side"
+
+
+def _write_strip(job: Job, picture: Any) -> None:
+    import numpy as np
+
     from brushjax.inference.images import prepare
+    from brushjax.inference.settings import write_picture
     from brushjax.inference.strip import strip
 
-    prepared = prepare([arguments.image], [arguments.mask])
-    columns = {"image": prepared.originals, "mask": prepared.holes, "result": images}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    strip(columns, captions=[arguments.prompt]).save(path)
-    print(f"{path}: image, mask and result side by side")
+    assert job.strip is not None
+    prepared = prepare([job.image], [job.mask])
+    columns = {"image": prepared.originals, "mask": prepared.holes, "result": picture[None]}
+    write_picture(job.strip, np.asarray(strip(columns, captions=[job.prompt])))
+
+
+def _listed(failed: Sequence[tuple[Job, Exception]]) -> str:
+    lines = "".join(f"\n  {job.image}: {error}" for job, error in failed)
+    return f"{len(failed)} pictures were not painted:{lines}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
-from brushjax.data.text import Tokenizer
+from brushjax.data.text import LENGTH, Tokenizer
 from brushjax.diffusion import guidance as blending
 from brushjax.diffusion.samplers import Sampler, make_sampler
 from brushjax.diffusion.schedule import read_scheduler_config
+from brushjax.inference.approximations import Approximations
+from brushjax.inference.bases import SHIPPED_BASE, BaseFiles, base_path, load_base
 from brushjax.inference.batch import as_list, batch_seeds, batch_size, control_scales, repeated
-from brushjax.inference.edit import EditInputs, Graphs, edit, encode_text, seeded_noise
+from brushjax.inference.edit import Graphs, seeded_noise
 from brushjax.inference.images import Prepared, prepare, resize
+from brushjax.inference.options import EditInputs, EditOptions
+from brushjax.inference.parts import check_parts
+from brushjax.inference.program import EditProgram
+from brushjax.inference.text import Encoder, TextEncoders, TextFeatures
 from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
-from brushjax.sharding import BATCH
+from brushjax.typing import AddedCondition
 
-SHIPPED_BASE = Path(__file__).parents[1] / "assets/base"
+__all__ = ["SHIPPED_BASE", "InpaintResult", "Inpainter"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +56,9 @@ class InpaintResult:
 class Inpainter:
     """Edits pictures with a base model and a BrushNet branch.
 
-    A program is compiled for each combination of picture size, batch size, number of steps, and
-    guidance on or off; prompts, seeds, masks and all other numbers reuse it.
+    A program is compiled for each combination of picture size, batch size, length of the prompts in
+    rows of 77 tokens, and guidance on or off; prompts, seeds, masks, schedulers and all other
+    numbers reuse it, and so do numbers of steps up to the next power of two.
     """
 
     def __init__(
@@ -59,21 +67,19 @@ class Inpainter:
         unet: UNet,
         brushnet: BrushNet,
         vae: AutoencoderKL,
-        text_encoder: CLIPText | None,
-        tokenize: Callable[[Sequence[str]], Any] | None,
+        text: TextEncoders | None,
         scheduler: Mapping[str, Any],
         mesh: Mesh | None = None,
+        programs: str | Path | None = None,
     ):
-        _check_parts(unet, brushnet, vae, text_encoder)
-        split = {name: _split(part) for name, part in _named(unet, brushnet, vae)}
-        self._graphs = Graphs(**{name: graph for name, (graph, _) in split.items()})
-        self._params = {name: params for name, (_, params) in split.items()}
-        self._text = None if text_encoder is None else _split(text_encoder)
-        self._tokenize = tokenize
-        if mesh is not None:
-            self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
+        parts = {"unet": unet, "brushnet": brushnet, "vae": vae}
+        split = {name: nnx.split(part) for name, part in parts.items()}
+        graphs = Graphs(**{name: graph for name, (graph, _) in split.items()})
+        params = {name: nnx.to_pure_dict(state) for name, (_, state) in split.items()}
+        self._program = EditProgram(graphs, params, mesh=mesh, saved=programs)
+        self._config: Any = unet.config
+        self._text = text
         self._scheduler = scheduler
-        self._mesh = mesh
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     @classmethod
@@ -85,34 +91,44 @@ class Inpainter:
         vae: AutoencoderKL,
         text_encoder: CLIPText | None = None,
         tokenizer: Any = None,
+        text_encoder_2: CLIPText | None = None,
+        tokenizer_2: Any = None,
         scheduler: str | Path | Mapping[str, Any],
         mesh: Mesh | None = None,
+        programs: str | Path | None = None,
     ) -> Inpainter:
         """Builds an Inpainter from loaded parts.
 
         Args:
             text_encoder, tokenizer: needed for prompts; without them pass `context`. The tokenizer
-                is a folder, transformers' CLIPTokenizer, or a function from strings to int ids
-                [B, L].
+                is a folder, `brushjax.data.text.Tokenizer`, transformers' CLIPTokenizer, or a
+                function from strings to int ids [B, L].
+            text_encoder_2, tokenizer_2: SDXL's second.
             scheduler: a published scheduler_config.json: its dict, its file or its folder.
-            mesh: of `brushjax.sharding.make_mesh`; a batch is then cut over its data axes, whose
-                sizes must divide the batch size. None computes on one device.
+            mesh: of `brushjax.sharding.make_mesh`; a batch is then cut over its data axes. None
+                computes on one device.
+            programs: folder of programs compiled ahead of time, read from and added to. None uses
+                XLA's own cache on disk.
 
         Raises:
             ValueError: parts that don't belong together.
         """
-        if isinstance(tokenizer, (str, Path)):
-            tokenizer = Tokenizer.load(tokenizer, _length(text_encoder))
-        elif hasattr(tokenizer, "model_max_length"):  # transformers' own
-            tokenizer = Tokenizer(tokenizer, _length(text_encoder))
+        pairs = [(text_encoder, tokenizer), (text_encoder_2, tokenizer_2)]
+        models = [model for model, _ in pairs if model is not None]
+        check_parts(unet, brushnet, vae, models)
+        encoders = [
+            Encoder.of(model, _tokenizer(tokenize, model))
+            for model, tokenize in pairs
+            if model is not None and tokenize is not None
+        ]
         return cls(
             unet=unet,
             brushnet=brushnet,
             vae=vae,
-            text_encoder=text_encoder,
-            tokenize=tokenizer,
+            text=TextEncoders(*encoders) if models and len(encoders) == len(models) else None,
             scheduler=read_scheduler_config(scheduler),
             mesh=mesh,
+            programs=programs,
         )
 
     @classmethod
@@ -121,41 +137,58 @@ class Inpainter:
         base: str | Path | None = None,
         brushnet: str | Path | None = None,
         dtype: Any = jnp.float32,
+        *,
+        vae: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        scheduler: str | Path | Mapping[str, Any] | None = None,
+        lora: str | Path | Mapping[Any, float | int] | None = None,
+        mesh: Mesh | None = None,
+        programs: str | Path | None = None,
     ) -> Inpainter:
         """Loads a base model and a branch.
 
         Args:
-            base: pipeline folder in diffusers layout; None takes the small one in the package.
-            brushnet: what `brushjax.load("brushnet", ...)` reads; None takes the base's folder
-                `brushnet`.
+            base: pipeline folder in diffusers layout, a hub id, or a whole-model file in the
+                original code's names (Stable Diffusion 1.x, 2.x, XL); None takes the small one in
+                the package.
+            brushnet: what `brushjax.load("brushnet", ...)` reads, ComfyUI's files among it; None
+                takes the base's folder `brushnet`.
             dtype: of the parameters, and so of the computation.
+            vae: what `brushjax.load("vae", ...)` reads, instead of the base's.
+            tokenizer: folder with vocab.json and merges.txt. For a whole-model file, None takes
+                CLIP's from the hub or its cache.
+            scheduler: a published scheduler_config.json; for a whole-model file of Stable Diffusion
+                1.x or XL, None takes the published one.
+            lora: a LoRA file, or several with their weights, {file: weight}; see
+                `brushjax.weights.merge_lora`.
+            mesh, programs: as for `from_parts`.
 
         Raises:
             FileNotFoundError: no branch was given and the base has none.
+            ValueError: parts that are missing, damaged, or don't belong together.
         """
         from brushjax.weights import load
 
-        base = SHIPPED_BASE if base is None else Path(base)
-        branch = base / "brushnet" if brushnet is None else brushnet
-        if brushnet is None and not (base / "brushnet").is_dir():
+        place = base_path(base)
+        branch = place / "brushnet" if brushnet is None else brushnet
+        if brushnet is None and not (place / "brushnet").is_dir():
             raise FileNotFoundError(
-                f"expected brushnet=, since there is no folder {branch}; "
-                "`python train.py configs/quickstart.py --workdir DIR` trains a branch"
+                f"expected brushnet= (--brushnet), since there is no folder {branch}. Without a "
+                "branch the base doesn't see the picture around the hole. "
+                "`python train.py configs/quickstart.py --workdir runs/quickstart` trains one for "
+                "the small base in the package, on a CPU; then pass runs/quickstart/export"
             )
-        parts: dict[str, Any] = {
-            "unet": load("unet", base, dtype=dtype),
-            "brushnet": load("brushnet", branch, dtype=dtype),
-            "vae": load("vae", base, dtype=dtype),
-            "text_encoder": load("clip_text", base, dtype=dtype),
-        }
-        return cls.from_parts(**parts, tokenizer=base / "tokenizer", scheduler=base / "scheduler")
+        files = BaseFiles(place, vae, tokenizer, scheduler, _loras(lora))
+        parts = load_base(files, dtype)
+        branch: Any = load("brushnet", branch, dtype=dtype)
+        return cls.from_parts(brushnet=branch, mesh=mesh, programs=programs, **parts)
 
     def __call__(
         self,
         image: Any,
         mask: Any,
         prompt: str | Sequence[str] = "",
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] | None = "",
         *,
         steps: int = 50,
         guidance: float | int = 7.5,
@@ -165,6 +198,9 @@ class Inpainter:
         scheduler: str = "unipc",
         seed: int | Sequence[int] = 0,
         blend: str = "feather",
+        guess_mode: bool = False,
+        tile: int | None = None,
+        approximations: Approximations | None = None,
         context: Any = None,
         negative_context: Any = None,
         initial_noise: Any = None,
@@ -177,11 +213,17 @@ class Inpainter:
 
         Args:
             image, mask: see `brushjax.inference.images.prepare`; white = edit.
+            prompt: of any length; beyond a row of 75 tokens it is encoded in several rows.
+            negative_prompt: what to stay away from. None is diffusers' default: zeros for SDXL,
+                for the others the empty prompt.
             guidance: g; at 1 or below the negative prompt is not used at all.
             scale: preservation scale w of the branch.
             control_start, control_end: shares of the steps between which the branch works.
             scheduler: a name in `brushjax.diffusion.samplers.SAMPLERS`.
             blend: a name in `brushjax.diffusion.guidance.BLENDS`.
+            guess_mode: the branch's maps grow from weak to strong with their depth.
+            tile: side in pixels of the tiles in which the VAE works, for large pictures.
+            approximations: less work for a slightly different picture.
             context, negative_context: text features [B, L, D] instead of the prompts.
             initial_noise: [B, h, w, 4] instead of the seed.
 
@@ -192,32 +234,35 @@ class Inpainter:
         start = time.perf_counter()
         if blend not in blending.BLENDS:
             raise ValueError(f"expected blend in {blending.BLENDS}, got {blend!r}")
+        if not math.isfinite(guidance):
+            raise ValueError(f"expected a finite guidance, got {guidance}")
         sampler = self._sampler(scheduler, steps)
         scales = control_scales(
             steps=sampler.steps, scale=scale, start=control_start, end=control_end
         )
+        texts = self._texts(prompt, context, negative_prompt, negative_context, guidance > 1)
         columns: dict[str, Any] = {"image": as_list(image), "mask": as_list(mask)}
-        columns["prompt"] = self._features("prompt", prompt, context)
-        if guidance > 1:
-            columns["negative_prompt"] = self._features(
-                "negative_prompt", negative_prompt, negative_context
-            )
-        columns["seed"] = as_list(seed) if initial_noise is None else np.asarray(initial_noise)
+        columns |= {name: features.context for name, features in texts.items()}
+        columns["seed"] = as_list(seed)
+        if initial_noise is not None:
+            columns["initial_noise"] = np.asarray(initial_noise)
         size = batch_size({name: len(column) for name, column in columns.items()})
-        batch = {name: repeated(column, size) for name, column in columns.items()}
-        prepared = prepare(batch["image"], batch["mask"])
+        prepared = prepare(repeated(columns["image"], size), repeated(columns["mask"], size))
+        seeds = batch_seeds(columns["seed"], size)
         inputs = EditInputs(
             masked=prepared.masked,
             masks=prepared.masks,
-            noise=_noise(columns["seed"], prepared),
-            context=batch["prompt"],
-            negative=batch.get("negative_prompt"),
+            noise=_noise(columns.get("initial_noise"), seeds, prepared),
+            context=repeated(texts["prompt"].context, size),
+            negative=repeated(texts["negative_prompt"].context, size) if guidance > 1 else None,
             guidance=np.float32(guidance),
             scales=scales,
+            added=_added(texts["prompt"], prepared),
+            negative_added=_added(texts.get("negative_prompt"), prepared),
+            seeds=seeds,
         )
-        if self._mesh is not None:
-            inputs = over_devices(inputs, self._mesh)
-        latents, pictures = jax.device_get(edit(self._graphs, self._params, sampler, inputs))
+        options = EditOptions(guess_mode=guess_mode, tile=tile)
+        latents, pictures = self._program(sampler, inputs, options, approximations)
         if not np.isfinite(latents).all():
             raise FloatingPointError(
                 "the networks produced NaN or infinity: use float32 weights, or less guidance"
@@ -230,47 +275,54 @@ class Inpainter:
             self._samplers[name, steps] = make_sampler(name, self._scheduler, steps)
         return self._samplers[name, steps]
 
-    def _features(self, name: str, prompt: str | Sequence[str], context: Any) -> np.ndarray:
-        """Text features [B, L, D] of the prompts, or the given ones."""
-        if context is not None:
-            if prompt not in ("", [], ()):
-                raise ValueError(f"expected {name} or its context, got both")
-            context = np.asarray(context)
-            if context.ndim != 3:
-                raise ValueError(
-                    f"expected the context of {name} as [B, L, D], got {context.shape}"
-                )
-            return context
-        if self._text is None or self._tokenize is None:
+    def _texts(
+        self,
+        prompt: str | Sequence[str],
+        context: Any,
+        negative_prompt: str | Sequence[str] | None,
+        negative_context: Any,
+        guided: bool,
+    ) -> dict[str, TextFeatures]:
+        """Text features of the prompts, or the given ones; all of one length."""
+        asked = {"prompt": (prompt, context)}
+        if guided and negative_prompt is not None:
+            asked["negative_prompt"] = (negative_prompt, negative_context)
+        elif guided:
+            asked["negative_prompt"] = ("", negative_context)
+        words, features = {}, {}
+        for name, (text, given) in asked.items():
+            if given is None:
+                words[name] = _words(name, text)
+            else:
+                features[name] = self._given(name, text, given)
+        if words and self._text is None:
             raise ValueError(
-                f"expected the context of {name}: this Inpainter has no text encoder or tokenizer"
+                f"expected the context of {' and of '.join(words)}: this Inpainter has no text "
+                "encoder or tokenizer"
             )
-        graph, params = self._text
-        token_ids = np.asarray(self._tokenize(as_list(prompt)), np.int32)
-        return np.asarray(encode_text(graph, params, token_ids))
+        if words and self._text is not None:
+            taken = [-(-one.context.shape[1] // LENGTH) for one in features.values()]
+            rows = max(taken + [self._text.rows(text) for text in words.values()])
+            features |= {name: self._text(text, rows) for name, text in words.items()}
+        if guided and negative_prompt is None and features["prompt"].pooled is not None:
+            features["negative_prompt"] = jax.tree.map(np.zeros_like, features["prompt"])
+        lengths = {name: one.context.shape[1] for name, one in features.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"expected text features of one length, got {lengths}")
+        return features
 
-
-def over_devices(inputs: EditInputs, mesh: Mesh) -> EditInputs:
-    """Cuts what has a batch axis over the mesh's data axes; the rest goes whole to every device.
-
-    Raises:
-        ValueError: a batch size that the data axes don't divide.
-    """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if len(inputs.masked) % parts:
-        raise ValueError(
-            f"expected a batch that {parts} devices divide, got {len(inputs.masked)} pictures"
-        )
-    whole = ("guidance", "scales")
-    return EditInputs(
-        **{
-            field.name: jax.device_put(
-                getattr(inputs, field.name),
-                NamedSharding(mesh, PartitionSpec() if field.name in whole else BATCH),
+    def _given(self, name: str, text: Any, context: Any) -> TextFeatures:
+        """Checks text features that the caller brings."""
+        if text not in ("", [], ()):
+            raise ValueError(f"expected {name} or its context, got both")
+        if self._config.addition_embed_type is not None:
+            raise ValueError(f"expected {name} as words: SDXL needs pooled text beside the context")
+        context, width = np.asarray(context), self._config.cross_attention_dim
+        if context.ndim != 3 or context.shape[-1] != width:
+            raise ValueError(
+                f"expected the context of {name} as [B, L, D] with D = {width}, got {context.shape}"
             )
-            for field in dataclasses.fields(inputs)
-        }
-    )
+        return TextFeatures(context)
 
 
 def finish(
@@ -282,58 +334,44 @@ def finish(
     return blending.blend(prepared.originals, pictures, prepared.holes, blend)
 
 
-def _noise(seeds: list[Any] | np.ndarray, prepared: Prepared) -> Any:
+def _noise(given: np.ndarray | None, seeds: Any, prepared: Prepared) -> Any:
     """Initial noise [B, h, w, 4] float32: given, or drawn from seeds."""
     size, height, width = prepared.masks.shape[:3]
     shape = (height // CELL, width // CELL, 4)
-    if isinstance(seeds, list):
-        return seeded_noise(batch_seeds(seeds, size), shape)
-    if seeds.shape[1:] != shape:
-        raise ValueError(f"expected initial_noise {(size, *shape)}, got {seeds.shape}")
-    return repeated(seeds.astype(np.float32), size)
+    if given is None:
+        return seeded_noise(seeds, shape)
+    if given.shape[1:] != shape:
+        raise ValueError(f"expected initial_noise {(size, *shape)}, got {given.shape}")
+    return repeated(given.astype(np.float32), size)
 
 
-def _named(unet: UNet, brushnet: BrushNet, vae: AutoencoderKL) -> list[tuple[str, nnx.Module]]:
-    return [("unet", unet), ("brushnet", brushnet), ("vae", vae)]
+def _added(features: TextFeatures | None, prepared: Prepared) -> AddedCondition | None:
+    """SDXL's pooled text and sizes: the picture's, twice, around a crop at its corner."""
+    if features is None or features.pooled is None:
+        return None
+    size, height, width = prepared.masks.shape[:3]
+    sizes = np.array([[height, width, 0, 0, height, width]], np.float32)
+    return AddedCondition(repeated(features.pooled, size), repeated(sizes, size))
 
 
-def _split(module: nnx.Module) -> tuple[Any, Any]:
-    graph, state = nnx.split(module)
-    return graph, nnx.to_pure_dict(state)
+def _words(name: str, text: Any) -> list[str]:
+    words = as_list(text)
+    if not all(isinstance(one, str) for one in words):
+        raise TypeError(f"expected {name} as a string or a list of strings, got {text!r}")
+    return words
 
 
-def _length(text_encoder: CLIPText | None) -> int:
-    if text_encoder is None:
-        raise ValueError("expected a text_encoder with the tokenizer, got None")
-    return text_encoder.config.max_position_embeddings
+def _tokenizer(given: Any, model: CLIPText) -> Any:
+    """Makes what turns prompts into ids of what `from_parts` takes."""
+    length = model.config.max_position_embeddings
+    if isinstance(given, (str, Path)):
+        return Tokenizer.load(given, length)
+    if hasattr(given, "model_max_length"):  # transformers' own
+        return Tokenizer(given, length)
+    return given
 
 
-def _check_parts(
-    unet: UNet, brushnet: BrushNet, vae: AutoencoderKL, text_encoder: CLIPText | None
-) -> None:
-    """Raises ValueError for parts that don't belong together, or that need what is not here yet."""
-    wide: Any = unet.config
-    branch: Any = brushnet.config
-    checks = [
-        ("a UNet with 4 input channels", wide.in_channels, 4),
-        ("a UNet without added conditions (SDXL's)", wide.addition_embed_type, None),
-        (
-            "a branch as wide as the UNet",
-            branch.block_out_channels,
-            wide.block_out_channels,
-        ),
-        ("a branch for 5 condition channels", branch.conditioning_channels, 5),
-        ("a branch that takes latents", branch.conditioning_encoder, "vae"),
-        ("a VAE of 8 pixels a cell", vae.factor, CELL),
-    ]
-    if text_encoder is not None:
-        checks += [
-            (
-                "a text encoder as wide as the UNet's cross-attention",
-                text_encoder.config.hidden_size,
-                wide.cross_attention_dim,
-            )
-        ]
-    for what, got, expected in checks:
-        if got != expected:
-            raise ValueError(f"expected {what} ({expected}), got {got}")
+def _loras(given: Any) -> tuple[tuple[Any, float | int], ...]:
+    if given is None:
+        return ()
+    return tuple(given.items()) if isinstance(given, Mapping) else ((given, 1.0),)

@@ -69,15 +69,33 @@ def local_path(path: str | Path, tables: tuple[WeightMap, ...]) -> Path:
         raise WeightsError(
             f"there is no file or folder {place}, and it is no hub id such as owner/name."
         )
-    from huggingface_hub import snapshot_download
-
     folders = [table.folder for table in tables] + ["scheduler", "tokenizer", "tokenizer_2"]
     endings = ("json", "txt", "safetensors")
     wanted = [f"{folder}/*.{ending}" for folder in folders for ending in endings]
     wanted += ["model_index.json", "config.json"]
     wanted += [f"{stem}*.safetensors*" for stem in {table.stem for table in tables}]
+    return from_hub(str(path), wanted)
+
+
+def from_hub(name: str, wanted: list[str]) -> Path:
+    """Returns the folder of a hub repository's files that match, downloaded if need be.
+
+    Raises:
+        WeightsError: there is no such repository, it asks for a login, or the hub is out of reach
+            and the files are not in its cache on this machine.
+    """
+    from huggingface_hub import snapshot_download
+
     duplicates = ["*.fp16.*", "*.non_ema.*", "*fp16*.json"]
-    return Path(snapshot_download(str(path), allow_patterns=wanted, ignore_patterns=duplicates))
+    try:
+        folder = snapshot_download(name, allow_patterns=wanted, ignore_patterns=duplicates)
+    except (OSError, ValueError) as error:  # the hub's errors are one or the other
+        raise WeightsError(
+            f"{name} is no file or folder here, and the hub did not give it: "
+            f"{str(error).strip().splitlines()[0]} Check the name and the connection, log in with "
+            f"`hf auth login` if it asks for a licence, or pass the folder of a copy."
+        ) from error
+    return Path(folder)
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

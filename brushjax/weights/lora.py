@@ -163,7 +163,8 @@ def _targets(models: Mapping[str, nnx.Module]) -> dict[str, Target]:
     """Every weight that can be updated, under each name that a file may have for its module."""
     targets: dict[str, Target] = {}
     for kind, model in models.items():
-        for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        parameters: Any = nnx.to_flat_state(nnx.state(model, nnx.Param))
+        for path, leaf in parameters:
             if path[-1] != "kernel":
                 continue
             shape = tuple(leaf.shape[axis] for axis in checkpoint_axes(path, len(leaf.shape)))
@@ -233,7 +234,8 @@ def _message(file: Path, models: Mapping[str, Any], count: int, problems: list[s
 def _apply(model: nnx.Module, changes: Mapping[ParameterPath, Update], weight: float) -> None:
     """Adds the products to a model's weights; each keeps its dtype and its place."""
     state = nnx.state(model, nnx.Param)
-    for path, leaf in nnx.to_flat_state(state):
+    parameters: Any = nnx.to_flat_state(state)
+    for path, leaf in parameters:
         if path not in changes:
             continue
         update = changes[path]

@@ -45,6 +45,12 @@ def filled(module, config, seed):
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, nnx.to_pure_dict(state)))
 
 
+def abstract(name, config):
+    """A UNet or branch without memory, which has a config and nothing else to look at."""
+    kind = {"unet": UNet, "brushnet": BrushNet}[name]
+    return nnx.eval_shape(lambda: kind(config, rngs=Keys(0)))
+
+
 def make_parts():
     """A UNet, a branch whose taps are not zero, a VAE and a text encoder."""
     body = {

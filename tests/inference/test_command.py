@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from brushjax.inference import command
+from brushjax.inference.settings import read_settings, write_picture
 
 LISTED = """
 import json, sys
@@ -60,6 +61,10 @@ def test_inpaint_command_writes_the_picture_without_torch_or_tensorflow(files, p
         ({"image": "nowhere.png"}, r"error: .*nowhere\.png"),
         ({"brushnet": "nowhere"}, "error: .*nowhere"),
         ({"steps": 0}, "error: expected steps"),
+        ({"out": "o.xyz"}, r"error: expected a picture's name such as o\.png, got 'o\.xyz'"),
+        ({"settings_from": "a.png"}, r"error: expected a PNG with settings at a\.png"),
+        ({"lora_weight": 0.5}, "error: expected a --lora-weight for each of 0 files"),
+        ({"batch_size": 0}, "error: expected a batch size"),
     ],
 )
 def test_inpaint_command_ends_with_a_message_instead_of_a_traceback(
@@ -70,7 +75,7 @@ def test_inpaint_command_ends_with_a_message_instead_of_a_traceback(
 
 
 def test_inpaint_command_says_where_a_branch_is_missing(files, tmp_path):
-    with pytest.raises(SystemExit, match="expected brushnet=, since there is no folder"):
+    with pytest.raises(SystemExit, match=r"expected brushnet= \(--brushnet\), since there is no"):
         command.main(arguments(files, tmp_path))
 
 
@@ -81,3 +86,54 @@ def test_inpaint_help_names_every_setting(capsys):
     words = capsys.readouterr().out
     for flag in ("--image", "--mask", "--prompt", "--out", "--seed", "white = edit"):
         assert flag in words
+
+
+def test_inpaint_command_makes_a_picture_again_from_its_settings(files, pipeline, capsys):
+    out, again, other = (files / f"{name}.png" for name in ("o", "again", "other"))
+    words = arguments(files, pipeline, out=out, seed=5, guidance=3, scheduler="ddim")
+    command.main([*words, "--guess-mode"])
+    settings = read_settings(out)
+    assert settings["prompt"] == "a red cat"
+    assert (settings["seed"], settings["steps"], settings["guess_mode"]) == (5, 2, True)
+    command.main([f"--settings-from={out}", f"--out={again}"])
+    np.testing.assert_array_equal(pixels(again), pixels(out))
+    assert read_settings(again) == settings
+    command.main([f"--settings-from={out}", f"--out={other}", "--seed=6"])
+    assert np.any(pixels(other) != pixels(out))
+    with pytest.raises(SystemExit, match=r"a\.png holds no settings"):
+        command.main([f"--settings-from={files / 'a.png'}", f"--out={again}"])
+    assert not list(files.glob(".*"))  # nothing half-written
+
+
+def test_inpaint_command_paints_a_folder_and_names_what_it_could_not(files, pipeline, capsys):
+    folder, masks = files / "in", files / "masks"
+    folder.mkdir()
+    masks.mkdir()
+    picture, mask = Image.open(files / "a.png"), Image.open(files / "m.png")
+    for name in ("one", "two", "bad"):
+        picture.save(folder / f"{name}.jpg", quality=100)
+        mask.save(masks / f"{name}.png")
+    mask.resize((8, 8)).save(masks / "bad.png")
+    (files / "prompts.json").write_text(json.dumps({"two": "a blue cup"}))
+    changes = {"image": folder, "mask": masks, "out": files / "out", "strip": files / "strips"}
+    words = arguments(files, pipeline, **changes, prompts=files / "prompts.json", batch_size=2)
+    with pytest.raises(SystemExit, match=r"(?s)1 pictures were not painted:.*bad\.jpg: .*one size"):
+        command.main(words)
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["one.png", "two.png"]
+    assert sorted(path.name for path in (files / "strips").iterdir()) == ["one.png", "two.png"]
+    assert read_settings(files / "out/two.png")["prompt"] == "a blue cup"
+    alone = [f"--settings-from={files / 'out/two.png'}", f"--out={files / 'alone.png'}"]
+    command.main(alone)
+    np.testing.assert_allclose(pixels(files / "alone.png"), pixels(files / "out/two.png"), atol=1)
+    (masks / "one.png").unlink()
+    with pytest.raises(SystemExit, match=r"has no mask named as one\.jpg"):
+        command.main(words)
+
+
+def test_formats_without_a_place_for_settings_say_so(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    assert write_picture(tmp_path / "a.png", picture, {"prompt": "\N{CAT FACE}"})
+    assert read_settings(tmp_path / "a.png") == {"prompt": "\N{CAT FACE}"}
+    assert not write_picture(tmp_path / "a.jpg", picture, {"prompt": "x"})
+    with pytest.raises(ValueError, match="holds no settings"):
+        read_settings(tmp_path / "a.jpg")

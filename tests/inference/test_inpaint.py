@@ -1,6 +1,5 @@
 """Whole edits against stored runs of the reference, and what an Inpainter promises beside them."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,9 +12,8 @@ from PIL import Image
 
 import brushjax
 from brushjax.inference import edit as programs
-from brushjax.inference.edit import EditInputs, predictor
 from brushjax.inference.inpaint import Inpainter
-from brushjax.models.brushnet import BrushNet
+from brushjax.inference.options import EditInputs
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys
 
@@ -166,51 +164,10 @@ def test_inpainter_seeds_decide_the_picture(painter):
 
 def test_inpainter_takes_text_features_instead_of_prompts(painter, parts):
     result = edit(painter)
-    ids = painter._tokenize(["a red cat", ""])
+    ids = painter._text.encoders[0].tokenize(["a red cat", ""])
     features = np.asarray(parts["text_encoder"](jnp.asarray(ids)).last_hidden_state)
     given = edit(painter, prompt="", context=features[:1], negative_context=features[1:])
     assert_same(given.latents, result.latents)
-
-
-def make_inputs(guided):
-    context = jnp.ones((1, 5, 16))
-    return EditInputs(
-        masked=None,
-        masks=None,
-        noise=None,
-        context=context,
-        negative=context if guided else None,
-        guidance=jnp.float32(2),
-        scales=None,
-    )
-
-
-@pytest.mark.parametrize(
-    ("guided", "text_attention", "expected"), [(True, False, 1), (False, False, 1), (True, True, 2)]
-)
-def test_branch_runs_once_for_both_halves_of_the_guidance_unless_it_reads_the_text(
-    parts, monkeypatch, guided, text_attention, expected
-):
-    batches, forward = [], BrushNet.__call__
-
-    def recorded(self, sample, *arguments, **settings):
-        batches.append(len(sample))
-        return forward(self, sample, *arguments, **settings)
-
-    monkeypatch.setattr(BrushNet, "__call__", recorded)
-    config = parts["brushnet"].config
-    if text_attention:
-        kinds = ("CrossAttnDownBlock2D", "DownBlock2D")
-        config = dataclasses.replace(config, down_block_types=kinds)
-
-    def predict():
-        branch = BrushNet(config, rngs=Keys(0))
-        condition = jnp.ones((1, 3, 4, 5))
-        run = predictor(parts["unet"], branch, condition, make_inputs(guided))
-        return run(jnp.ones((1, 3, 4, 4)), jnp.int32(5), jnp.float32(1))
-
-    shape = jax.eval_shape(predict).shape
-    assert (batches, shape) == ([expected], (1, 3, 4, 4))
 
 
 def convolution_dtypes(jaxpr):
@@ -257,9 +214,14 @@ def test_edit_computes_in_the_dtype_of_the_weights_and_samples_in_float32(painte
             "expected every argument once or",
         ),
         ({"context": np.ones((1, 77, 16)), "prompt": "x"}, ValueError, "prompt or its context"),
-        ({"context": np.ones((77, 16)), "prompt": ""}, ValueError, r"as \[B, L, D\]"),
+        ({"context": np.ones((77, 16)), "prompt": ""}, ValueError, r"as \[B, L, D\] with D = 16"),
         ({"initial_noise": np.ones((1, 4, 3, 4))}, ValueError, r"initial_noise \(1, 3, 4, 4\)"),
-        ({"scale": np.nan}, FloatingPointError, "NaN or infinity"),
+        (
+            {"context": np.full((1, 77, 16), np.nan), "prompt": ""},
+            FloatingPointError,
+            "NaN or infinity",
+        ),
+        ({"context": np.ones((1, 5, 16)), "prompt": ""}, ValueError, "features of one length"),
     ],
 )
 def test_inpainter_refuses(painter, settings, error, message):

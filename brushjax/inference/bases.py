@@ -1,0 +1,158 @@
+"""A base model's parts, from a pipeline folder, a hub id, or one file as communities share them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from brushjax.data.text import Tokenizer
+from brushjax.weights import WeightsError, load, merge_lora, read
+from brushjax.weights.folders import from_hub, local_path
+from brushjax.weights.maps import MAPS
+from brushjax.weights.reading import kinds_in
+
+SHIPPED_BASE = Path(__file__).parents[1] / "assets/base"
+PARTS = {"unet": "unet", "vae": "vae", "clip_text": "text_encoder", "clip_text_2": "text_encoder_2"}
+
+# A single file holds no tokenizer and no scheduler config. Every Stable Diffusion 1 and XL has the
+# vocabulary of OpenAI's CLIP; XL's second tokenizer pads with another token.
+VOCABULARY = "openai/clip-vit-large-patch14"
+SECOND_PADDING = "!"
+# The scheduler_config.json of stable-diffusion-v1-5 and of stable-diffusion-xl-base-1.0.
+SD1_SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+XL_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+XL_SCALING = 0.13025  # of SDXL's VAE; a VAE file without config doesn't state it
+SD2_WIDTH = 1024  # of SD 2.x's text features
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseFiles:
+    """Where a base's parts come from; None takes them from the base itself.
+
+    Attributes:
+        base: pipeline folder or single file, see `base_path`.
+        vae: an autoencoder instead of the base's.
+        tokenizer: folder of the vocabulary.
+        scheduler: a published scheduler_config.json: dict, file or folder.
+        lora: LoRA files with the weights to merge them with.
+    """
+
+    base: Path
+    vae: str | Path | None = None
+    tokenizer: str | Path | None = None
+    scheduler: Any = None
+    lora: tuple[tuple[str | Path, float | int], ...] = ()
+
+
+def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
+    """Loads a base's parts, as arguments of `Inpainter.from_parts`.
+
+    Raises:
+        WeightsError: a part is missing, with what to pass; or it is damaged.
+    """
+    models = _models(files, dtype)
+    for path, weight in files.lora:
+        merge_lora({kind: models[kind] for kind in models if kind != "vae"}, path, weight)
+    parts: dict[str, Any] = {PARTS[kind]: model for kind, model in models.items()}
+    for kind in ("clip_text", "clip_text_2"):
+        if kind in models:
+            length = models[kind].config.max_position_embeddings
+            name = PARTS[kind].replace("text_encoder", "tokenizer")
+            parts[name] = _tokenizer(files, name, length)
+    parts["scheduler"] = _scheduler(files, models["unet"].config)
+    return parts
+
+
+def base_path(base: str | Path | None) -> Path:
+    """Returns where a base is on this machine: a hub id is downloaded, None is the small one."""
+    return SHIPPED_BASE if base is None else local_path(base, tuple(MAPS.values()))
+
+
+def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:
+    """The base's networks by kind."""
+    place = files.base
+    kinds = [kind for kind in kinds_in(place) if kind in PARTS]
+    sources: dict[str, str | Path] = dict.fromkeys(kinds, place)
+    if files.vae is not None:
+        sources["vae"] = files.vae
+    missing = {"unet", "vae", "clip_text"} - sources.keys()
+    if missing:
+        raise WeightsError(
+            f"{place} holds no {' and no '.join(sorted(missing))}: expected a pipeline folder or a "
+            f"whole-model file with {', '.join(sources) or 'nothing'} and these; "
+            + ("pass vae= (--vae)." if missing == {"vae"} else "pass another base.")
+        )
+    models: dict[str, Any] = {
+        kind: load(kind, source, dtype=dtype) for kind, source in sources.items() if kind != "vae"
+    }
+    config = read("vae", sources["vae"]).config
+    if models["unet"].config.addition_embed_type is not None and "scaling_factor" not in config:
+        config = {**config, "scaling_factor": XL_SCALING}
+    models["vae"] = load("vae", sources["vae"], dtype=dtype, config=config)
+    return models
+
+
+def _tokenizer(files: BaseFiles, name: str, length: int) -> Tokenizer:
+    """The tokenizer of an encoder: given, the folder's own, or the published vocabulary."""
+    place, given = files.base, files.tokenizer
+    if given is None and (place / name).is_dir():
+        return Tokenizer.load(place / name, length)
+    padding = SECOND_PADDING if name == "tokenizer_2" else None
+    if given is not None:
+        own = Path(given) / name
+        if name == "tokenizer_2" and own.is_dir():  # a pipeline folder with both
+            return Tokenizer.load(own, length)
+        return Tokenizer.load(given, length, padding)
+    try:
+        folder = from_hub(VOCABULARY, ["*.json", "merges.txt"])
+    except WeightsError as error:
+        raise WeightsError(
+            f"{place} holds no {name}/, and CLIP's vocabulary, {VOCABULARY} on the hub, can't be "
+            f"had: {error} Pass tokenizer= (--tokenizer) with a folder that holds vocab.json and "
+            f"merges.txt, such as the tokenizer/ of any Stable Diffusion in diffusers layout."
+        ) from error
+    return Tokenizer.load(folder, length, padding)
+
+
+def _scheduler(files: BaseFiles, unet: Any) -> Any:
+    place = files.base
+    if files.scheduler is not None:
+        return files.scheduler
+    if place.is_dir():
+        return place / "scheduler"
+    if unet.addition_embed_type is not None:
+        return XL_SCHEDULER
+    if unet.cross_attention_dim == SD2_WIDTH:
+        raise WeightsError(
+            f"{place} is a Stable Diffusion 2, whose file doesn't say whether it predicts noise or "
+            f"velocity: pass scheduler= (--scheduler) with its scheduler_config.json."
+        )
+    return SD1_SCHEDULER

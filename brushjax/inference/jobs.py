@@ -1,0 +1,131 @@
+"""Which pictures a command paints: one file, or a folder's, in batches of one size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from brushjax.inference.images import prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One picture to paint.
+
+    Attributes:
+        image, mask: files to read.
+        prompt: what to paint.
+        out: file to write.
+        strip: file for image, mask and result side by side, or None.
+    """
+
+    image: Path
+    mask: Path
+    prompt: str
+    out: Path
+    strip: Path | None = None
+
+
+def find_jobs(
+    image: Path, mask: Path, prompt: str, out: Path, strip: Path | None, prompts: Path | None
+) -> list[Job]:
+    """Pairs pictures with masks and names what to write.
+
+    Args:
+        image: a picture, or a folder of pictures.
+        mask: for a folder a folder too, with masks of the pictures' names (any ending), or one mask
+            for all.
+        out, strip: files; for a folder folders, which get the pictures' names.
+        prompts: JSON file {name without ending: prompt}; the others get `prompt`.
+
+    Raises:
+        ValueError: a folder without pictures, or pictures without a mask, all of them listed.
+        FileNotFoundError: no such picture or mask.
+    """
+    if not image.exists():
+        raise FileNotFoundError(f"there is no picture or folder {image}")
+    if not image.is_dir():
+        return [Job(image, mask, _prompts(prompts).get(image.stem, prompt), out, strip)]
+    pictures = _pictures(image)
+    if not pictures:
+        raise ValueError(f"expected pictures in the folder {image}, found none")
+    masks = _masks(mask, pictures)
+    words = _prompts(prompts)
+    unknown = sorted(words.keys() - {picture.stem for picture in pictures})
+    if unknown:
+        raise ValueError(f"{prompts} names pictures that are not in {image}: {', '.join(unknown)}")
+    return [
+        Job(
+            picture,
+            masks[picture],
+            words.get(picture.stem, prompt),
+            out / f"{picture.stem}.png",
+            None if strip is None else strip / f"{picture.stem}.png",
+        )
+        for picture in pictures
+    ]
+
+
+def batches(jobs: Sequence[Job], size: int) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
+    """Groups pictures of one size, at most `size` at a time, in the order of their names.
+
+    Every picture and mask is read and checked here, so that a bad one costs nobody a result.
+
+    Returns:
+        The batches, and the jobs that can't be done with the reason.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {size}")
+    by_size: dict[tuple[int, ...], list[Job]] = {}
+    failed: list[tuple[Job, Exception]] = []
+    for job in jobs:
+        try:
+            shape = prepare([job.image], [job.mask]).originals.shape
+        except (ValueError, TypeError, OSError) as error:
+            failed.append((job, error))
+            continue
+        by_size.setdefault(shape, []).append(job)
+    groups = by_size.values()
+    return [group[i : i + size] for group in groups for i in range(0, len(group), size)], failed
+
+
+def _pictures(folder: Path) -> list[Path]:
+    endings = Image.registered_extensions()
+    readable = (path for path in folder.iterdir() if endings.get(path.suffix.lower()) in Image.OPEN)
+    pictures = sorted(path for path in readable if path.is_file() and path.name[0] != ".")
+    stems = [path.stem for path in pictures]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(f"{folder} has several pictures of one name: {', '.join(twice)}")
+    return pictures
+
+
+def _masks(mask: Path, pictures: Sequence[Path]) -> Mapping[Path, Path]:
+    if not mask.exists():
+        raise FileNotFoundError(f"there is no mask or folder {mask}")
+    if not mask.is_dir():
+        return dict.fromkeys(pictures, mask)
+    by_stem = {path.stem: path for path in _pictures(mask)}
+    missing = [picture.name for picture in pictures if picture.stem not in by_stem]
+    if missing:
+        raise ValueError(f"{mask} has no mask named as {', '.join(missing)}")
+    return {picture: by_stem[picture.stem] for picture in pictures}
+
+
+def _prompts(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(words, dict) or not all(isinstance(text, str) for text in words.values()):
+        raise ValueError(f'expected {path} to hold {{"name without ending": "prompt", ...}}')
+    return words
