@@ -58,9 +58,9 @@ def get_config() -> TrainConfig:
             final_fraction=0.02,
             weight_decay=0.0,
         ),
-        steps=2200,
+        steps=5000,
         batch_size=16,
-        ema_decay=0.998,
+        ema_decay=0.999,
         log_every=50,
         checkpoint_every=500,
     )
