@@ -1,8 +1,9 @@
-"""The command `python evaluate.py CONFIG.py --out DIR --weights DIR`."""
+"""The command `python evaluate.py CONFIG.py --out DIR`."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ examples:
   python evaluate.py configs/eval/quickstart.py --out runs/eval --weights runs/quickstart/export
   python evaluate.py configs/eval/quickstart.py --out runs/short --weights runs/quickstart/export \\
       --held_out.count 16 --sampling.steps 10
+  python evaluate.py configs/eval/magicbrush.py --out runs/theirs --score-only results/theirs
   python evaluate.py configs/eval/quickstart.py --dry-run     print config and number of pictures
   python evaluate.py configs/eval/quickstart.py --help        list every field of the config
 
-Started again with the same --out, it makes only the pictures that are missing. The folder gets
-table.md, summary.json, scores.jsonl, picture strips, and the pictures with rows.jsonl, their list.
+Started again with the same --out, it makes and scores only what is missing. The folder gets
+report.html, table.{md,csv,tex}, changes.csv, scores.parquet, summary.json, plan.parquet, picture
+strips, and the pictures. Several processes share a folder with --share 0/2, --share 1/2 ...; the
+one that ends last writes the report.
 """
 
 
@@ -29,28 +33,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     options, overrides = parser.parse_known_args(arguments)
     asked_for_help = bool({"-h", "--help"} & set(overrides))
-    if not (options.out and options.weights) and not options.dry_run and not asked_for_help:
-        parser.error("expected --out DIR and --weights DIR (or --dry-run)")
+    if options.out is None and not options.dry_run and not asked_for_help:
+        parser.error("expected --out DIR (or --dry-run)")
 
     from brushjax import config as configs
+    from brushjax.evaluation.records import BenchmarkError
 
     try:
         config = configs.load(options.config)
         config = configs.override(config, overrides, f"evaluate.py {options.config}")
-    except configs.ConfigError as error:
+        if options.dry_run:
+            print(configs.dump(config) + config.describe())
+            return
+        command = shlex.join(["python", "evaluate.py", *arguments])
+        _run(config.sweep(), options, command)
+    except (configs.ConfigError, BenchmarkError, OSError) as error:
         sys.exit(f"error: {error}")
-    if options.dry_run:
-        print(configs.dump(config) + config.describe())
+
+
+def _run(sweep, options: argparse.Namespace, command: str) -> None:
+    from brushjax.evaluation.models import Models
+    from brushjax.evaluation.sweep import Run
+
+    share = _share(options)
+    if options.score_only:
+        sweep = sweep.for_given(options.score_only)
+    models = Models(options.weights or sweep.weights, sweep.base)
+    run = Run(sweep, options.out, models, share=share, command=command)
+    report = run.all(options.stages)
+    if report is None:
+        print(f"share {share[0]}/{share[1]}, stages {', '.join(options.stages)}: done")
         return
-    config.run(options.weights, options.out)
-    print((options.out / "table.md").read_text(encoding="utf-8"))
-    print(f"strips, scores and pictures: {options.out}")
+    print(report.markdown())
+    print(f"report, tables, scores and pictures: {options.out}")
+    if errors := [str(one) for one in report.findings if one.level == "error"]:
+        sys.exit("\n".join(errors))
+
+
+def _share(options: argparse.Namespace) -> tuple[int, int]:
+    if not options.distributed:
+        return options.share
+    import jax
+
+    jax.distributed.initialize()
+    return jax.process_index(), jax.process_count()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
-        usage="evaluate.py CONFIG.py --out DIR --weights DIR [--dry-run] [--any.field VALUE ...]",
+        usage="evaluate.py CONFIG.py --out DIR [--weights DIR] [--score-only DIR ...] [--dry-run]"
+        " [--any.field VALUE ...]",
         description="Evaluates weights as a config file says; goes on where it was stopped.",
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,6 +94,41 @@ def _parser() -> argparse.ArgumentParser:
         "config", type=Path, metavar="CONFIG.py", help="file with a function get_config()"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="what is evaluated")
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="branch of the methods that name no checkpoint"
+    )
+    parser.add_argument(
+        "--score-only",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="score the pictures in this folder, made by anyone; can be given several times",
+    )
+    parser.add_argument(
+        "--stages",
+        type=lambda text: tuple(text.split(",")),
+        default=("plan", "generate", "score", "report"),
+        metavar="A,B",
+        help="run only these of plan,generate,score,report",
+    )
+    parser.add_argument(
+        "--share",
+        type=_fraction,
+        default=(0, 1),
+        metavar="I/N",
+        help="which of N processes this is, from 0",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="take the share from jax.distributed (TPU slices, SLURM)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
     return parser
+
+
+def _fraction(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with 0 <= I < N, got {text!r}")
+    return int(index), int(count)

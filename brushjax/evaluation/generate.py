@@ -1,97 +1,236 @@
-"""The generating stage: every planned unit once, in batches of one size (one compilation)."""
+"""The generating stage: every planned picture once, in batches of one size (one compilation)."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
-from brushjax.evaluation.units import Ledger, Sample, Unit
+from brushjax.evaluation.benchmarks.files import picture
+from brushjax.evaluation.given import Given
+from brushjax.evaluation.methods import Fill, Task
+from brushjax.evaluation.plan import Plan
+from brushjax.evaluation.records import BenchmarkError, Pixels, Unit, digest
+from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_bytes, write_part
 
-Fill = Callable[[Sequence[Sample]], UInt8[np.ndarray, "B H W 3"]]
-"""Turns samples into raw (unblended) pictures, each depending on its own sample alone."""
+COLUMNS = {
+    "key": TEXT,
+    "picture": TEXT,
+    "sha256": TEXT,
+    "fault": TEXT,
+    "seconds": NUMBER,
+}
+NOT_FINITE = "not finite"  # the networks gave NaN or infinity: there is no picture
+
+
+class Gallery:
+    """The pictures of a folder and the Parquet parts that list them.
+
+    A unit is done when its row stands in a part and its picture exists. Parts are written after
+    their pictures, so that a row without its picture can't come out of a kill.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have added."""
+        self.rows = read_parts(self.folder / "generated")
+
+    def __contains__(self, key: str) -> bool:
+        row = self.rows.get(key)
+        return row is not None and (bool(row["fault"]) or self.path(key).is_file())
+
+    def path(self, key: str) -> Path:
+        """The picture's file; given pictures stay where they are."""
+        return self.folder / self.rows[key]["picture"]
+
+    def picture(self, key: str) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of a unit that is done.
+
+        Raises:
+            BenchmarkError: the file is no longer what was written.
+        """
+        path = self.path(key)
+        data = path.read_bytes()
+        if digest(data) != self.rows[key]["sha256"]:
+            raise BenchmarkError(
+                f"{path} has changed since it was made; delete it to have it made again"
+            )
+        return picture(data, str(path))
+
+    def add(
+        self,
+        units: Sequence[Unit],
+        pictures: UInt8[np.ndarray, "B H W 3"] | None,
+        seconds: float,
+    ) -> None:
+        """Write the pictures of units, then one part with their rows; None: there are none.
+
+        Args:
+            seconds: time per picture.
+        """
+        rows = []
+        for index, unit in enumerate(units):
+            row = {"key": unit.key, "picture": "", "sha256": "", "seconds": round(seconds, 4)}
+            if pictures is None:
+                rows.append({**row, "fault": NOT_FINITE})
+                continue
+            path = self.folder / "pictures" / _file_name(unit)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = encoded(pictures[index])
+            write_bytes(path, data)
+            name = str(path.relative_to(self.folder))
+            rows.append({**row, "picture": name, "sha256": digest(data), "fault": ""})
+        self._write(rows)
+
+    def link(self, units: Sequence[Unit], method: Given) -> None:
+        """List pictures that somebody else made."""
+        rows = []
+        for unit in units:
+            path = method.find(unit.record)
+            assert path is not None  # checked for the whole benchmark
+            where = str(path.resolve())
+            sha256 = digest(path.read_bytes())
+            rows.append(
+                {"key": unit.key, "picture": where, "sha256": sha256, "fault": "", "seconds": 0.0}
+            )
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        write_part(self.folder / "generated", rows, COLUMNS)
+        self.rows |= {row["key"]: row for row in rows}
 
 
 def generate(
+    plan: Plan,
     units: Sequence[Unit],
-    fills: Mapping[str, Fill],
-    settings: Mapping[str, Mapping[str, Any]],
-    ledger: Ledger,
+    fills: Callable[[str], Fill],
+    gallery: Gallery,
     batch_size: int,
     progress: bool = True,
-) -> list[str]:
-    """Generate what the ledger lacks and return the key of every unit, in order.
+) -> None:
+    """Generate what the gallery lacks of these units.
 
     Args:
-        fills: what makes the pictures, by method.
-        settings: what a method's pictures depend on besides the sample, by method (JSON-able).
-        batch_size: the last batch of a method is padded with copies, which are thrown away.
-
-    Raises:
-        ValueError: two units with the same key, or a unit of an unknown method.
+        fills: from a method's label to what makes its pictures; asked only for methods that
+            lack some.
+        batch_size: pictures per call; a batch that is not full is padded with copies, which are
+            thrown away.
     """
-    if unknown := {unit.method for unit in units} - set(fills):
-        raise ValueError(f"expected units of the methods {sorted(fills)}, got {sorted(unknown)}")
-    keys = [unit.key(settings[unit.method]) for unit in units]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"expected {len(keys)} different units, got {len(set(keys))}")
-    missing = [(key, unit) for key, unit in zip(keys, units) if key not in ledger]
-    with _progress(len(units), len(units) - len(missing), progress) as bar:
-        for method in dict.fromkeys(unit.method for _, unit in missing):
-            mine = [(key, unit) for key, unit in missing if unit.method == method]
-            for start in range(0, len(mine), batch_size):
-                batch = mine[start : start + batch_size]
-                bar.set_postfix_str(method)
-                pictures, seconds = _fill(fills[method], [u.sample for _, u in batch], batch_size)
-                ledger.add(batch, pictures, seconds)
-                bar.update(len(batch))
-    return keys
+    from tqdm import tqdm
+
+    missing = [unit for unit in units if unit.key not in gallery]
+    before = plan.before()
+    done = len(units) - len(missing)
+    with tqdm(
+        total=len(units), initial=done, desc="inpainting", unit="picture", disable=not progress
+    ) as bar:
+        for label in dict.fromkeys(unit.method for unit in missing):
+            mine = [unit for unit in missing if unit.method == label]
+            method = plan.methods[label]
+            bar.set_postfix_str(label)
+            if isinstance(method, Given):
+                gallery.link(mine, method)
+                bar.update(len(mine))
+                continue
+            fill = fills(label)
+            # A turn's source may be the result of the turn before.
+            for turn in sorted({unit.record.turn for unit in mine}):
+                now = [unit for unit in mine if unit.record.turn == turn]
+                now = [unit for unit in now if _source_exists(unit, before, gallery)]
+                for batch, tasks in _batches(now, before, gallery, batch_size):
+                    _make(batch, tasks, fill, gallery, batch_size)
+                    bar.update(len(batch))
 
 
-class Pictures:
-    """The generated pictures of a part and a method, in the order of the plan."""
-
-    def __init__(self, ledger: Ledger, units: Sequence[Unit], keys: Sequence[str]):
-        self._ledger, self._units, self._keys = ledger, units, keys
-
-    def samples(self, part: str, method: str) -> list[Sample]:
-        """The samples that `of` shows."""
-        return [unit.sample for unit in self._units if (unit.part, unit.method) == (part, method)]
-
-    def of(self, part: str, method: str) -> UInt8[np.ndarray, "n H W 3"]:
-        """All pictures of a part and method, which must be of one size."""
-        return np.stack([self._ledger.picture(key) for key in self._chosen(part, method)])
-
-    def seconds(self, method: str) -> float:
-        """Median seconds per picture of a method, on which the compiling batch counts little."""
-        rows = [self._ledger[key] for key in self._keys]
-        return float(np.median([row["seconds"] for row in rows if row["method"] == method]))
-
-    def _chosen(self, part: str, method: str) -> list[str]:
-        pairs = zip(self._keys, self._units)
-        return [key for key, unit in pairs if (unit.part, unit.method) == (part, method)]
+def _source_exists(unit: Unit, before: Mapping[str, str], gallery: Gallery) -> bool:
+    """Whether there is something to start from; if not, the fault is passed on."""
+    key = before.get(unit.key)
+    if key is None or not gallery.rows[key]["fault"]:
+        return True
+    gallery.add([unit], None, 0.0)
+    return False
 
 
-def _fill(
-    fill: Fill, samples: Sequence[Sample], batch_size: int
+def _make(
+    batch: Sequence[Unit], tasks: Sequence[Task], fill: Fill, gallery: Gallery, batch_size: int
+) -> None:
+    """Make the pictures of one batch; after NaN or infinity, one by one, to find whose they are."""
+    try:
+        pictures, seconds = _filled(fill, tasks, batch_size)
+    except FloatingPointError:
+        if len(batch) == 1:
+            gallery.add(batch, None, 0.0)
+            return
+        for unit, task in zip(batch, tasks, strict=True):
+            _make([unit], [task], fill, gallery, batch_size)
+        return
+    gallery.add(batch, pictures, seconds)
+
+
+def _batches(
+    units: Sequence[Unit], before: Mapping[str, str], gallery: Gallery, batch_size: int
+) -> Iterator[tuple[list[Unit], list[Task]]]:
+    """Batches of tasks whose sources are of one size; reading runs ahead in a thread."""
+    waiting: dict[tuple[int, ...], tuple[list[Unit], list[Task]]] = {}
+
+    def task(unit: Unit) -> Task:
+        pixels, key = unit.record.read(), before.get(unit.key)
+        if key is not None:
+            pixels = Pixels(gallery.picture(key), pixels.hole, pixels.truth)
+        return Task(unit.record, pixels, unit.record.noise_seed(unit.seed))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = [reader.submit(task, unit) for unit in units[: 2 * batch_size]]
+        for index, unit in enumerate(units):
+            if index + 2 * batch_size < len(units):
+                ahead.append(reader.submit(task, units[index + 2 * batch_size]))
+            read = ahead.pop(0).result()
+            batch, tasks = waiting.setdefault(read.pixels.source.shape, ([], []))
+            batch.append(unit)
+            tasks.append(read)
+            if len(batch) == batch_size:
+                yield waiting.pop(read.pixels.source.shape)
+        yield from waiting.values()
+
+
+def _filled(
+    fill: Fill, tasks: Sequence[Task], batch_size: int
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], float]:
-    """The pictures of at most `batch_size` samples, and the seconds for each."""
-    padded = [*samples, *[samples[-1]] * (batch_size - len(samples))]
+    """The pictures of at most `batch_size` tasks, and the seconds for each."""
+    padded = [*tasks, *[tasks[-1]] * (batch_size - len(tasks))]
     start = time.perf_counter()
     pictures = np.asarray(fill(padded))
-    seconds = (time.perf_counter() - start) / len(samples)
-    expected = (batch_size, *samples[0].image.shape)
+    seconds = (time.perf_counter() - start) / len(tasks)
+    expected = (batch_size, *tasks[0].pixels.source.shape)
     if pictures.shape != expected or pictures.dtype != np.uint8:
         raise ValueError(
             f"expected uint8 pictures {expected}, got {pictures.dtype} {pictures.shape}"
         )
-    return pictures[: len(samples)], seconds
+    return pictures[: len(tasks)], seconds
 
 
-def _progress(total: int, done: int, shown: bool):
-    from tqdm import tqdm
+def encoded(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """A picture as PNG."""
+    import io
 
-    return tqdm(total=total, initial=done, desc="inpainting", unit="picture", disable=not shown)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _file_name(unit: Unit) -> Path:
+    """Readable, and different for every key; ids may hold what file names must not."""
+    words = [unit.record.benchmark, unit.method]
+    clean = [re.sub(r"[^\w.-]+", "_", word) for word in (*words, unit.record.id[:60])]
+    return Path(clean[0], clean[1], f"{clean[2]}-s{unit.seed}-{unit.key}.png")

@@ -1,20 +1,52 @@
-"""Which held-out samples are evaluated: crops with random masks, crops with swapped prompts."""
+"""Benchmarks of held-out photographs: crops with random masks, crops with swapped prompts."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
 from brushjax.data.photos import PhotoSource, class_crops
 from brushjax.data.pipeline import PhotoData
-from brushjax.evaluation.units import Sample
+from brushjax.evaluation.records import Benchmark, Pixels, Record, pixel_digest
+from brushjax.evaluation.seams import SEAM_METRICS
+from brushjax.metrics.metric import Metric
+from brushjax.metrics.nearest_class import NearestClass
+from brushjax.metrics.views import Views
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """A crop with its hole (1 = hole), its prompt and its class."""
+
+    id: int
+    image: UInt8[np.ndarray, "H W 3"]
+    mask: UInt8[np.ndarray, "H W"]
+    prompt: str
+    label: str
+
+    def record(self, benchmark: str, group: str = "", named: str = "") -> Record:
+        """As a record; `group` is its class by default, `named` the class that its prompt names."""
+        pixels = Pixels(self.image, self.mask, self.image)
+        return Record(
+            benchmark,
+            str(self.id),
+            self.prompt,
+            lambda: pixels,
+            pixel_digest(pixels),
+            group=group or self.label,
+            source_caption=self.label,
+            target_caption=self.prompt,
+            local_caption=named or self.label,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Benchmark):
     """Held-out crops with random masks and their own captions.
 
     Attributes:
@@ -25,6 +57,11 @@ class HeldOut:
     count: int = 64
     data: PhotoData = dataclasses.field(default_factory=lambda: PhotoData(split="held_out", seed=1))
 
+    @property
+    def name(self) -> str:
+        """Name of the benchmark."""
+        return "fill"
+
     def samples(self) -> list[Sample]:
         """The samples, numbered from 0."""
         photos = self.data.source(_no_tokens)
@@ -33,6 +70,14 @@ class HeldOut:
             Sample(one.id, one.image, one.mask[..., 0], one.caption, one.class_name)
             for one in described
         ]
+
+    def records(self) -> list[Record]:
+        """The samples as records."""
+        return [one.record(self.name) for one in self.samples()]
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """How visible the hole's edge is."""
+        return SEAM_METRICS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +166,75 @@ class Steering:
         start = (self.size - self.hole) // 2
         window = slice(start + rim, start + self.hole - rim)
         return window, window
+
+
+@dataclasses.dataclass(frozen=True)
+class Steered(Benchmark):
+    """Whether the prompt decides what the hole shows, by the nearest class of real crops.
+
+    Attributes:
+        steering: the samples.
+        part: "swapped": with another class's caption; "own": the same samples, same noise, with
+            their own captions - what would be found if prompts did nothing.
+        methods: labels of the methods that are asked; each is asked with the first seed only.
+    """
+
+    steering: Steering = dataclasses.field(default_factory=Steering)
+    part: Literal["swapped", "own"] = "swapped"
+    methods: tuple[str, ...] = ("trained",)
+
+    @property
+    def name(self) -> str:
+        """Name of the benchmark."""
+        return self.part
+
+    def records(self) -> list[Record]:
+        """The samples as records, grouped by the class that the swapped prompt names."""
+        plan = self.steering.plan()
+        samples = plan.swapped if self.part == "swapped" else plan.own
+        return [
+            one.record(self.name, target, target)
+            for one, target in zip(samples, plan.targets, strict=True)
+        ]
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Shares of fills nearest to a class: the named one, and the true one."""
+        return (
+            Metric("clean", "nearest_named", ("local_caption",), self._nearest("local_caption")),
+            Metric("clean", "nearest_true", ("source_caption",), self._nearest("source_caption")),
+        )
+
+    def note(self) -> str:
+        """How far the check itself can be trusted."""
+        chance = 1 / len(self.steering.classes)
+        return (
+            f"{self.part}: chance is {100 * chance:.1f} %; the check tells"
+            f" {100 * check_accuracy(self.steering):.1f} % of held-out real crops rightly"
+        )
+
+    def wants(self, label: str, repeat: int) -> bool:
+        """Whether the method with this label is run on it, with the repeat-th seed."""
+        return label in self.methods and repeat == 0
+
+    def _nearest(self, field: str):
+        def hit(views: Views) -> float:
+            crop = self.steering.cut(views.picture("result")[None])
+            return float(nearest_class(self.steering).predict(crop)[0] == views.text(field))
+
+        return hit
+
+
+@functools.lru_cache(maxsize=2)
+def nearest_class(steering: Steering) -> NearestClass:
+    """The check, fitted to real training crops."""
+    return NearestClass.fit(*steering.real_crops("train"))
+
+
+def check_accuracy(steering: Steering) -> float:
+    """Share of held-out real crops that the check tells rightly, which no fill can be above."""
+    crops, names = steering.real_crops("held_out")
+    found = nearest_class(steering).predict(crops)
+    return float(np.mean([one == other for one, other in zip(found, names, strict=True)]))
 
 
 def _no_tokens(captions: Sequence[str]) -> np.ndarray:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brushjax.evaluation.store import write_bytes
 from brushjax.metrics.bootstrap import Interval
 
 
@@ -27,17 +27,25 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def number(value: float | Interval, digits: int = 4) -> str:
     """A number, with its interval if it has one: `0.0812 [0.0771, 0.0853]`; undefined is a dash."""
+    if isinstance(value, Interval) and math.isnan(value.low):
+        return number(value.value, digits)
     if isinstance(value, Interval):
         ends = f"{number(value.low, digits)}, {number(value.high, digits)}"
         return f"{number(value.value, digits)} [{ends}]"
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if math.isfinite(value) else _undefined(value)
 
 
 def percent(value: float | Interval) -> str:
     """A share in percent with its interval, if it has one: `41.3 % [35.0, 47.2]`."""
+    if isinstance(value, Interval) and math.isnan(value.low):
+        return percent(value.value)
     if isinstance(value, Interval):
         return f"{percent(value.value)} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %" if math.isfinite(value) else _undefined(value)
+
+
+def _undefined(value: float) -> str:
+    return "-" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,9 +60,7 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one piece: a kill leaves the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_bytes(path, text.encode("utf-8"))
 
 
 def _plain(value: Any) -> Any:

@@ -1,162 +1,272 @@
-"""The scoring stage: metrics of every picture, and what they say about the methods."""
+"""The scoring stage: every metric of every picture, one row each, in float64."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
-from brushjax.evaluation.held_out import Steering, Swap
-from brushjax.evaluation.units import Sample
-from brushjax.metrics import pixel
-from brushjax.metrics.bootstrap import Bootstrap, Interval
-from brushjax.metrics.nearest_class import NearestClass
+from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.plan import COLUMNS, Plan, row_of
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Unit, digest, shortened
+from brushjax.evaluation.store import FLAG, NUMBER, TEXT, read_parts, write_part
+from brushjax.metrics.metric import Metric, Need
+from brushjax.metrics.registry import METRICS, needs_of, score, select
+from brushjax.metrics.views import Views
 
-Metrics = dict[str, Float[np.ndarray, " n"]]
-REDUCED = ("ring_error", "edge_discontinuity")  # what a branch is there to lower
-
-
-@dataclasses.dataclass(frozen=True)
-class SteeringScores:
-    """Whether the prompt decides what the hole shows, by the nearest class of real crops.
-
-    Attributes:
-        named: share of fills nearest to the class that the swapped prompt names.
-        own_named: share of fills under the true caption that are nearest to the true class.
-        own_swapped: share of fills under the true caption that happen to be nearest to the class
-            that the swapped prompt names: what `named` would be if prompts did nothing.
-        chance: share that random classes would reach.
-        accuracy: of the nearest-class check on held-out real crops.
-        decoded_accuracy: of the check on the samples' true pictures after the autoencoder, which no
-            fill can be sharper than.
-        nearest: class of every fill with a swapped prompt.
-        targets: the class that its prompt names.
-        per_class: `named` among the fills whose prompt names that class.
-    """
-
-    named: Interval
-    own_named: Interval
-    own_swapped: Interval
-    chance: float
-    accuracy: float
-    decoded_accuracy: float
-    nearest: list[str]
-    targets: list[str]
-    per_class: dict[str, float]
+FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
+MEASURED = {"mask_area": NUMBER, **FLAGS}
+MADE = {"picture": TEXT, "sha256": TEXT, "fault": TEXT, "seconds": NUMBER}
+BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What an evaluation found.
+@runtime_checkable
+class Features(Protocol):
+    """What runs the metrics' networks, as `brushjax.evaluation.networks.Networks` does."""
+
+    names: Sequence[str]
+    hashes: Mapping[str, str]
+
+    def features(
+        self, needs: Sequence[Need], samples: Sequence[Views]
+    ) -> list[dict[Need, np.ndarray]]:
+        """The features of every sample."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """All rows of a sweep, checked against its plan.
 
     Attributes:
-        metrics: method -> metric -> value of every sample.
-        means: method -> metric -> mean with its interval over samples.
-        reductions: metric -> by how much the trained branch lowers the zero-initialised one's mean.
-        clustered: the same with whole classes drawn: whether it would hold for other photographs.
+        rows: one a scored picture, in the plan's order, with the columns of `schema`.
+        metrics: of every benchmark, by its name.
     """
 
-    metrics: dict[str, Metrics]
-    means: dict[str, dict[str, Interval]]
-    reductions: dict[str, Interval]
-    clustered: dict[str, Interval]
-    steering: SteeringScores | None = None
+    rows: list[dict[str, Any]]
+    metrics: dict[str, tuple[Metric, ...]]
 
-    def flat(self) -> dict[str, float]:
-        """Numbers by name, for a log."""
-        numbers = {
-            f"{method}/{metric}": interval.value
-            for method, row in self.means.items()
-            for metric, interval in row.items()
-        }
-        numbers |= {f"reduction/{name}": one.value for name, one in self.reductions.items()}
-        if self.steering:
-            numbers["steering/named"] = self.steering.named.value
-        return numbers
+    @property
+    def schema(self) -> dict[str, str]:
+        """Column -> kind."""
+        ids = dict.fromkeys(one.id for metrics in self.metrics.values() for one in metrics)
+        return {**COLUMNS, **MADE, **MEASURED, **dict.fromkeys(ids, NUMBER)}
 
+    def of(self, benchmark: str, method: str) -> list[dict[str, Any]]:
+        """The rows of a benchmark under a method."""
+        return self._by_method.get((benchmark, method), [])
 
-def metrics_of(samples: Sequence[Sample], pictures: UInt8[np.ndarray, "n H W 3"]) -> Metrics:
-    """Every metric of raw pictures of these samples."""
-    truth = np.stack([one.image for one in samples])
-    mask = np.stack([one.mask for one in samples])
-    return {
-        "ring_error": pixel.ring_error(pictures, truth, mask),
-        "edge_discontinuity": pixel.edge_discontinuity(pictures, truth, mask),
-        "edge_step": pixel.edge_step(pictures, truth, mask),
-        "hole_psnr": pixel.psnr(pictures, truth, mask),
-        "hole_mse": pixel.mse(pictures, truth, mask),
-        "kept_psnr": pixel.psnr(pictures, truth, 1 - mask),
-        "kept_mse": pixel.mse(pictures, truth, 1 - mask),
-    }
+    def methods(self, benchmark: str) -> list[str]:
+        """The methods that were run on a benchmark, in the plan's order."""
+        return [method for name, method in self._by_method if name == benchmark]
+
+    @functools.cached_property
+    def _by_method(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self.rows:
+            found.setdefault((row["benchmark"], row["method"]), []).append(row)
+        return found
 
 
-def score_fills(
-    samples: Sequence[Sample],
-    pictures: Mapping[str, UInt8[np.ndarray, "n H W 3"]],
-    bootstrap: Bootstrap,
-) -> Scores:
-    """Metrics of every method's pictures, and the paired reductions from "zero" to "trained".
-
-    The untouched truth is a method too: the discontinuity that natural pictures have of themselves.
-    """
-    pictures = {**pictures, "truth": np.stack([one.image for one in samples])}
-    metrics = {method: metrics_of(samples, mine) for method, mine in pictures.items()}
-    classes = [one.label for one in samples]
-    means = {
-        method: {name: bootstrap.mean(values) for name, values in row.items()}
-        for method, row in metrics.items()
-    }
-    before, after = metrics["zero"], metrics["trained"]
-    return Scores(
-        metrics,
-        means,
-        {name: bootstrap.reduction(before[name], after[name]) for name in REDUCED},
-        {name: bootstrap.reduction(before[name], after[name], classes) for name in REDUCED},
-    )
-
-
-def score_steering(
-    steering: Steering,
-    swap: Swap,
-    *,
-    swapped: UInt8[np.ndarray, "n H W 3"],
-    own: UInt8[np.ndarray, "n H W 3"],
-    decoded: UInt8[np.ndarray, "n H W 3"],
-    bootstrap: Bootstrap,
-) -> SteeringScores:
-    """How often a fill is nearest to the named class.
+def metrics_of(
+    benchmark: Benchmark,
+    profiles: Sequence[str],
+    names: Sequence[str] = (),
+    networks: Sequence[str] = (),
+) -> tuple[Metric, ...]:
+    """The metrics of a benchmark.
 
     Args:
-        swapped: raw pictures under the swapped captions.
-        own: raw pictures of the same samples, same noise, under their own captions.
-        decoded: the same samples' true pictures, through the autoencoder and back.
+        profiles: "paper" stands for the profiles of the papers that report on this benchmark.
+        names: of metrics; () takes all.
+        networks: what there are weights for.
+
+    Raises:
+        ValueError: an unknown profile.
     """
-    classifier = NearestClass.fit(*steering.real_crops("train"))
-    real, real_names = steering.real_crops("held_out")
-    labels = [one.label for one in swap.own]
-    nearest = classifier.predict(steering.cut(swapped))
-    nearest_own = classifier.predict(steering.cut(own))
-    hits = _agreement(nearest, swap.targets)
-    return SteeringScores(
-        named=bootstrap.mean(hits),
-        own_named=bootstrap.mean(_agreement(nearest_own, labels)),
-        own_swapped=bootstrap.mean(_agreement(nearest_own, swap.targets)),
-        chance=classifier.chance,
-        accuracy=float(_agreement(classifier.predict(real), real_names).mean()),
-        decoded_accuracy=float(
-            _agreement(classifier.predict(steering.cut(decoded)), labels).mean()
-        ),
-        nearest=nearest,
-        targets=swap.targets,
-        per_class={
-            name: float(hits[np.array(swap.targets) == name].mean())
-            for name in steering.classes
-            if name in swap.targets
-        },
+    wanted = [
+        one for name in profiles for one in (benchmark.profiles if name == "paper" else (name,))
+    ]
+    found = [*benchmark.metrics(), *select(tuple(dict.fromkeys(wanted)), networks=networks)]
+    return tuple(one for one in found if not names or one.name in names)
+
+
+def check_names(benchmarks: Sequence[Benchmark], names: Sequence[str]) -> None:
+    """Raises BenchmarkError for a metric's name that no benchmark and no profile knows."""
+    known = {one.name for one in METRICS.values()}
+    known |= {one.name for benchmark in benchmarks for one in benchmark.metrics()}
+    if unknown := sorted(set(names) - known):
+        raise BenchmarkError(f"unknown metrics {unknown}; expected some of {sorted(known)}")
+
+
+def score_units(
+    units: Sequence[Unit],
+    gallery: Gallery,
+    metrics: Mapping[str, tuple[Metric, ...]],
+    networks: Features | None = None,
+    chunk: int = 32,
+    progress: bool = True,
+) -> None:
+    """Score what has no row yet, and write one part a chunk.
+
+    Args:
+        metrics: by name of the benchmark.
+        networks: runs the networks that the metrics need.
+        chunk: pictures in memory; results don't depend on it.
+    """
+    from tqdm import tqdm
+
+    folder = gallery.folder / "scores"
+    done = read_parts(folder)
+    missing = [
+        unit
+        for unit in units
+        if row_key(unit, metrics[unit.record.benchmark], networks) not in done
+    ]
+    # Pictures of one record together: the features of its source are then computed once.
+    missing.sort(key=lambda unit: (unit.record.benchmark, unit.record.id, unit.record.turn))
+    with tqdm(
+        total=len(units),
+        initial=len(units) - len(missing),
+        desc="scoring",
+        unit="picture",
+        disable=not progress,
+    ) as bar:
+        for start in range(0, len(missing), chunk):
+            part = missing[start : start + chunk]
+            rows = []
+            for name in dict.fromkeys(unit.record.benchmark for unit in part):
+                mine = [unit for unit in part if unit.record.benchmark == name]
+                rows += _scored(mine, gallery, metrics[name], networks)
+            columns = sorted({column for row in rows for column in row} - {"key", *MEASURED})
+            write_part(folder, rows, {"key": TEXT, **MEASURED, **dict.fromkeys(columns, NUMBER)})
+            bar.update(len(part))
+
+
+def row_key(unit: Unit, metrics: Sequence[Metric], networks: Features | None) -> str:
+    """Names the scores of a picture under a set of metrics and weights."""
+    used = sorted({need.network for need in needs_of(metrics)})
+    hashes = [f"{name} {networks.hashes[name]}" for name in used] if networks else []
+    return f"{unit.key}-{digest(*[metric.id for metric in metrics], *hashes)}"
+
+
+def collect(
+    plan: Plan,
+    gallery: Gallery,
+    metrics: Mapping[str, tuple[Metric, ...]],
+    networks: Features | None = None,
+) -> Scored:
+    """All rows of the plan, each exactly once.
+
+    Raises:
+        BenchmarkError: rows are missing, with how many and which.
+    """
+    scores = read_parts(gallery.folder / "scores")
+    rows, missing = [], []
+    for unit in plan.scored:
+        mine = metrics[unit.record.benchmark]
+        found = scores.get(row_key(unit, mine, networks))
+        made = gallery.rows.get(unit.key)
+        if found is None or made is None:
+            missing.append(str(unit))
+            continue
+        values = {metric.id: found.get(metric.id, math.nan) for metric in mine}
+        flags = {name: found[name] for name in MEASURED}
+        rows.append({**row_of(unit), **{name: made[name] for name in MADE}, **flags, **values})
+    if missing:
+        raise BenchmarkError(
+            f"expected {len(plan.scored)} scored pictures, {len(missing)} are missing:"
+            f" {shortened(missing)}; run the stages generate and score (of all shares) first"
+        )
+    return Scored(rows, dict(metrics))
+
+
+def _scored(
+    units: Sequence[Unit],
+    gallery: Gallery,
+    metrics: tuple[Metric, ...],
+    networks: Features | None,
+) -> list[dict[str, Any]]:
+    """The rows of units of one benchmark."""
+    there = [unit for unit in units if not gallery.rows[unit.key]["fault"]]
+    views = {unit.key: _views(unit, gallery) for unit in there}
+    features = _features(there, views, metrics, networks)
+    rows = []
+    for unit in units:
+        row: dict[str, Any] = {"key": row_key(unit, metrics, networks)}
+        if unit.key not in views:
+            rows.append({**row, "mask_area": math.nan, **dict.fromkeys(FLAGS, False)})
+            continue
+        sample = views[unit.key]
+        row |= _measured(unit, sample)
+        # What the definitions compare pixel by pixel needs one size; the papers' scripts resize.
+        mine = [m for m in metrics if m.profile != "clean" or not row["other_size"]]
+        rows.append({**row, **score(mine, sample, features[unit.key])})
+    return rows
+
+
+def _features(
+    units: Sequence[Unit],
+    views: Mapping[str, Views],
+    metrics: tuple[Metric, ...],
+    networks: Features | None,
+) -> dict[str, dict[Need, np.ndarray]]:
+    """The features of every unit; those that don't look at the result once a record."""
+    needs = needs_of(metrics)
+    if networks is None or not needs:
+        return {unit.key: {} for unit in units}
+    own = [need for need in needs if any(view.startswith("result") for view in need.inputs)]
+    shared = [need for need in needs if need not in own]
+    first = {_record(unit): unit for unit in reversed(units)}
+    found = {unit.key: dict[Need, np.ndarray]() for unit in units}
+    for chosen, samples in ((own, units), (shared, list(first.values()))):
+        for need in chosen:
+            able = [unit for unit in samples if _able(views[unit.key], need)]
+            if able:
+                values = networks.features([need], [views[unit.key] for unit in able])
+                for unit, value in zip(able, values, strict=True):
+                    found[unit.key] |= value
+    return {unit.key: {**found[first[_record(unit)].key], **found[unit.key]} for unit in units}
+
+
+def _able(views: Views, need: Need) -> bool:
+    """Whether a sample has what a network is to look at."""
+    fields = {view.partition("|")[0] for view in need.inputs}
+    masks = {"mask"} if any({"keep", "hole"} & set(v.split("|")) for v in need.inputs) else set()
+    return views.has(tuple(fields | masks))
+
+
+def _record(unit: Unit) -> tuple[str, str, int]:
+    return unit.record.benchmark, unit.record.id, unit.record.turn
+
+
+def _views(unit: Unit, gallery: Gallery) -> Views:
+    record, pixels = unit.record, unit.record.read()
+    return Views(
+        result=gallery.picture(unit.key),
+        source=pixels.source,
+        truth=pixels.truth,
+        mask=None if pixels.hole is None else pixels.hole > 0,
+        caption=record.target_caption or None,
+        source_caption=record.source_caption or None,
+        local_caption=record.local_caption or None,
+        from_jpeg=Path(gallery.rows[unit.key]["picture"]).suffix.lower() in (".jpg", ".jpeg"),
     )
 
 
-def _agreement(found: Sequence[str], wanted: Sequence[str]) -> Float[np.ndarray, " n"]:
-    return np.array([one == other for one, other in zip(found, wanted, strict=True)], float)
+def _measured(unit: Unit, sample: Views) -> dict[str, Any]:
+    source, result = sample.picture("source"), sample.result
+    record = unit.record
+    return {
+        "mask_area": math.nan if sample.mask is None else float(sample.mask.mean()),
+        "black": int(result.max()) <= BLACK,
+        "unchanged": result.shape == source.shape and bool((result == source).all()),
+        "other_size": result.shape != source.shape,
+        "equal_captions": bool(record.source_caption)
+        and record.source_caption.strip().lower() == record.target_caption.strip().lower(),
+    }

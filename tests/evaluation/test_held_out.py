@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 
-from brushjax.evaluation.held_out import HeldOut, Steering
-from brushjax.evaluation.score import score_steering
-from brushjax.metrics.bootstrap import Bootstrap
-from brushjax.metrics.nearest_class import NearestClass
+from brushjax.evaluation.held_out import HeldOut, Steered, Steering, check_accuracy, nearest_class
+from brushjax.metrics.views import Views
 
 
 def test_held_out_samples_are_the_same_every_time_and_their_own_holes():
@@ -14,6 +12,9 @@ def test_held_out_samples_are_the_same_every_time_and_their_own_holes():
         np.testing.assert_array_equal(one.mask, other.mask)
         assert one.prompt == other.prompt
     assert all(0 < one.mask.mean() < 1 for one in first)
+    record = HeldOut(count=1).records()[0]
+    np.testing.assert_array_equal(record.read().truth, first[0].image)
+    assert (record.id, record.prompt, record.group) == ("0", first[0].prompt, first[0].label)
 
 
 def test_swaps_name_another_class_and_leave_the_picture():
@@ -29,34 +30,31 @@ def test_swaps_name_another_class_and_leave_the_picture():
 
 def test_classes_of_the_steering_test_are_easy_to_tell_apart():
     steering = Steering(examples=24)
-    classifier = NearestClass.fit(*steering.real_crops("train"))
-    crops, names = steering.real_crops("held_out")
-    hits = [found == name for found, name in zip(classifier.predict(crops), names, strict=True)]
-    assert np.mean(hits) >= 0.95
-    assert classifier.chance == 1 / 8
+    assert check_accuracy(steering) >= 0.95
+    assert nearest_class(steering).chance == 1 / 8
 
 
-def test_steering_score_of_an_obedient_and_of_a_deaf_model():
-    steering = Steering(count=12, classes=("galaxies", "flower", "sky"), examples=12)
-    plan = steering.plan()
-    real = {name: Steering(classes=(name, "brick"), examples=12) for name in steering.classes}
-    crops = {name: one.real_crops("held_out")[0][:12] for name, one in real.items()}
-    own = np.stack([one.image for one in plan.own])
-    obedient = own.copy()
-    for picture, target, index in zip(obedient, plan.targets, range(12), strict=True):
-        picture[40:88, 40:88] = crops[target][index]  # the hole of 64 without its rim of 8
-    score = score_steering(
-        steering, plan, swapped=obedient, own=own, decoded=own, bootstrap=Bootstrap()
-    )
-    assert score.named.value == 1
-    assert score.own_named.value == 1
-    assert score.own_swapped.value == 0
-    assert score.decoded_accuracy == 1
-    deaf = score_steering(
-        steering, plan, swapped=own, own=own, decoded=obedient, bootstrap=Bootstrap()
-    )
-    assert deaf.named.value == 0
-    assert deaf.decoded_accuracy == 0  # the pictures handed in are of the other class
+def test_steering_metrics_of_an_obedient_and_of_a_deaf_model():
+    steering = Steering(count=6, classes=("galaxies", "flower", "sky"), examples=12)
+    swapped, own = Steered(steering, "swapped"), Steered(steering, "own")
+    assert swapped.wants("trained", 0)
+    assert not swapped.wants("trained", 1)
+    assert not swapped.wants("zero", 0)
+    assert "chance is 33.3 %" in swapped.note()
+    real, names = steering.real_crops("held_out")
+    named, true = swapped.metrics()
+    for record, twin in zip(swapped.records(), own.records(), strict=True):
+        assert record.id == twin.id  # the same noise
+        assert record.prompt != twin.prompt
+        assert record.group == record.local_caption != record.source_caption
+        picture = record.read().source
+        texts = {"source_caption": record.source_caption, "local_caption": record.local_caption}
+        deaf = Views(result=picture, **texts)
+        assert named(deaf, {})[named.id] == 0
+        assert true(deaf, {})[true.id] == 1
+        obedient = picture.copy()
+        obedient[40:88, 40:88] = real[names.index(record.local_caption)]  # the hole, no rim
+        assert named(Views(result=obedient, **texts), {})[named.id] == 1
 
 
 def test_a_hole_larger_than_the_picture_is_refused():

@@ -1,22 +1,46 @@
+"""Tables, numbers, the HTML page, and what the linters find in rows."""
+
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
-from brushjax.evaluation.generate import generate
+from brushjax.evaluation.aggregate import by_group as grouped
+from brushjax.evaluation.aggregate import changes, macro_mean, summaries
+from brushjax.evaluation.grids import Grid, Shown
+from brushjax.evaluation.html import Section, page
+from brushjax.evaluation.lint import Finding
 from brushjax.evaluation.report import markdown_table, number, percent, write_json
-from brushjax.evaluation.units import Ledger, Sample, Unit
-from brushjax.metrics.bootstrap import Interval
+from brushjax.evaluation.score import Scored
+from brushjax.evaluation.tables import Cell, Table
+from brushjax.metrics.bootstrap import Bootstrap, Interval
+from brushjax.metrics.metric import Metric
+
+PSNR = Metric("clean", "psnr_keep", (), lambda views: 0.0, sentinel=100.0)
+ERROR = Metric("clean", "ring_error", (), lambda views: 0.0, higher_is_better=False)
+FAST = Bootstrap(resamples=200)
 
 
-def unit(number: int, method: str = "white") -> Unit:
-    image = np.full((8, 8, 3), number, np.uint8)
-    return Unit("fill", method, Sample(number, image, np.ones((8, 8), np.uint8), "a", "b"))
-
-
-def white(samples):
-    return np.stack([255 - one.image for one in samples])
+def scored(values):
+    """Rows of one benchmark from {(method, seed): [value of every sample]} of both metrics."""
+    rows = [
+        {
+            "benchmark": "b",
+            "method": method,
+            "seed": seed,
+            "sample": str(n),
+            "turn": 1,
+            "session": f"s{n // 2}",
+            "group": ("even", "odd")[n % 2],
+            PSNR.id: 100.0 if value == 0 else 20.0,
+            ERROR.id: value,
+        }
+        for (method, seed), column in values.items()
+        for n, value in enumerate(column)
+    ]
+    return Scored(rows, {"b": (PSNR, ERROR)})
 
 
 def test_markdown_table_aligns_its_columns():
@@ -28,6 +52,7 @@ def test_numbers_carry_their_intervals():
     assert number(Interval(0.5, 0.25, 0.75, 9), 2) == "0.50 [0.25, 0.75]"
     assert percent(Interval(0.413, 0.35, 0.4721, 9)) == "41.3 % [35.0, 47.2]"
     assert number(math.nan) == percent(math.nan) == "-"
+    assert number(Interval(math.inf, math.nan, math.nan, 3)) == "inf"
 
 
 def test_json_writes_undefined_as_null(tmp_path):
@@ -38,43 +63,82 @@ def test_json_writes_undefined_as_null(tmp_path):
     }
 
 
-def test_generate_pads_the_last_batch_and_keeps_the_order(tmp_path):
-    sizes = []
-
-    def fill(samples):
-        sizes.append(len(samples))
-        return white(samples)
-
-    units = [unit(n) for n in range(5)]
-    ledger = Ledger(tmp_path)
-    keys = generate(units, {"white": fill}, {"white": {}}, ledger, 2, progress=False)
-    assert sizes == [2, 2, 2]
-    assert [int(ledger.picture(key)[0, 0, 0]) for key in keys] == [255, 254, 253, 252, 251]
+def test_means_are_over_records_and_their_seeds():
+    rows = scored({("m", 0): [0.1, 0.2, 0.3, math.nan], ("m", 1): [0.3, 0.2, 0.3, math.nan]})
+    psnr, error = summaries(rows, FAST)
+    assert psnr.mean.value == 20
+    assert error.mean.value == pytest.approx((0.2 + 0.2 + 0.3) / 3)
+    assert (error.mean.count, error.rows, error.undefined) == (3, 8, 2)
+    assert error.seeds == pytest.approx((0.2, 0.8 / 3))
+    assert error.seed_spread == pytest.approx(np.std([0.2, 0.8 / 3], ddof=1))
 
 
-def test_generate_repeats_a_unit_whose_picture_is_gone(tmp_path):
-    ledger = Ledger(tmp_path)
-    (key,) = generate([unit(1)], {"white": white}, {"white": {}}, ledger, 1, progress=False)
-    picture = tmp_path / ledger[key]["picture"]
-    picture.unlink()
-    generate([unit(1)], {"white": white}, {"white": {}}, Ledger(tmp_path), 1, progress=False)
-    assert picture.is_file()
+def test_intervals_draw_sessions_whole():
+    """Sessions of two alike records each: records drawn apart would promise too much."""
+    rows = scored({("m", 0): [0.1, 0.1, 0.5, 0.5, 0.2, 0.2, 0.4, 0.4, 0.3, 0.3]})
+    alike = summaries(rows, FAST)[1].mean
+    for number_, row in enumerate(rows.rows):
+        row["session"] = str(number_)
+    apart = summaries(rows, FAST)[1].mean
+    assert alike.high - alike.low > apart.high - apart.low
 
 
-def test_generate_refuses_doubles_unknown_methods_and_wrong_pictures(tmp_path):
-    def call(units, fill=white):
-        generate(units, {"white": fill}, {"white": {}}, Ledger(tmp_path), 1, progress=False)
+def test_changes_are_paired_and_say_what_is_better():
+    column = [0.2, 0.4, 0.6, 0.8]
+    rows = scored({("zero", 0): column, ("m", 0): [0.9 * value for value in column]})
+    psnr, error = changes(rows, "zero", FAST)
+    assert (error.method, error.baseline) == ("m", "zero")
+    assert error.difference.high < 0  # unpaired, the spread of the samples would hide it
+    assert error.better
+    assert error.reduction.value == pytest.approx(0.1)
+    assert error.by_group is not None
+    assert psnr.better is None
+    assert not changes(rows, "absent", FAST)
 
-    with pytest.raises(ValueError, match="expected 2 different units, got 1"):
-        call([unit(1), unit(1)])
-    with pytest.raises(ValueError, match="methods"):
-        call([unit(1, "black")])
-    with pytest.raises(ValueError, match="expected uint8 pictures"):
-        call([unit(1)], lambda samples: white(samples).astype(np.float32))
+
+def test_groups_have_means_and_a_mean_of_means():
+    rows = scored({("m", 0): [0.1, 0.3, 0.1, 0.3, 0.1]})
+    groups = grouped(rows, FAST)
+    found = {(one.group, one.metric.name): one.mean.value for one in groups}
+    assert found["even", "ring_error"] == pytest.approx(0.1)
+    assert found["odd", "ring_error"] == pytest.approx(0.3)
+    assert macro_mean(groups, "b", "m", ERROR) == pytest.approx(0.2)  # the mean of rows is 0.18
 
 
-def test_ledger_names_a_broken_line(tmp_path):
-    Ledger(tmp_path)
-    (tmp_path / "rows.jsonl").write_text('{"key": "a", "picture": "b"}\nnonsense\n')
-    with pytest.raises(ValueError, match="line 2"):
-        Ledger(tmp_path)
+def test_infinite_numbers_have_a_mean_without_an_interval():
+    rows = scored({("m", 0): [0.1, math.inf, 0.3]})
+    mean = summaries(rows, FAST)[1].mean
+    assert mean.value == math.inf
+    assert math.isnan(mean.low)
+
+
+def test_sentinels_are_counted():
+    rows = scored({("m", 0): [0.0, 0.0, 0.3]})
+    assert summaries(rows, FAST)[0].sentinels == 2
+
+
+def test_table_turns_and_writes_latex():
+    table = Table("t", ["metric", "a_1", "b"], [[Cell("x"), Cell("1 %", 1.0, True), Cell("-")]])
+    turned = table.turned()
+    assert turned.head == ["metric", "x"]
+    assert [[cell.text for cell in row] for row in turned.rows] == [["a_1", "1 %"], ["b", "-"]]
+    latex = turned.latex()
+    assert r"a\_1 & \textbf{1 \%} \\" in latex
+    assert latex.count(r"\begin{tabular}") == 1
+
+
+def test_page_is_one_file_that_escapes_and_sorts():
+    cells = [[Cell("<b>m</b>"), Cell("0.10 [0.05, 0.15]", 0.1, True)], [Cell("n"), Cell("-")]]
+    picture = np.zeros((400, 200, 3), np.uint8)
+    grid = Grid("best", [Shown("caption & more", {"source": picture})])
+    finding = Finding("error", "b, m", "impossible: x < y")
+    section = Section([Table("t", ["m", "x"], cells)], [grid], note="a note")
+    text = page("t", {"b": section}, [finding], {"a": 1})
+    assert "<b>m</b>" not in text
+    assert "&lt;b&gt;m&lt;/b&gt;" in text
+    assert 'data-value="0.1"' in text
+    assert 'class="error"' in text
+    assert "caption &amp; more" in text
+    assert len(re.findall(r'src="data:image/jpeg;base64,', text)) == 1
+    assert not re.search(r'(src|href)="(?!data:)', text)  # nothing is fetched from anywhere
+    assert "aria-sort" in text

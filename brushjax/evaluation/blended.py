@@ -1,0 +1,129 @@
+"""Blended latents: inpainting by a text-to-image model alone, the baseline "BLD" of the papers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, UInt8
+
+from brushjax.data.text import Tokenizer
+from brushjax.diffusion.guidance import classifier_free
+from brushjax.diffusion.samplers import Sampler, make_sampler, sample
+from brushjax.inference.edit import seeded_noise
+from brushjax.inference.images import prepare, resize
+from brushjax.inference.inpaint import finish
+from brushjax.inference.text import Encoder, TextEncoders
+from brushjax.models.brushnet import CELL
+from brushjax.sharding import BATCH
+
+
+class BlendedLatents:
+    """Fills holes with the base's UNet; outside the hole every clean estimate is the source's.
+
+    Args:
+        parts: arguments of `brushjax.Inpainter.from_parts` besides the branch.
+        mesh: a batch is cut over its data axes, whose sizes must divide the batch size.
+
+    Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1.
+    Differs: docs/deviations.md, blended-latents.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None):
+        tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
+        if isinstance(tokenize, (str, Path)):
+            tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)
+        self._text = TextEncoders(Encoder.of(encoder, tokenize))
+        self._unet, unet = _split(parts["unet"])
+        self._vae, vae = _split(parts["vae"])
+        self._params = {"unet": unet, "vae": vae}
+        self._scheduler, self._mesh = parts["scheduler"], mesh
+        if mesh is not None:
+            self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        holes: Sequence[Bool[np.ndarray, "H W"]],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance: float | int,
+        scheduler: str,
+        blend: str,
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Fills the holes; a seed gives the noise that `brushjax.Inpainter` draws from it.
+
+        Raises:
+            FloatingPointError: the networks produced NaN or infinity.
+        """
+        prepared = prepare(images, holes)
+        size, height, width = prepared.masks.shape[:3]
+        noise = seeded_noise(np.asarray(seeds, np.uint32), (height // CELL, width // CELL, 4))
+        rows = self._text.rows(prompts)
+        batch = {
+            "pixels": np.stack([resize(picture, (height, width)) for picture in images]),
+            "masks": prepared.masks[:, ::CELL, ::CELL].astype(np.float32),
+            "noise": np.asarray(noise),
+            "context": self._text(prompts, rows).context,
+        }
+        if guidance > 1:
+            batch["negative"] = self._text([""] * size, rows).context
+        if self._mesh is not None:
+            batch = jax.device_put(batch, NamedSharding(self._mesh, BATCH))
+        sampler = make_sampler(scheduler, self._scheduler, steps)
+        latents, pictures = jax.device_get(
+            fill(self._unet, self._vae, self._params, sampler, batch, np.float32(guidance))
+        )
+        if not np.isfinite(latents).all():
+            raise FloatingPointError("the networks produced NaN or infinity")
+        return finish(prepared, pictures, blend)
+
+
+@functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph"))
+def fill(
+    unet_graph: nnx.GraphDef,
+    vae_graph: nnx.GraphDef,
+    params: Mapping[str, Any],
+    sampler: Sampler,
+    batch: Mapping[str, Any],
+    guidance: Float[Array, ""],
+) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
+    """The whole fill in one program: final latents and decoded pictures, not blended.
+
+    The prediction is changed such that the sampler's estimate m of the clean latents becomes
+    mask * m + (1 - mask) * source, so that any sampler can be used.
+    """
+    unet, vae = nnx.merge(unet_graph, params["unet"]), nnx.merge(vae_graph, params["vae"])
+    pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
+    source = vae.to_latents(pixels)  # [B, h, w, 4]
+    mask, context = batch["masks"], batch["context"]
+    guided = "negative" in batch
+    if guided:
+        context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
+
+    def predict(x: Array, timestep: Array, row: Any) -> Array:
+        twice = jnp.concatenate([x, x]) if guided else x
+        prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
+        if guided:
+            negative, positive = jnp.split(prediction, 2)
+            prediction = classifier_free(negative, positive, guidance)
+        wanted = (source - row.from_sample * x) / row.from_prediction
+        return mask * prediction + (1 - mask) * wanted
+
+    latents = sample(sampler, predict, batch["noise"], sampler.rows)  # [B, h, w, 4]
+    pictures = vae.to_images(latents)
+    return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Any]:
+    graph, state = nnx.split(module)
+    return graph, nnx.to_pure_dict(state)

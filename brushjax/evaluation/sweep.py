@@ -1,0 +1,264 @@
+"""The evaluation sweep: plan, generate, score, report. There is one, for all papers.
+
+Every stage can be run and repeated alone: what a stage has finished stands in the output folder and
+is not done again. Processes share a sweep without talking to each other: each does the sessions
+that are its own, over its own devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brushjax import config as configs
+from brushjax.evaluation.generate import Gallery, generate
+from brushjax.evaluation.given import Given
+from brushjax.evaluation.methods import Grid
+from brushjax.evaluation.models import Models
+from brushjax.evaluation.plan import Plan, make_plan
+from brushjax.evaluation.records import BenchmarkError, Unit
+from brushjax.evaluation.report import write_text
+from brushjax.evaluation.results import Report, Shown, environment
+from brushjax.evaluation.score import (
+    Features,
+    check_names,
+    collect,
+    metrics_of,
+    row_key,
+    score_units,
+)
+from brushjax.evaluation.store import read_parts
+from brushjax.metrics.bootstrap import Bootstrap
+from brushjax.metrics.metric import Metric
+
+STAGES = ("plan", "generate", "score", "report")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Benchmarks x methods x seeds.
+
+    Attributes:
+        benchmarks: of `brushjax.evaluation.benchmarks`, or `brushjax.evaluation.held_out`.
+        methods: of `brushjax.evaluation.methods`; a `Grid` is checkpoints x bases x samplers x
+            guidance x scale.
+        seeds: of the noise; methods without noise are run once.
+        profiles: of metrics: "clean", "paper:<name>", or "paper" for those of the papers that
+            report on a benchmark.
+        metrics: names of the metrics to compute; empty: all that there are weights for.
+        networks: (name, path) of the weights of metrics' networks, see docs/evaluating.md.
+        baseline: label of the method that the others are compared with, pair by pair.
+        headline: names of the metrics whose changes are printed; empty: all.
+        base: pipeline folder of methods that name none; empty: the one in the package.
+        weights: branch of methods that name no checkpoint, where the command is given none.
+        batch_size: pictures per call, over all devices of a process; results don't depend on it.
+        shown: how many records are shown.
+        bootstrap: how the intervals are resampled.
+    """
+
+    benchmarks: tuple[Any, ...]
+    methods: tuple[Any, ...]
+    seeds: tuple[int, ...] = (0,)
+    profiles: tuple[str, ...] = ("clean", "paper")
+    metrics: tuple[str, ...] = ()
+    networks: tuple[tuple[str, str], ...] = ()
+    baseline: str = ""
+    headline: tuple[str, ...] = ()
+    base: str = ""
+    weights: str = ""
+    batch_size: int = 16
+    shown: Shown = dataclasses.field(default_factory=Shown)
+    bootstrap: Bootstrap = dataclasses.field(default_factory=Bootstrap)
+
+    def __call__(self, step: int, export: Path, workdir: Path) -> Mapping[str, float]:
+        """As an evaluator of a training run: writes to workdir/samples, returns the means."""
+        del step  # the weights' digest tells one export from another
+        report = Run(self, workdir / "samples", Models(export, self.base)).all()
+        return {} if report is None else report.flat()
+
+    def sweep(self) -> Sweep:
+        """Itself: configs that stand for a sweep have this method too."""
+        return self
+
+    def describe(self) -> str:
+        """What a run would make, a line a benchmark."""
+        methods = [
+            one for m in self.methods for one in (m.methods() if isinstance(m, Grid) else [m])
+        ]
+        lines, total = [], 0
+        for benchmark in self.benchmarks:
+            try:
+                count = len(benchmark.records())
+            except BenchmarkError as error:
+                lines.append(f"{benchmark.name}: {error}\n")
+                continue
+            runs = sum(
+                benchmark.wants(method.label, repeat)
+                for method in methods
+                for repeat in range(len(self.seeds) if method.seeded else 1)
+            )
+            total += count * runs
+            lines.append(f"{benchmark.name}: {count} records, {count * runs} pictures\n")
+        return "".join(lines) + f"{total} pictures\n"
+
+    def for_given(self, folders: Sequence[str]) -> Sweep:
+        """The same benchmarks and metrics, on pictures that lie in these folders."""
+        labels = [Path(folder).name or "given" for folder in folders]
+        methods = tuple(Given(str(f), label) for f, label in zip(folders, labels, strict=True))
+        return dataclasses.replace(self, methods=methods, seeds=(0,), baseline="")
+
+
+class Run:
+    """One process's part of a sweep into a folder.
+
+    Args:
+        sweep: what is to be done.
+        out: the folder; a second start goes on where the first was stopped.
+        models: the networks that make the pictures.
+        share: (index, count) of the processes that work on this folder.
+        devices: that make pictures; all of this process by default.
+        networks: of the metrics, loaded already; by default those that the sweep names.
+        command: how the run was started, for the summary.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        out: str | Path,
+        models: Models | None = None,
+        *,
+        share: tuple[int, int] = (0, 1),
+        devices: Sequence[Any] | None = None,
+        networks: Features | None = None,
+        progress: bool = True,
+        command: str = "",
+    ):
+        if not 0 <= share[0] < share[1]:
+            raise BenchmarkError(f"expected a share INDEX/COUNT with INDEX < COUNT, got {share}")
+        check_names(sweep.benchmarks, sweep.metrics)
+        self.sweep, self.out, self.share = sweep, Path(out), share
+        self.models = Models(base=sweep.base) if models is None else models
+        self.gallery = Gallery(self.out)
+        self._progress, self._command, self._devices = progress, command, devices
+        self._plan: Plan | None = None
+        self._networks = networks
+
+    def all(self, stages: Sequence[str] = STAGES) -> Report | None:
+        """Run these stages, in their order; the report, once all processes have done their share.
+
+        Raises:
+            BenchmarkError: an unknown stage, or what the stages raise.
+        """
+        if unknown := set(stages) - set(STAGES):
+            raise BenchmarkError(f"expected stages of {STAGES}, got {sorted(unknown)}")
+        if "plan" in stages:
+            self.write_plan()
+        if "generate" in stages:
+            self.generate()
+        if "score" in stages:
+            self.score()
+        if "report" not in stages or (self.share[1] > 1 and not self.complete()):
+            return None
+        return self.report()
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be done; made anew from the benchmarks and weights by every process."""
+        if self._plan is None:
+            sweep = self.sweep
+            self._plan = make_plan(sweep.benchmarks, sweep.methods, sweep.seeds, self.models)
+        return self._plan
+
+    def write_plan(self) -> None:
+        """The stage `plan`: plan.parquet, and the config as text."""
+        plan = self.plan
+        if self.share[0] == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            plan.write(self.out / "plan.parquet")
+            write_text(self.out / "config.txt", configs.dump(self.sweep))
+
+    def generate(self) -> None:
+        """The stage `generate`: this process's pictures that are not there yet."""
+        made = any(not isinstance(method, Given) for method in self.plan.methods.values())
+        devices = self._devices or (_local_devices() if made else [None])
+        mesh = None
+        if len(devices) > 1:
+            from brushjax.sharding import make_mesh
+
+            mesh = make_mesh(devices=devices)
+        size = -(-self.sweep.batch_size // len(devices)) * len(devices)  # shared evenly
+
+        def fills(label: str):
+            return self.plan.methods[label].fill(self.models, mesh)
+
+        generate(self.plan, self.units, fills, self.gallery, size, self._progress)
+
+    def score(self) -> None:
+        """The stage `score`: the metrics of this process's pictures that have none yet."""
+        self.gallery.refresh()
+        mine = [unit for unit in self.units if unit.record.scored]
+        if lacking := [str(unit) for unit in mine if unit.key not in self.gallery]:
+            raise BenchmarkError(
+                f"expected {len(mine)} pictures, {len(lacking)} are missing, such as {lacking[0]};"
+                " run the stage generate first"
+            )
+        score_units(mine, self.gallery, self.metrics, self.networks, progress=self._progress)
+
+    def complete(self) -> bool:
+        """Whether every scored picture of the plan has its row, whoever wrote it."""
+        done = read_parts(self.out / "scores")
+        return all(
+            row_key(unit, self.metrics[unit.record.benchmark], self.networks) in done
+            for unit in self.plan.scored
+        )
+
+    def report(self) -> Report:
+        """The stage `report`: aggregates, checks and writes all rows of the plan."""
+        self.gallery.refresh()
+        scored = collect(self.plan, self.gallery, self.metrics, self.networks)
+        sweep = self.sweep
+        report = Report.of(self.plan, scored, sweep.baseline, sweep.bootstrap, sweep.headline)
+        report.write(self.out, self.gallery, self._about(), sweep.shown)
+        return report
+
+    @property
+    def units(self) -> list[Unit]:
+        """This process's units."""
+        return self.plan.share(*self.share)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """The metrics of every benchmark."""
+        sweep, networks = self.sweep, self.networks
+        names = () if networks is None else tuple(networks.names)
+        return {
+            one.name: metrics_of(one, sweep.profiles, sweep.metrics, names)
+            for one in sweep.benchmarks
+        }
+
+    @property
+    def networks(self) -> Features | None:
+        """What runs the metrics' networks; None where the sweep names no weights."""
+        if self._networks is None and self.sweep.networks:
+            from brushjax.evaluation.networks import Networks
+
+            self._networks = Networks.load(dict(self.sweep.networks))
+        return self._networks
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "command": self._command,
+            "settings": self.plan.settings,
+            "networks": dict(self.networks.hashes) if self.networks else {},
+            "environment": environment(),
+            "config": configs.dump(self.sweep).splitlines(),
+        }
+
+
+def _local_devices() -> Sequence[Any]:
+    import jax  # here: scoring pictures of others needs no accelerator
+
+    return jax.local_devices()
