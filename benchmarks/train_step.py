@@ -32,7 +32,7 @@ H200 = 790.0  # TFLOP/s of large bfloat16 products, measured; published: 989
 class Side:
     """A process that runs one step whenever it is asked to."""
 
-    def __init__(self, name, options):
+    def __init__(self, name, options, module="benchmarks.train_sides"):
         self.name = name
         env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
         env |= {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
@@ -41,7 +41,7 @@ class Side:
             env["JAX_PLATFORMS"] = "cpu"
         settings = json.dumps(vars(options))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.train_sides", name, settings],
+            [sys.executable, "-m", module, name, settings],
             cwd=ROOT,
             env=env,
             stdin=subprocess.PIPE,
