@@ -6,6 +6,7 @@ and the epoch alone; never on the number of hosts, processes or threads.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ UNLIMITED = 1 << 40  # samples of a source without a pool
 ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
 FAULTS = "faults"  # column that tells the training process what a batch met
 OBJECT_MEMBERS = ("height", "width", "segmentation")
+CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
 CROP, HOLE, SUBSTITUTE = 0, 1, 2  # streams of random numbers
 
 
@@ -51,6 +53,10 @@ class BrushData:
         index_cache: folder for the tars' indices; empty is ~/.cache/brushjax/tars.
         workers: processes that prepare samples, a host; 0 leaves it to threads.
         threads: that prepare batches, in each process; ahead: batches prepared early, likewise.
+        latents: folder that `python -m brushjax precompute` wrote from these data; empty encodes
+            every picture in every step.
+        new_holes: with latents, take the pictures' alone, and make new holes in every epoch, whose
+            pictures are encoded in the step; otherwise the stored holes come by turns.
     """
 
     path: str = ""
@@ -64,22 +70,36 @@ class BrushData:
     workers: int = 0
     threads: int = 2
     ahead: int = 4
+    latents: str = ""
+    new_holes: bool = False
 
     def __post_init__(self):
         if self.size < 16 or self.pool < 0:
             raise ValueError(f"expected size >= 16 and pool >= 0, got {self.size}, {self.pool}")
         if not 0 <= self.faulty_share <= 1:
             raise ValueError(f"expected faulty_share within 0 and 1, got {self.faulty_share}")
+        if self.new_holes and not self.latents:
+            raise ValueError("expected latents with new_holes: without them all holes are new")
 
-    def source(self, tokenize: Tokenize) -> BrushSamples:
-        """Returns the samples by number; the same object for the same config and tokenizer, so
-        that its fault counts are those of the run.
+    def source(self, tokenize: Tokenize) -> Any:
+        """Returns the samples by number, BrushSamples or those of `brushjax.data.cached`; the same
+        object for the same config and tokenizer, so that its fault counts are those of the run.
 
         Args:
           tokenize: captions -> int32 [n, length].
-        Raises: FileNotFoundError if there is no data; TooManyFaults if too much of it is missing.
+        Raises: FileNotFoundError if there is no data; TooManyFaults if too much of it is missing;
+          ConfigError if the latents are of other data.
         """
+        if self.latents:
+            from brushjax.data.cached import stored  # it imports this file
+
+            return stored(self).source(tokenize)
         return _opened(self, tokenize)
+
+    @property
+    def pixels(self) -> BrushData:
+        """The same data without the latents."""
+        return dataclasses.replace(self, latents="", new_holes=False)
 
     def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Feed:
         """Returns an endless series of batches; its iterator has get_state and set_state.
@@ -92,7 +112,8 @@ class BrushData:
         Each batch has "image" uint8 [B,size,size,3], "mask" [B,size,size,1] with 1 = edit,
         "token_ids" int32 [B,length], "id" int64 [B] and "time_ids" float32 [B,6], SDXL's original
         height, width, crop top, left, and size twice. The reference's profiles add "masked_image"
-        float32 [B,size,size,3], 0..255, and make the mask float32.
+        float32 [B,size,size,3], 0..255, and make the mask float32. With latents see CachedLatents
+        and CachedImages of `brushjax.data.cached`.
         """
         samples = self.source(tokenize)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
@@ -100,10 +121,18 @@ class BrushData:
     def shapes(self) -> dict[str, Any]:
         """Returns a sample of zeros as `source` gives them, for programs that are compiled where
         the data is not."""
-        square = (self.size, self.size)
-        image = np.zeros((*square, 3), np.uint8)
-        zeros = {"image": image, "mask": image[..., :1]}
-        if self.profile != "default":
+        image = np.zeros((self.size, self.size, 3), np.uint8)
+        latent = np.zeros((self.size // CELL, self.size // CELL, CHANNELS), np.float16)
+        zeros: dict[str, Any] = {}
+        if self.latents:
+            zeros = {"mean": latent, "deviation": latent}
+        if self.latents and not self.new_holes:
+            keep = latent[..., :1]
+            condition = np.concatenate([latent, keep], axis=-1)
+            zeros |= {"condition": condition, "masked_deviation": latent}
+        else:
+            zeros |= {"image": image, "mask": image[..., :1]}
+        if self.profile != "default" and "image" in zeros:
             masked = image.astype(np.float32)
             zeros |= {"masked_image": masked, "mask": masked[..., :1]}
         sizes, ids = np.zeros(6, np.float32), np.zeros(LENGTH, np.int32)

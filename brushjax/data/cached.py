@@ -33,8 +33,9 @@ from brushjax.data.order import Order
 
 FORMAT = 1
 DESCRIPTION = "cache.json"
-FREE = ("holes", "pool", "faulty_share", "index_cache", "workers", "threads", "ahead")
-"""Fields of a BrushData that may differ from those the cache was made with."""
+FREE = ("path", "faulty_share", "index_cache", "workers", "threads", "ahead")
+"""Fields of a BrushData that may differ from those the cache was made with: how the data is read,
+and where it lies today."""
 
 Field = tuple[str, str, tuple[int, ...]]
 """Name, numpy dtype and shape of what every record has."""
@@ -177,6 +178,26 @@ class CachedImages:
         return Feed(samples, batch_size, shard, data.workers, data.threads, data.ahead)
 
 
+def stored(data: BrushData) -> CachedLatents | CachedImages:
+    """Returns the stored form of data that name their latents.
+
+    Raises: ConfigError if these were made from other data.
+    """
+    if data.new_holes:
+        return CachedImages(data.latents, data.pixels)
+    check(Path(data.latents), data.pixels, FREE)
+    return CachedLatents(data.latents, data.seed, data.workers, data.threads, data.ahead)
+
+
+def check(folder: Path, data: BrushData, free: Sequence[str]) -> None:
+    """Raises ConfigError if a cache was made from data that differ in more than the free fields."""
+    changed = configs.differences(Cache.load(folder).data, configs.dump(data), free)
+    if changed:
+        raise ConfigError(
+            f"{folder} was made from other data; it differs in\n  " + "\n  ".join(changed)
+        )
+
+
 @functools.lru_cache(maxsize=4)
 def _opened(config: CachedLatents) -> LatentSamples:
     return LatentSamples(Path(config.path), config.seed)
@@ -301,11 +322,7 @@ class ImageSamples:
 
     def __init__(self, folder: Path, data: BrushData, tokenize: Tokenize):
         self._records = Records(folder, holes=False)
-        changed = configs.differences(self._records.cache.data, configs.dump(data), FREE)
-        if changed:
-            raise ConfigError(
-                f"{folder} was made from other data; it differs in\n  " + "\n  ".join(changed)
-            )
+        check(folder, data, (*FREE, "holes"))
         self._pixels: BrushSamples = data.source(tokenize)
         self._order, self._seed = Order(self._records.samples, data.seed), data.seed
 

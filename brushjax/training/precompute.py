@@ -28,7 +28,7 @@ from brushjax import distributed, weights
 from brushjax.config import ConfigError
 from brushjax.data import records
 from brushjax.data.brushdata import BrushData, BrushSamples
-from brushjax.data.cached import DESCRIPTION, Cache, Field, record_type
+from brushjax.data.cached import DESCRIPTION, FREE, Cache, Field, record_type
 from brushjax.data.feed import stacked
 from brushjax.training.brushnet import BrushNetObjective
 from brushjax.training.objectives import parameters
@@ -40,7 +40,7 @@ examples:
   python -m brushjax precompute configs/brushnet_sd15_segmentation.py --out cache --holes 4 \\
       --data.path 'gs://bucket/brushdata/*.tar'
 Started again with the same folder, it makes the shards that are missing. Then train with
-data=CachedLatents("cache"), or CachedImages("cache", data=...) for new holes in every epoch.
+--data.latents cache, and --data.new_holes True for new holes in every epoch.
 """
 
 
@@ -101,7 +101,9 @@ def precompute(config: TrainConfig, out: Path, settings: PrecomputeConfig) -> di
 
     Raises: ConfigError if the config's data are no collection, or `out` was made with others.
     """
-    data, objective = config.data, config.objective
+    objective = config.objective
+    data = config.data.pixels if isinstance(config.data, BrushData) else config.data
+    config = dataclasses.replace(config, data=data)
     if not isinstance(data, BrushData) or not isinstance(objective, BrushNetObjective):
         raise ConfigError(
             "expected data of the kind BrushData and a BrushNetObjective to encode beforehand, got "
@@ -203,7 +205,7 @@ def _claim(cache: Cache, out: Path) -> None:
     """
     if (out / DESCRIPTION).is_file():
         old = Cache.load(out)
-        free = ("data.workers", "data.threads", "data.ahead", "data.index_cache")
+        free = tuple(f"data.{name}" for name in FREE)
         changed = configs.differences(_text(old), _text(cache), free)
         if changed:
             raise ConfigError(

@@ -229,6 +229,39 @@ def test_a_cache_of_images_alone_has_no_latents_of_holes(made, tmp_path):
     assert set(take(feed, 1)[0]["id"].tolist()) == set(range(11)) - {BROKEN}
 
 
+def test_a_collection_takes_its_latents_by_a_setting(made):
+    config, out, _ = made
+    tokenize = config.objective.tokenizer()
+    named = dataclasses.replace(config.data, latents=str(out))
+    new = dataclasses.replace(named, new_holes=True)
+    for data, same in (
+        (named, CachedLatents(str(out))),
+        (new, CachedImages(str(out), config.data)),
+    ):
+        ours, theirs = (take(d.batches(5, tokenize, shard=(0, 1)), 1)[0] for d in (data, same))
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    moved = dataclasses.replace(named, path="elsewhere", workers=3)
+    moved.source(tokenize)
+    other = dataclasses.replace(named, holes=HoleConfig.of_strokes())
+    with pytest.raises(ConfigError, match=r"holes.random: 0.4 -> 1.0"):
+        other.source(tokenize)
+    with pytest.raises(ValueError, match="expected latents"):
+        dataclasses.replace(config.data, new_holes=True)
+
+
+def test_shapes_are_those_of_the_samples(made):
+    config, out, _ = made
+    tokenize = config.objective.tokenizer()
+    kinds = {"latents": str(out)}, {"latents": str(out), "new_holes": True}, {}
+    for settings in (*kinds, {"profile": "reference_random"}):
+        data = dataclasses.replace(config.data, **settings)
+        sample = data.source(tokenize)[0]
+        stated = {name: (np.shape(a), np.dtype(a.dtype)) for name, a in data.shapes().items()}
+        assert stated == {name: (np.shape(a), np.dtype(a.dtype)) for name, a in sample.items()}
+
+
 def test_folders_without_a_cache_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="brushjax precompute CONFIG"):
         CachedLatents(str(tmp_path)).source(tokenize_not)
