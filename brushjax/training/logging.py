@@ -170,6 +170,7 @@ class _Writers:
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)  # a line reaches the disk at once
         self._board = _summary_writer(workdir / "tensorboard", start)
+        self._wandb = _wandb_run(config, workdir) if config.wandb else None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **numbers}) + "\n")
