@@ -52,7 +52,7 @@ def kill(processes, out, stage, whole, draw):
     before = {name: parts(out, name) for name in ("generated", "scores")}
     more = draw.randint(1, 4)
     wanted = {
-        "plan": lambda: (out / "plan.parquet").exists(),
+        "plan": lambda: True,
         "generate": lambda: parts(out, "generated") >= min(before["generated"] + more, whole[0]),
         "score": lambda: parts(out, "scores") >= min(before["scores"] + more, whole[1]),
         "report": lambda: parts(out, "scores") >= whole[1],
@@ -62,7 +62,7 @@ def kill(processes, out, stage, whole, draw):
         if all(process.poll() is not None for process in processes):
             break
         time.sleep(0.002)
-    time.sleep(draw.random() * (0.5 if stage == "report" else 0.05))
+    time.sleep(draw.random() * (0.5 if stage in ("plan", "report") else 0.05))
     found = stage_of(out, *whole)
     for process in processes if draw.random() < 0.7 else [draw.choice(processes)]:
         process.kill()
