@@ -290,7 +290,7 @@ class Networks:
 
 def _collect(places: list[int], values: jax.Array, rows: list[np.ndarray]) -> None:
     for place, value in zip(places, np.asarray(values)):
-        rows[place] = value
+        rows[place] = np.asarray(value)  # a row of scores is a bare number otherwise
 
 
 def hash_of(path: str | Path) -> str:
