@@ -3,6 +3,8 @@
     python -m benchmarks.score_networks [--networks clip_b32 lpips_squeeze] [--count-only]
         [--batch 8] [--seconds 10] [--side 512]
 
+On a machine where libtpu is installed and no TPU is, set JAX_PLATFORMS=cpu.
+
 Full-size networks with random weights, one after the other. FLOPs are what XLA counts for the
 program of a batch, divided by its rows (a multiply-add is two). Two speeds are measured:
 of the compiled program alone, on a batch that is prepared already, and of pictures through

@@ -344,6 +344,6 @@ def _bert_tokens(folder: str | Path) -> Tokens:
 
     def tokens(text: str) -> Inputs:
         row = backend(text, padding="max_length", truncation=True, max_length=TEXT_LENGTH)
-        return np.int32(row["input_ids"]), np.array(row["attention_mask"], bool)
+        return np.array(row["input_ids"], np.int32), np.array(row["attention_mask"], bool)
 
     return tokens

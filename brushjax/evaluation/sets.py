@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from brushjax.evaluation.networks import Networks
-from brushjax.metrics.frechet import SET_METRICS, Gaussian, Rows, SetMetric
+from brushjax.metrics.frechet import SET_METRICS, SetMetric
 from brushjax.metrics.views import Views
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -46,8 +47,9 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 def _states(
     networks: Networks, files: Sequence[Path], metrics: Sequence[SetMetric]
-) -> dict[str, Gaussian | Rows]:
-    states: dict[str, Gaussian | Rows] = {}
+) -> dict[str, Any]:
+    """Returns each metric's state of all pictures, by id."""
+    states: dict[str, Any] = {}
     needs = list(dict.fromkeys(metric.need for metric in metrics))
     for start in range(0, len(files), CHUNK):
         samples = [Views(_read(file)) for file in files[start : start + CHUNK]]
@@ -55,7 +57,7 @@ def _states(
         for metric in metrics:
             state = metric.state.of(np.stack([row[metric.need] for row in features]))
             before = states.get(metric.id)
-            states[metric.id] = state if before is None else before.merge(state)  # pyright: ignore[reportArgumentType] - one metric's states are of one class
+            states[metric.id] = state if before is None else before.merge(state)
     return states
 
 
