@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from benchmarks.pod_sizes import BASES, recipe
 from tests.random_weights import Weights, weight
 
 SD15 = {
@@ -183,7 +184,9 @@ def jax_step(options):
     from brushjax.training.plan import make_plan
     from brushjax.training.step import step_of
 
-    config = recipe(options)
+    base = "" if options.tiny else BASES["sd15"][0]
+    size = 8 * options.latents
+    config = recipe(base, size, options.batch, rematerialise=options.rematerialise)
     plan = make_plan(config, jax.devices()[:1])
     shapes = step_shapes(config, plan)
 
@@ -214,40 +217,6 @@ def jax_step(options):
         return figures["peak_bytes_in_use"] if figures else resident()
 
     return step, peak, useful_flops(config)
-
-
-def recipe(options):
-    """The recipe whose step is timed: cached latents at the given size."""
-    from brushjax.training.brushnet import BrushNetObjective
-    from brushjax.training.optimizers import OptimizerConfig
-    from brushjax.training.recipe import TrainConfig
-
-    published = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    return TrainConfig(
-        name="train_step",
-        objective=BrushNetObjective(base="" if options.tiny else published),
-        data=Shapes(8 * options.latents),
-        optimizer=OptimizerConfig(learning_rate=1e-5),
-        steps=1000,
-        batch_size=options.batch,
-        encode_once=True,
-        compute_dtype="bfloat16",
-        rematerialise=options.rematerialise,
-    )
-
-
-class Shapes:
-    """Data of which only the shapes count."""
-
-    pool = 1
-
-    def __init__(self, size):
-        self.size = size
-
-    def shapes(self):
-        image = np.zeros((self.size, self.size, 3), np.uint8)
-        ids = np.zeros(77, np.int32)
-        return {"image": image, "mask": image[..., :1], "token_ids": ids, "id": np.int32(0)}
 
 
 def resident():

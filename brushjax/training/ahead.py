@@ -73,6 +73,8 @@ class Program:
       branch: bytes of the working copy of what is trained.
       whole: name, shape and bytes of arrays that each device holds whole, largest first.
       seconds: of tracing and of compiling.
+      compiled: FLOPs of a chip after optimisation, without kernels; what the compiler says.
+      text: of the compiled program.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Program:
     branch: int
     whole: list[tuple[str, tuple[int, ...], int]]
     seconds: tuple[float, float]
+    compiled: int | float = 0
+    text: str = dataclasses.field(default="", repr=False)
 
     @property
     def chip(self) -> Chip:
@@ -156,13 +160,13 @@ def compile_for(config: TrainConfig, name: str) -> Program:
     done = flops(traced.jaxpr)
     lowered = traced.lower()
     traced_at = time.perf_counter()
-    temporary, total, exchanges = None, 0.0, []
+    temporary, total, after, text = None, 0.0, 0.0, ""
     try:
         with _quick():
             compiled = lowered.compile()
         memory = compiled.memory_analysis()
         temporary, total = memory.temp_size_in_bytes, float(memory.peak_memory_in_bytes)
-        exchanges = collectives(compiled.as_text(), plan.mesh.size)
+        after, text = (compiled.cost_analysis() or {}).get("flops", 0), compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         total = _asked_for(str(error))
     seconds = (traced_at - start, time.perf_counter() - traced_at)
@@ -177,10 +181,12 @@ def compile_for(config: TrainConfig, name: str) -> Program:
         total=total,
         flops=done,
         useful=useful,
-        exchanges=exchanges,
+        exchanges=collectives(text, plan.mesh.size),
         branch=sum(leaf.size * width for leaf in working),
         whole=_whole(state, frozen),
         seconds=seconds,
+        compiled=after,
+        text=text,
     )
 
 

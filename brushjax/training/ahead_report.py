@@ -94,13 +94,14 @@ def _memory(program: Program) -> list[str]:
 def _work(program: Program) -> list[str]:
     chips = program.plan.mesh.size
     useful, done = program.useful / chips / 1e12, program.flops / chips / 1e12
-    peak = program.chip.peak  # as published
+    after, peak = program.compiled / 1e12, program.chip.peak  # as published
     least = useful / peak * 1e3
     return [
         "Work of a chip in a step, TFLOP of convolutions and matrix products",
         f"  useful                {useful:8.2f}   {least:.0f} ms or more at {peak:g} TFLOP/s",
         f"  in the program        {done:8.2f}   {done / useful:.3f} of the useful",
-    ]
+        f"  after optimisation    {after:8.2f}   without kernels written by hand",
+    ][: None if program.fits else -1]
 
 
 def _communication(program: Program) -> list[str]:

@@ -91,7 +91,10 @@ def make_step(
         keys = sample_keys(seed, state["step"], batch["id"])
         params = cast(state["params"], compute_dtype)
         if places is not None:
-            params = jax.lax.with_sharding_constraint(params, places.params)
+            # Cast where they lie, or the compiler gathers float32 and casts what it gathered.
+            params = jax.lax.with_sharding_constraint(params, places.state["params"])
+            if not places.by_hand:
+                params = jax.lax.with_sharding_constraint(params, places.params)
         with executing(execution or Execution()):
             gradients, metrics = gradient(params, frozen, batch, keys)
         if places is not None:
@@ -181,8 +184,16 @@ def _accumulated(
 
 
 def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
-    """The same over the batch of all devices, each of which works on its own samples."""
+    """The same over the batch of all devices, each of which works on its own samples.
+
+    The parameters come as the state lies and are gathered here, in the dtype that they come in.
+    """
     cuts = jax.tree.map(lambda place: place.spec, places.state["params"])
+
+    def gather(array: jax.Array, spec: PartitionSpec) -> jax.Array:
+        if "data" not in spec:
+            return array
+        return jax.lax.all_gather(array, "data", axis=spec.index("data"), tiled=True)
 
     def mean(array: jax.Array, spec: PartitionSpec) -> jax.Array:
         array = array.astype(dtype)
@@ -196,6 +207,7 @@ def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
     def on_one_device(
         params: Params, frozen: Params, batch: Batch, keys: jax.Array
     ) -> tuple[Params, Metrics]:
+        params = jax.tree.map(gather, params, cuts)
         gradients, metrics = gradient(params, frozen, batch, keys)
         return jax.tree.map(mean, gradients, cuts), jax.lax.pmean(metrics, "data")
 
@@ -203,7 +215,7 @@ def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
     return jax.shard_map(
         on_one_device,
         mesh=places.mesh,
-        in_specs=(whole, whole, BATCH, BATCH),
+        in_specs=(cuts, whole, BATCH, BATCH),
         out_specs=(cuts, whole),
         axis_names=set(AXES),
         check_vma=False,
