@@ -1,0 +1,67 @@
+"""The TPU's kernel, run step by step on the CPU: equal to plain attention, also over a mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brushjax.nn import Execution, attention, executing
+from brushjax.nn.attention import _pick
+from brushjax.nn.splash import fits_splash, splash
+from brushjax.sharding import MeshShape, make_mesh
+
+SHAPE = (4, 256, 2, 8)  # two of the kernel's smallest tiles
+
+
+def gradients(function, mesh, inputs):
+    def value(q, k, v):
+        with executing(Execution(mesh=mesh)):
+            out = function(q, k, v)
+        return jnp.vdot(out, jnp.cos(jnp.arange(out.size)).reshape(out.shape)), out
+
+    return jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))(*inputs)
+
+
+@pytest.mark.parametrize("shape", [MeshShape(1), MeshShape(2, 1, 2)], ids=["one", "four"])
+def test_splash_equals_plain_attention_in_values_and_gradients(shape):
+    rng = np.random.default_rng(0)
+    inputs = [jnp.asarray(rng.standard_normal(SHAPE), jnp.float32) for _ in range(3)]
+    devices = jax.devices()[: shape.data * shape.tensor]
+
+    def fused(q, k, v):
+        return splash(q, k, v, interpret=True)
+
+    def plain(q, k, v):
+        return attention(q, k, v, implementation="plain")
+
+    ours = gradients(fused, make_mesh(shape, devices), inputs)
+    theirs = gradients(plain, None, inputs)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert np.abs(other).max() > 0.01
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+def test_splash_refuses_lengths_that_fill_no_tile():
+    x = jnp.zeros((1, 130, 1, 8))
+    with pytest.raises(ValueError, match="multiples of 128"):
+        splash(x, x, x)
+
+
+def test_attention_picks_by_the_platform_it_is_traced_for(monkeypatch):
+    long, text = (jnp.zeros((1, n, 8, 40), jnp.bfloat16) for n in (4096, 77))
+    picks = {}
+    for platform in ("cpu", "gpu", "tpu"):
+        monkeypatch.setattr(Execution, "platform", platform)
+        with executing(Execution(mesh=make_mesh())):
+            picks[platform] = [_pick(long, keys, None) for keys in (long, text)]
+    assert picks == {
+        "cpu": ["chunked", "plain"],
+        "gpu": ["cudnn", "cudnn"],
+        "tpu": ["splash", "plain"],
+    }
+    assert not fits_splash(text, text)
+    wide = jnp.zeros((1, 1024, 1, 512))
+    assert not fits_splash(wide, wide)
+    mask = jnp.ones((4096, 4096), bool)
+    assert _pick(long, long, mask) == "chunked"  # no kernel takes a mask
+    assert _pick(long, long, None) == "chunked"  # on eight devices and no mesh to divide it by
