@@ -37,6 +37,8 @@ class BlendedLatents:
     """
 
     def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None):
+        if parts["unet"].config.addition_embed_type is not None:
+            raise ValueError("expected a base of Stable Diffusion 1.x or 2.x for blended latents")
         tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
         if isinstance(tokenize, (str, Path)):
             tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)

@@ -25,9 +25,8 @@ METRICS = (
     "mse_hole",
     "psnr_keep",
     "mse_keep",
-    "nearest_named",
-    "nearest_true",
 )
+STEERING = ("nearest_named", "nearest_true")
 HEADLINE = ("ring_error", "edge_discontinuity")  # what a branch is there to lower
 
 
@@ -80,7 +79,7 @@ class BranchEvaluation:
             methods=methods,
             seeds=self.seeds,
             profiles=("clean",),
-            metrics=METRICS,
+            metrics=(*METRICS, *(STEERING if self.steering else ())),
             baseline="zero",
             headline=HEADLINE,
             base=self.base,

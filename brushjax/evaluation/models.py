@@ -47,20 +47,23 @@ class Models:
         self._digests: dict[int, str] = {}
 
     def base(self, path: str = "") -> dict[str, Any]:
-        """The parts of a pipeline folder, as `brushjax.Inpainter.from_parts` takes them."""
-        from brushjax.inference.inpaint import SHIPPED_BASE
-        from brushjax.weights import load
+        """The parts of a base, as `brushjax.Inpainter.from_parts` takes them.
 
+        Args:
+            path: pipeline folder, single file or hub id; empty: the sweep's.
+
+        Raises:
+            BenchmarkError: a base that can't be loaded.
+        """
         path = path or self._base
         if path not in self._parts:
-            folder = Path(path) if path else SHIPPED_BASE
-            self._parts[path] = {
-                "unet": load("unet", folder),
-                "vae": load("vae", folder),
-                "text_encoder": load("clip_text", folder),
-                "tokenizer": folder / "tokenizer",
-                "scheduler": folder / "scheduler",
-            }
+            from brushjax.inference.bases import BaseFiles, base_path, load_base
+            from brushjax.weights import WeightsError
+
+            try:
+                self._parts[path] = load_base(BaseFiles(base_path(path or None)), np.float32)
+            except WeightsError as error:
+                raise BenchmarkError(f"the base {path or 'of the package'}: {error}") from error
         return self._parts[path]
 
     def branch(self, checkpoint: str = "", base: str = "") -> BrushNet:
@@ -71,7 +74,7 @@ class Models:
             TypeError: weights of another network.
         """
         from brushjax.models.brushnet import BrushNet
-        from brushjax.weights import load
+        from brushjax.weights import WeightsError, load
 
         checkpoint = checkpoint or self._weights
         place = (checkpoint, base if checkpoint == ZERO else "")
@@ -83,7 +86,7 @@ class Models:
             else:
                 try:
                     loaded = load("brushnet", checkpoint)
-                except ValueError as error:
+                except WeightsError as error:
                     raise BenchmarkError(f"{checkpoint} holds no branch: {error}") from error
             if not isinstance(loaded, BrushNet):
                 raise TypeError(f"expected a BrushNet at {checkpoint}, got {type(loaded).__name__}")
@@ -110,7 +113,8 @@ class Models:
     def base_digests(self, path: str = "") -> dict[str, str]:
         """The digests of a base's networks."""
         parts = self.base(path)
-        return {name: self.digest(parts[name]) for name in ("unet", "vae", "text_encoder")}
+        names = ("unet", "vae", "text_encoder", "text_encoder_2")
+        return {name: self.digest(parts[name]) for name in names if name in parts}
 
 
 def zero_branch(unet: UNet, like: BrushNet) -> BrushNet:

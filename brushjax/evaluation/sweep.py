@@ -245,7 +245,13 @@ class Run:
         if self._networks is None and self.sweep.networks:
             from brushjax.evaluation.networks import Networks
 
-            self._networks = Networks.load(dict(self.sweep.networks))
+            try:
+                self._networks = Networks.load(dict(self.sweep.networks))
+            except ValueError as error:  # weights of another network, or an unknown name
+                raise BenchmarkError(
+                    f"networks of the metrics: {error} (--networks with nothing behind it computes"
+                    " the metrics on pixels only)"
+                ) from error
         return self._networks
 
     def _about(self) -> dict[str, Any]:

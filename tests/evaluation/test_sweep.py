@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from PIL import Image
 
 from brushjax.evaluation import plan as planning
 from brushjax.evaluation import store
+from brushjax.evaluation import sweep as sweep_module
 from brushjax.evaluation.benchmarks.brushbench import BrushBench
 from brushjax.evaluation.benchmarks.folder import Folder
 from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
+from brushjax.evaluation.benchmarks.piebench import PieBench
 from brushjax.evaluation.methods import Copy, Grid, Telea
+from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.store import read_table
@@ -252,6 +256,29 @@ def test_lossless_copies_meet_the_jpeg_floor_in_the_papers_profile(tmp_path):
     for row in report.scored.rows:
         assert row["clean/psnr_keep@1"] == 100
         assert row["paper:brushedit/psnr@1"] < 60
+
+
+def test_undefined_values_are_left_out_and_counted(tmp_path):
+    """An edit of style has no unedited part."""
+    data = str(miniatures.piebench(tmp_path / "data"))
+    report = run(sweep_of(PieBench(data), methods=(Noisy(),), seeds=(0,)), tmp_path / "out").all()
+    name = "paper:pie/psnr_unedit_part@1"
+    values = {row["group"]: row[name] for row in report.scored.rows}
+    assert np.isnan(values["change style"])
+    mean = next(one for one in report.means if one.metric.id == name)
+    assert mean.mean.value == values["random"]
+    assert (mean.mean.count, mean.undefined) == (1, 1)
+    assert f"{name} is undefined for 1 of 2 pictures" in "\n".join(map(str, report.findings))
+    assert "(n 1)" in (tmp_path / "out/table.md").read_text()
+
+
+def test_weights_of_another_network_are_one_error(tmp_path):
+    base = Path(sweep_module.__file__).parents[1] / "assets/base"
+    with pytest.raises(BenchmarkError, match=r"unet holds no branch: .* expected BrushNetModel"):
+        Models(base / "unet").branch()
+    sweep = sweep_of(BrushBench(str(tmp_path)), networks=(("clip_x", "somewhere"),))
+    with pytest.raises(BenchmarkError, match="unknown networks"):
+        run(sweep, tmp_path / "out").all(("score",))
 
 
 def test_plan_refuses_doubles_and_nothing(folder, tmp_path):
