@@ -93,7 +93,8 @@ def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
 
 def base_path(base: str | Path | None) -> Path:
     """Returns where a base is on this machine: a hub id is downloaded, None is the small one."""
-    return SHIPPED_BASE if base is None else local_path(base, tuple(MAPS.values()))
+    kinds = (*PARTS, "brushnet")
+    return SHIPPED_BASE if base is None else local_path(base, tuple(MAPS[kind] for kind in kinds))
 
 
 def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:

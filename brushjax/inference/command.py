@@ -247,4 +247,4 @@ def _write_strip(job: Job, picture: Any) -> None:
 
 def _listed(failed: Sequence[tuple[Job, Exception]]) -> str:
     lines = "".join(f"\n  {job.image}: {error}" for job, error in failed)
-    return f"{len(failed)} pictures were not painted:{lines}"
+    return f"not painted:{lines}"

@@ -183,7 +183,7 @@ def convolution_dtypes(jaxpr):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_edit_computes_in_the_dtype_of_the_weights_and_samples_in_float32(painter, dtype):
-    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), painter._params)
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), painter._program._params)
     inputs = EditInputs(
         masked=np.zeros((1, 16, 16, 3), np.uint8),
         masks=np.zeros((1, 16, 16, 1), np.uint8),
@@ -195,7 +195,7 @@ def test_edit_computes_in_the_dtype_of_the_weights_and_samples_in_float32(painte
     )
     program = jax.make_jaxpr(programs.edit, static_argnums=0, return_shape=True)
     jaxpr, (latents, pictures) = program(
-        painter._graphs, params, painter._sampler("ddim", 3), inputs
+        painter._program._graphs, params, painter._sampler("ddim", 3), inputs
     )
     assert convolution_dtypes(jaxpr.jaxpr) == {dtype}
     assert (latents.dtype, pictures.dtype) == (np.float32, np.uint8)
