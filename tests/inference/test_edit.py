@@ -1,15 +1,20 @@
 """The compiled programs of an edit: what they share, what they save, and when they compile."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from brushjax.inference.edit import EditInputs, predictor
+from brushjax.inference.options import NAIVE, EditInputs, EditOptions, Savings
+from brushjax.inference.predict import Predictor
 from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.unet import UNet, UNetConfig
+from brushjax.nn import Keys
+from brushjax.training.program import flops, trace
 from brushjax.typing import AddedCondition
 from tests.inference.conftest import filled
 
@@ -57,7 +62,7 @@ def make_inputs(guided=True, batch=1, **changes):
             "context": jnp.asarray(context),
             "negative": jnp.asarray(negative) if guided else None,
             "guidance": jnp.float32(2),
-            "scales": None,
+            "scales": np.float32([0.7]),
             **changes,
         }
     )
@@ -69,26 +74,155 @@ def latents(batch=1):
     return jnp.asarray(x), jnp.asarray(condition)
 
 
-@pytest.mark.parametrize("negative_added", [None, added(2)])
+@functools.cache
+def step_program(unet, branch, options):
+    """The guided prediction at timestep 7, as the loop's first step asks for it; compiled once."""
+
+    @jax.jit
+    def run(x, condition, inputs):
+        predict = Predictor(unet, branch, condition, inputs, jnp.array([7.0]), options)
+        step = jax.tree.map(lambda table: table[0], predict.per_step)
+        return predict(x, jnp.float32(7), step)
+
+    return run
+
+
+def one_step(unet, branch, x, condition, inputs, options=EditOptions()):  # noqa: B008 - frozen
+    return np.asarray(step_program(unet, branch, options)(x, condition, inputs))
+
+
+def assert_same(result, expected, tolerance=1e-5):
+    assert np.abs(result - expected).max() <= tolerance * np.std(expected)
+
+
+@functools.cache
+def half_program(unet, branch):
+    @jax.jit
+    def one(x, condition, context, own):
+        time = jnp.full(len(x), 7.0)
+        residuals = branch(x, time, condition, 0.7, own)
+        return unet(x, time, context, residuals, own)
+
+    return one
+
+
+def by_hand(unet, branch, x, condition, inputs, negative_added=None):
+    """Two passes of batch B each, with nothing shared."""
+    one = half_program(unet, branch)
+    negative = one(x, condition, inputs.negative, negative_added or inputs.added)
+    positive = one(x, condition, inputs.context, inputs.added)
+    return np.asarray(negative + 2.0 * (positive - negative))
+
+
+@pytest.mark.parametrize("negative_added", [None, added(2, 2)])
 def test_sdxl_step_equals_two_passes_with_their_own_added_conditions(sdxl, negative_added):
-    unet, branch = sdxl
-    x, condition = latents()
-    inputs = make_inputs(added=added(1), negative_added=negative_added)
-    time = jnp.array([7])
+    x, condition = latents(2)
+    inputs = make_inputs(batch=2, added=added(1, 2), negative_added=negative_added)
+    expected = by_hand(*sdxl, x, condition, inputs, negative_added)
+    assert_same(one_step(*sdxl, x, condition, inputs), expected)
+    other = dataclasses.replace(inputs, added=added(3, 2))
+    assert np.abs(one_step(*sdxl, x, condition, other) - expected).max() > 1e-3 * np.std(expected)
+
+
+ALONE = [
+    pytest.param(dataclasses.replace(NAIVE, **{field.name: True}), marks=pytest.mark.slow)
+    for field in dataclasses.fields(Savings)
+]
+
+
+@pytest.mark.parametrize("savings", [NAIVE, Savings(), *ALONE])
+def test_savings_leave_the_step_as_it_is_together_and_each_alone(parts, savings):
+    networks, (x, condition) = (parts["unet"], parts["brushnet"]), latents(2)
+    inputs = make_inputs(batch=2)
+    expected = by_hand(*networks, x, condition, inputs)
+    assert_same(one_step(*networks, x, condition, inputs, EditOptions(savings=savings)), expected)
+
+
+def test_steps_without_branch_or_guidance_are_exact_too(parts):
+    unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(2)
+    idle = make_inputs(batch=2, scales=np.float32([0]))
+    naive = one_step(unet, branch, x, condition, idle, EditOptions(savings=NAIVE))
+    assert_same(one_step(unet, branch, x, condition, idle), naive)
+    plain = make_inputs(batch=2, guidance=jnp.float32(1))
+    switched = EditOptions(guidance_switches=True)
+    unguided = one_step(unet, branch, x, condition, make_inputs(False, batch=2))
+    assert_same(one_step(unet, branch, x, condition, plain, switched), unguided)
+    guided = make_inputs(batch=2)
+    same = one_step(unet, branch, x, condition, guided, switched)
+    assert_same(same, one_step(unet, branch, x, condition, guided))
+
+
+def test_guess_mode_keeps_the_branch_from_the_negative_half(parts):
+    unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(2)
+    inputs, time = make_inputs(batch=2), jnp.full(2, 7.0)
 
     @jax.jit
     def apart():
-        def one(context, own):
-            residuals = branch(x, time, condition, 0.7, own)
-            return unet(x, time, context, residuals, own)
+        residuals = branch(x, time, condition, 0.7, guess_mode=True)
+        negative = unet(x, time, inputs.negative)
+        return negative + 2.0 * (unet(x, time, inputs.context, residuals) - negative)
 
-        negative = one(inputs.negative, negative_added or inputs.added)
-        return negative + 2.0 * (one(inputs.context, inputs.added) - negative)
+    options = EditOptions(guess_mode=True)
+    assert_same(one_step(unet, branch, x, condition, inputs, options), np.asarray(apart()))
 
-    step = jax.jit(lambda: predictor(unet, branch, condition, inputs)(x, time[0], jnp.float32(0.7)))
-    assert np.abs(step() - apart()).max() <= 1e-5 * np.std(apart())
-    other = dataclasses.replace(inputs, added=added(3))
-    changed = jax.jit(
-        lambda: predictor(unet, branch, condition, other)(x, time[0], jnp.float32(0.7))
-    )()
-    assert np.abs(changed - apart()).max() > 1e-3 * np.std(apart())
+
+@pytest.mark.parametrize(
+    ("guided", "text_attention", "expected"), [(True, False, 1), (False, False, 1), (True, True, 2)]
+)
+def test_branch_runs_once_for_both_halves_of_the_guidance_unless_it_reads_the_text(
+    parts, guided, text_attention, expected
+):
+    config = parts["brushnet"].config
+    if text_attention:
+        kinds = ("CrossAttnDownBlock2D", "DownBlock2D")
+        config = dataclasses.replace(config, down_block_types=kinds)
+    maps = []
+
+    def predict():
+        branch = BrushNet(config, rngs=Keys(0))
+        inputs = make_inputs(guided)
+        x, condition = latents()
+        predict = Predictor(
+            parts["unet"], branch, condition, inputs, jnp.array([7.0]), EditOptions()
+        )
+        step = jax.tree.map(lambda table: table[0], predict.per_step)
+        maps.append(predict._residuals(x, jnp.float32(7), step))
+        return predict(x, jnp.float32(7), step)
+
+    assert jax.eval_shape(predict).shape == (1, 3, 4, 4)
+    assert len(maps[0].mid) == expected
+
+
+def flops_of_a_step(savings):
+    """Counted FLOPs of a guided step of SD1.5 at 64x64 latents, traced only."""
+    shape = jax.ShapeDtypeStruct
+    graphs, params = zip(
+        *(
+            nnx.split(nnx.eval_shape(lambda kind=kind, config=config: kind(config, rngs=Keys(0))))
+            for kind, config in ((UNet, UNetConfig.sd15()), (BrushNet, BrushNetConfig.sd15()))
+        ),
+        strict=True,
+    )
+    text = shape((1, 77, 768), jnp.float32)
+    inputs = make_inputs(context=text, negative=text)
+    x, condition = (shape((1, 64, 64, c), jnp.float32) for c in (4, 5))
+
+    def run(params, x, condition, inputs, step):
+        unet, branch = (nnx.merge(*pair) for pair in zip(graphs, params, strict=True))
+        options = EditOptions(savings=savings)
+        predict = Predictor(unet, branch, condition, inputs, jnp.array([7.0]), options)
+        row = jax.tree.map(lambda table: table[0], predict.per_step)
+        ahead = (predict.per_step, predict._text)
+        return (predict(x, jnp.float32(7), row), ahead) if step else ahead
+
+    whole, ahead = (
+        flops(trace(lambda *a, step=step: run(*a, step), params, x, condition, inputs))
+        for step in (True, False)
+    )
+    return (whole - ahead) / 1e9
+
+
+def test_full_size_step_needs_no_more_flops_than_its_exact_form():
+    # The naive step: 2 x 803.3 + 2 x 441.3 GFLOP, counted on the published PyTorch classes.
+    assert flops_of_a_step(NAIVE) == pytest.approx(2489.1, abs=0.5)
+    assert flops_of_a_step(Savings()) <= 2010
