@@ -29,6 +29,7 @@ from brushjax.config import ConfigError
 from brushjax.data import records
 from brushjax.data.brushdata import BrushData, BrushSamples
 from brushjax.data.cached import DESCRIPTION, FREE, Cache, Field, record_type
+from brushjax.data.faults import TooManyFaults
 from brushjax.data.feed import stacked
 from brushjax.training.brushnet import BrushNetObjective
 from brushjax.training.objectives import parameters
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = configs.override(config, overrides, f"brushjax precompute {options.config}")
         distributed.initialize()
         faults = precompute(config, options.out, settings)
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, FileNotFoundError, TooManyFaults) as error:
         sys.exit(f"error: {error}")
     left_out = ", ".join(f"{cause}: {n}" for cause, n in sorted(faults.items())) or "none"
     print(f"shards in {options.out}; left out or converted: {left_out}")
@@ -149,7 +150,7 @@ class Encoder:
         size = len(batch["mask"])
         full = {name: _filled(array, self.batch_size) for name, array in batch.items()}
         prepared = self._prepare(self._frozen, jax.device_put(full, self._cut))
-        return {name: array[:size] for name, array in jax.device_get(dict(prepared)).items()}
+        return {name: _plain(array[:size]) for name, array in jax.device_get(prepared).items()}
 
     def shapes(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Returns the shapes of what a batch becomes; computes nothing."""
@@ -157,6 +158,11 @@ class Encoder:
 
 
 _BATCH = PartitionSpec("data")
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Turns bfloat16, which numpy knows by name only, into float32."""
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
 
 
 def _filled(array: np.ndarray, size: int) -> np.ndarray:
