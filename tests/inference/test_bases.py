@@ -2,8 +2,11 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
+import torch
+from flax import nnx
 from safetensors.torch import load_file, save_file
 
 from benchmarks.edit_in_pytorch import edit as torch_edit
@@ -98,3 +101,34 @@ def test_second_version_must_bring_its_scheduler():
     file = bases.BaseFiles(bases.SHIPPED_BASE / "model_index.json")
     with pytest.raises(WeightsError, match=r"noise or velocity: pass scheduler="):
         bases._scheduler(file, Config)
+
+
+def test_lora_files_reach_the_networks_and_must_be_of_the_family(base, tmp_path, tokenizer_folder):
+    folder, branch, xl = base
+    names = {
+        "lora_unet_mid_block_attentions_0_proj_in": ("unet", 128 if xl else 64),
+        "lora_te1_text_model_encoder_layers_1_mlp_fc1"
+        if xl
+        else "lora_te_text_model_encoder_layers_1_mlp_fc1": ("text_encoder", 64),
+    }
+    if xl:
+        names["lora_te2_text_model_encoder_layers_0_self_attn_q_proj"] = ("text_encoder_2", 64)
+    file = {}
+    for name, (_, width) in names.items():
+        kernel = () if xl or "unet" not in name else (1, 1)  # version 1 has 1x1 convolutions there
+        file[f"{name}.lora_down.weight"] = torch.ones(2, width, *kernel)
+        file[f"{name}.lora_up.weight"] = torch.ones(width, 2, *kernel)
+        file[f"{name}.alpha"] = torch.tensor(1.0)
+    save_file(file, tmp_path / "lora.safetensors")
+    plain = bases.load_base(bases.BaseFiles(folder), None)
+    files = bases.BaseFiles(folder, lora=((tmp_path / "lora.safetensors", 0.5),))
+    merged = bases.load_base(files, None)
+    for kind in {kind for kind, _ in names.values()}:
+        before, after = (jax.tree.leaves(nnx.state(parts[kind])) for parts in (plain, merged))
+        steps = [np.abs(np.float32(b) - np.float32(a)).max() for a, b in zip(before, after)]
+        assert np.count_nonzero(steps) == 1
+        np.testing.assert_allclose(max(steps), 0.5, atol=2e-3)  # 0.5 * 1 / 2 * (1 + 1)
+    wrong = {name.replace("mid_block", "down_blocks_7"): value for name, value in file.items()}
+    save_file(wrong, tmp_path / "wrong.safetensors")
+    with pytest.raises(WeightsError, match=r"(?s)nothing was merged.*down_blocks_7.*no such layer"):
+        Inpainter.load(folder, branch, lora=tmp_path / "wrong.safetensors")
