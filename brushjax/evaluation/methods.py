@@ -137,7 +137,8 @@ class Grid:
                 for (name, choices), value in zip(axes, values)
                 if len(choices) > 1
             ]
-            checkpoint, base, scheduler, steps, guidance, scale, blend = values
+            chosen: tuple[Any, ...] = values
+            checkpoint, base, scheduler, steps, guidance, scale, blend = chosen
             sampling = Sampling(steps, guidance, scheduler, scale)
             label = " ".join([self.label, *varied])
             methods.append(Branch(label, checkpoint, base, sampling, blend))

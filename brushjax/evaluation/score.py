@@ -29,8 +29,15 @@ BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
 class Features(Protocol):
     """What runs the metrics' networks, as `brushjax.evaluation.networks.Networks` does."""
 
-    names: Sequence[str]
-    hashes: Mapping[str, str]
+    @property
+    def names(self) -> Sequence[str]:
+        """Networks there are weights for."""
+        ...
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """Digests of the weights, by network."""
+        ...
 
     def features(
         self, needs: Sequence[Need], samples: Sequence[Views]

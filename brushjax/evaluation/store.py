@@ -103,7 +103,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as parquet
 
     try:
-        table = parquet.read_table(path, partitioning=None)
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
     except (arrow.ArrowException, OSError) as error:
         raise BenchmarkError(
             f"{path} can't be read ({error}); delete it, it is made again"
