@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from brushjax.data.faults import Fault
-from brushjax.data.files import Reader, find, is_remote
+from brushjax.data.files import find, is_remote
 from brushjax.data.records import RecordCollection, select
 from brushjax.data.tars import TarCollection, default_cache
 
@@ -94,7 +94,6 @@ class PictureFolder:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 self._rows.append(_row(line, f"{folder / CAPTIONS}, line {number}"))
-        self._read = Reader()
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -86,39 +86,26 @@ def _system(path: str) -> tuple[Any, str]:
         ) from error
 
 
-class Reader:
-    """Reads pieces of files; open local files are kept, and opened anew in other processes."""
+def read(path: str, offset: int, length: int) -> bytes:
+    """Returns `length` bytes of a file from `offset` on, or fewer where it ends.
 
-    def __init__(self):
-        self._open: dict[str, int] = {}
+    Local files are opened every time: collections have more files than a process may hold open.
 
-    def __call__(self, path: str, offset: int, length: int) -> bytes:
-        """Returns `length` bytes from `offset` on, or fewer where the file ends.
-
-        Raises: OSError if the file can't be read.
-        """
-        if is_remote(path):
-            system, inside = _system(path)
+    Raises: OSError if the file can't be read.
+    """
+    if is_remote(path):
+        system, inside = _system(path)
+        try:
             return system.cat_file(inside, start=offset, end=offset + length)
-        if path not in self._open:
-            self._open.setdefault(path, os.open(path, os.O_RDONLY))
-        return os.pread(self._open[path], length, offset)
+        except Exception as error:  # each file system has error classes of its own
+            raise OSError(f"{path}: {type(error).__name__}: {error}") from error
+    with open(path, "rb", buffering=0) as file:
+        return os.pread(file.fileno(), length, offset)
 
-    def stream(self, path: str) -> Any:
-        """Opens a file to be read here and there, mostly forwards."""
-        if is_remote(path):
-            system, inside = _system(path)
-            return system.open(inside, "rb", block_size=1 << 18, cache_type="readahead")
-        return open(path, "rb")
 
-    def close(self) -> None:
-        """Closes what is open."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_open": {}}
-
-    def __del__(self):
-        self.close()
+def stream(path: str) -> Any:
+    """Opens a file to be read here and there, mostly forwards."""
+    if is_remote(path):
+        system, inside = _system(path)
+        return system.open(inside, "rb", block_size=1 << 18, cache_type="readahead")
+    return open(path, "rb")

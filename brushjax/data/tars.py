@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from brushjax.data import files as storage
 from brushjax.data.faults import Fault
-from brushjax.data.files import File, Reader
+from brushjax.data.files import File
 
 MEMBERS = ("image", "caption", "height", "width", "segmentation")
 ABSENT, CUT, UNREADABLE = -1, -2, -3  # in place of a size
 FORMAT = 1  # of the index files; another number makes them anew
 HEADERS_AT_ONCE = 8  # tars: their headers are small and, over a network, slow
+GAPS = 1 << 16  # bytes between members that are read along rather than asked for apart
 KEY = 96  # bytes of a sample's name that the index keeps
 
 Row = list[tuple[int, int]]
@@ -45,7 +47,6 @@ class TarCollection:
 
     def __init__(self, files: Sequence[File], cache: Path):
         self.files = list(files)
-        self._read = Reader()
         self._paths = _make_indices(self.files, cache)
         self._load()
 
@@ -55,7 +56,7 @@ class TarCollection:
         self._ends = np.cumsum([len(index) for index in self._indices])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "_read": self._read, "_paths": self._paths}
+        return {"files": self.files, "_paths": self._paths}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -91,30 +92,42 @@ class TarCollection:
         """
         tar, row = self._place(n)
         entry = self._indices[tar][row]
-        members = {}
+        places = {}
         for name in (*needed, *optional):
             column = MEMBERS.index(name)
             offset, size = int(entry["offset"][column]), int(entry["size"][column])
             if size >= 0:
-                members[name] = self._piece(self.files[tar].path, name, offset, size)
+                places[name] = (offset, size)
             elif name in needed:
                 raise Fault("missing member", name)
-        return members
-
-    def _piece(self, path: str, name: str, offset: int, size: int) -> bytes:
-        try:
-            data = self._read(path, offset, size)
-        except OSError as error:
-            raise Fault("unreadable member", f"{name}: {error}") from error
-        if len(data) != size:
-            raise Fault("unreadable member", f"{name}: {len(data)} of {size} bytes")
-        return data
+        return _pieces(self.files[tar].path, places)
 
     def _place(self, n: int) -> tuple[int, int]:
         if not 0 <= n < len(self):
             raise IndexError(f"expected a sample below {len(self)}, got {n}")
         tar = int(np.searchsorted(self._ends, n, side="right"))
         return tar, n - int(self._ends[tar]) + len(self._indices[tar])
+
+
+def _pieces(path: str, places: dict[str, tuple[int, int]]) -> dict[str, bytes]:
+    """Reads {name: (offset, size)} of a file, in one go where the pieces lie close together: over a
+    network every request costs some milliseconds.
+
+    Raises: Fault if that fails.
+    """
+    if not places:
+        return {}
+    start = min(offset for offset, _ in places.values())
+    end = max(offset + size for offset, size in places.values())
+    if end - start > sum(size for _, size in places.values()) + GAPS:
+        return {name: _pieces(path, {name: place})[name] for name, place in places.items()}
+    try:
+        data = storage.read(path, start, end - start)
+    except OSError as error:
+        raise Fault("unreadable member", str(error)) from error
+    if len(data) != end - start:
+        raise Fault("unreadable member", f"{len(data)} bytes at {start} instead of {end - start}")
+    return {name: data[at - start : at - start + size] for name, (at, size) in places.items()}
 
 
 def _make_indices(files: Sequence[File], cache: Path) -> list[Path]:
@@ -153,7 +166,7 @@ def index_tar(file: File) -> np.ndarray:
     samples: list[tuple[bytes, Row]] = []
     whole = False
     try:
-        with Reader().stream(file.path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        with storage.stream(file.path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for info in _headers(tar):
                 _take(samples, info, file.size)
             whole = _ends_well(stream, tar.offset, file.size)

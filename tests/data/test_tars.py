@@ -5,6 +5,7 @@ import os
 import pickle
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -137,6 +138,33 @@ def test_a_tar_that_vanishes_is_a_fault_of_its_samples(tmp_path):
     collection = opened(write_tars(tmp_path, [2]))
     (tmp_path / "00000.tar").unlink()
     with pytest.raises(Fault, match="unreadable member"):
+        collection.read(0, ["image"])
+
+
+def test_a_sample_is_read_in_one_go_and_far_pieces_apart(tmp_path, monkeypatch):
+    samples = {"a": {**members(0), "other": bytes(200_000)}, "b": members(1)}
+    samples["a"]["segmentation"] = samples["a"].pop("segmentation")  # behind what is not read
+    collection = opened(write_tar(tmp_path / "0.tar", samples).parent)
+    calls = []
+    inner = tars.storage.read
+    monkeypatch.setattr(tars.storage, "read", lambda *a: calls.append(a[2]) or inner(*a))
+    assert collection.read(1, MEMBERS) == members(1)
+    assert len(calls) == 1
+    assert collection.read(0, MEMBERS) == members(0)
+    assert len(calls) == 1 + len(MEMBERS)
+    assert sum(calls[1:]) < 50_000
+
+
+def test_errors_of_a_file_system_are_faults(tmp_path, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/far/0.tar", write_tar(tmp_path / "0.tar", {"a": members(0)}).read_bytes())
+    collection = TarCollection(find("memory://far/0.tar"), tmp_path / "cache")
+
+    def failing(*_, **__):
+        raise RuntimeError("503")
+
+    monkeypatch.setattr(type(memory), "cat_file", failing)
+    with pytest.raises(Fault, match=r"unreadable member.*RuntimeError: 503"):
         collection.read(0, ["image"])
 
 
