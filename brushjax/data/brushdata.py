@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from brushjax.data import decoding, reference
@@ -31,6 +31,7 @@ ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be 
 FAULTS = "faults"  # column that tells the training process what a batch met
 OBJECT_MEMBERS = ("height", "width", "segmentation")
 CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
+_TOKENIZING = threading.Lock()  # the tokenizers library fails where threads use one together
 CROP, HOLE, SUBSTITUTE = 0, 1, 2  # streams of random numbers
 
 
@@ -224,7 +225,8 @@ class BrushSamples:
 
     def tokenized(self, captions: Sequence[str]) -> np.ndarray:
         """Returns token ids, int32 [n, length]."""
-        return np.asarray(self._tokenize(captions), np.int32)
+        with _TOKENIZING:
+            return np.asarray(self._tokenize(captions), np.int32)
 
     def received(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Counts the faults that a batch brought.
@@ -306,10 +308,10 @@ class BrushSamples:
         cut = slice(top, top + side), slice(left, left + side)
         corner = top * size / side, left * size / side
         shared = {
-            "image": _resized(image[cut], size),
+            "image": decoding.resized(image[cut], size),
             "time_ids": np.array((height, width, *corner, size, size), np.float32),
         }
-        objects = Objects(members, (height, width), cut, size)
+        objects = decoding.Objects(members, (height, width), cut, size)
         for hole in holes:
             rng = self._rng(number, epoch, HOLE, hole)
             donor = functools.partial(self._donated, rng)
@@ -321,7 +323,9 @@ class BrushSamples:
         try:
             members = self._collection.read(number, OBJECT_MEMBERS)
             stated = decoding.stated_size(members["height"], members["width"])
-            objects = Objects(members, stated, (slice(None), slice(None)), self.config.size)
+            objects = decoding.Objects(
+                members, stated, (slice(None), slice(None)), self.config.size
+            )
             return [objects[n] for n in rng.permutation(len(objects))[:1]]
         except Fault:  # met, and counted, when its own turn comes
             return []
@@ -337,7 +341,7 @@ class BrushSamples:
         """As the published scripts do it, each hole with a crop of its own."""
         size = self.config.size
         whole = slice(None), slice(None)
-        objects = Objects(members, image.shape[:2], whole, 0)
+        objects = decoding.Objects(members, image.shape[:2], whole, 0)
         for hole in holes:
             seeds = np.random.SeedSequence((self.config.seed, number, epoch, hole))
             first, second = seeds.generate_state(2).tolist()
@@ -356,42 +360,3 @@ class BrushSamples:
                 "mask": 1 - prepared.keep,
                 "time_ids": np.array(place, np.float32),
             }
-
-
-class Objects(Sequence):
-    """Masks of a sample's objects, each decoded when it is asked for.
-
-    Args:
-      members: of the sample; without a segmentation there are no objects.
-      shape: (height, width) of the picture.
-      cut: rows and columns of the crop.
-      size: side of the masks; 0 leaves them as they are.
-    Raises: Fault if the annotations are no run lists, or of a picture of another shape.
-    """
-
-    def __init__(self, members: dict[str, bytes], shape: Sequence[int], cut: Any, size: int):
-        self._shape, self._cut, self._size = tuple(shape), cut, size
-        self._runs: list[Any] = []
-        if "segmentation" in members:
-            stated = self._shape  # as the published samples that lack it
-            if "height" in members and "width" in members:
-                stated = decoding.stated_size(members["height"], members["width"])
-            if stated != self._shape:
-                raise Fault("wrong size", f"stated {stated}, the picture has {self._shape}")
-            self._runs = decoding.run_lists(members["segmentation"])
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __getitem__(self, n: Any) -> Any:
-        mask = decoding.object_mask(self._runs[n], *self._shape)
-        if not self._size:
-            return mask
-        return _resized(mask[self._cut].astype(np.uint8) * 255, self._size) > 127
-
-
-def _resized(picture: np.ndarray, size: int) -> np.ndarray:
-    """Brings a picture to size x size."""
-    # Area averaging is antialiased when shrinking, but amounts to nearest when enlarging.
-    how = cv2.INTER_AREA if picture.shape[0] >= size else cv2.INTER_CUBIC
-    return cv2.resize(picture, (size, size), interpolation=how)

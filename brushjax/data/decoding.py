@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -112,6 +113,45 @@ def object_mask(runs: list[Any], height: int, width: int) -> np.ndarray:
         return rle.decode(runs, height, width, first=1, order="column")
     except ValueError as error:
         raise Fault("bad run lengths", str(error)) from error
+
+
+class Objects(Sequence):
+    """Masks of a sample's objects, each decoded when it is asked for.
+
+    Args:
+      members: of the sample; without a segmentation there are no objects.
+      shape: (height, width) of the picture.
+      cut: rows and columns of the crop.
+      size: side of the masks; 0 leaves them as they are.
+    Raises: Fault if the annotations are no run lists, or of a picture of another shape.
+    """
+
+    def __init__(self, members: dict[str, bytes], shape: Sequence[int], cut: Any, size: int):
+        self._shape, self._cut, self._size = tuple(shape), cut, size
+        self._runs: list[Any] = []
+        if "segmentation" in members:
+            stated = self._shape  # as the published samples that lack it
+            if "height" in members and "width" in members:
+                stated = stated_size(members["height"], members["width"])
+            if stated != self._shape:
+                raise Fault("wrong size", f"stated {stated}, the picture has {self._shape}")
+            self._runs = run_lists(members["segmentation"])
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, n: Any) -> Any:
+        mask = object_mask(self._runs[n], *self._shape)
+        if not self._size:
+            return mask
+        return resized(mask[self._cut].astype(np.uint8) * 255, self._size) > 127
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """Brings a square picture to size x size."""
+    # Area averaging is antialiased when shrinking, but amounts to nearest when enlarging.
+    how = cv2.INTER_AREA if picture.shape[0] >= size else cv2.INTER_CUBIC
+    return cv2.resize(picture, (size, size), interpolation=how)
 
 
 def _notes(opened: Image.Image, data: bytes) -> list[str]:
