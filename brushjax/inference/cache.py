@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.export
-import jaxlib
 
 import brushjax
 
@@ -29,10 +29,11 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
     Returns:
         The folder in use; None if the cache is off.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config
+    if not settings.jax_enable_compilation_cache:
         return None
-    if folder is None and jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    if folder is None and settings.jax_compilation_cache_dir:
+        return Path(settings.jax_compilation_cache_dir)
     if folder is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(home) / "brushjax/xla"
@@ -88,7 +89,7 @@ class SavedPrograms:
 def _name(key: Any, arguments: Sequence[Any], devices: int) -> str:
     shapes = [(jax.numpy.shape(x), str(jax.numpy.result_type(x))) for x in arguments]
     where = [str(getattr(x, "sharding", None)) for x in arguments] if devices > 1 else []
-    versions = (jax.__version__, jaxlib.__version__, jax.default_backend())
+    versions = (jax.__version__, importlib.metadata.version("jaxlib"), jax.default_backend())
     text = repr((versions, _source_hash(), key, shapes, devices, where))
     text = re.sub(r"0x[0-9a-f]+", "", text)  # addresses of functions that a network holds
     return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -141,7 +141,8 @@ class Attention(nnx.Module):
         context = x if context is None else context
         read = context if isinstance(context, KeyValue) else self.project(context)
         q = self._split(self.to_q(x))  # [B, L, K, D/K]
-        out = attention(*alike(q, read.key, read.value))  # [B, L, K, D/K]
+        q, key, value = alike(q, read.key, read.value)
+        out = attention(q, key, value)  # [B, L, K, D/K]
         return self.to_out[0](out.reshape(*out.shape[:2], -1))  # [B, L, D]
 
     def project(self, context: Float[Array, "B N M"]) -> KeyValue:
