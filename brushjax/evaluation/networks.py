@@ -241,7 +241,7 @@ class Networks:
                 waiting.append(threads.submit(self._prepare, need, sample))
             start = time.perf_counter()
             inputs = waiting.pop(0).result()
-            if self._running is None or self._running.is_ready():
+            if self._running is None or _done(self._running):
                 self.seconds.wait += time.perf_counter() - start
             group = ready.setdefault(tuple(x.shape for x in inputs), [])
             group.append((place, inputs))
@@ -286,6 +286,10 @@ class Networks:
         if key not in self._compiled:
             self._compiled[key] = jax.jit(outputs[output])
         return self._compiled[key]
+
+
+def _done(values: Any) -> bool:
+    return values.is_ready()  # jax.Array has it at run time, its type does not
 
 
 def _collect(places: list[int], values: jax.Array, rows: list[np.ndarray]) -> None:
@@ -336,11 +340,11 @@ def _bert_tokens(folder: str | Path) -> Tokens:
             f"expected BERT's tokenizer.json or vocab.txt in {folder}; give the folder of "
             f"bert-base-uncased as image_reward.tokenizer"
         )
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizer
 
     from brushjax.models.image_reward import TEXT_LENGTH
 
-    backend = BertTokenizerFast.from_pretrained(str(folder))
+    backend = BertTokenizer.from_pretrained(str(folder))
 
     def tokens(text: str) -> Inputs:
         row = backend(text, padding="max_length", truncation=True, max_length=TEXT_LENGTH)

@@ -33,7 +33,10 @@ class Preprocess:
         resize: "pillow" resizes the uint8 picture, and rounds; "tensor" and "tensor-antialias"
             resize its float values as PyTorch does, without and with antialiasing.
         square: resize both sides to `shorter`, whatever the picture's shape.
+        longest: no side is resized to more than this.
         crop: side of the square cut out of the middle; None cuts nothing.
+        multiple: rows and columns at the end that fill no multiple of this are dropped, as the
+            network's patches would leave them out.
         rounding: of half pixels in the crop's corner: "even" (torchvision) or "down"
             (transformers).
         unit: bring values from 0..255 to 0..1 first.
@@ -43,7 +46,9 @@ class Preprocess:
     filter: Literal["bicubic", "bilinear"] = "bicubic"
     resize: Literal["pillow", "tensor", "tensor-antialias"] = "pillow"
     square: bool = False
+    longest: int | None = None
     crop: int | None = 224
+    multiple: int = 1
     rounding: Literal["even", "down"] = "even"
     unit: bool = True
     mean: Triple = CLIP_MEAN
@@ -63,7 +68,7 @@ class Preprocess:
                 antialias = self.resize == "tensor-antialias"
                 values = resample(values, height, width, self.filter, antialias)
         values = self._cropped(values)
-        return (values - np.float32(self.mean)) / np.float32(self.std)
+        return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.shorter is None:
@@ -71,7 +76,11 @@ class Preprocess:
         if self.square:
             return self.shorter, self.shorter
         short = min(height, width)  # the longer side is rounded down, as every library does
-        return int(self.shorter * height / short), int(self.shorter * width / short)
+        height, width = int(self.shorter * height / short), int(self.shorter * width / short)
+        long = max(height, width)
+        if self.longest is not None and long > self.longest:
+            height, width = int(self.longest * height / long), int(self.longest * width / long)
+        return height, width
 
     def _scaled(self, picture: np.ndarray) -> np.ndarray:
         values = picture.astype(np.float32)
@@ -79,7 +88,8 @@ class Preprocess:
 
     def _cropped(self, values: np.ndarray) -> np.ndarray:
         if self.crop is None:
-            return values
+            height, width = (size // self.multiple * self.multiple for size in values.shape[:2])
+            return values[:height, :width]
         spare = [size - self.crop for size in values.shape[:2]]
         if min(spare) < 0:
             raise ValueError(f"expected at least {self.crop} pixels, got {values.shape[:2]}")
@@ -90,7 +100,15 @@ class Preprocess:
         return values[top : top + self.crop, left : left + self.crop]
 
 
-IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+IMAGENET = Preprocess(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+SPLICE = dataclasses.replace(
+    IMAGENET,
+    filter="bilinear",
+    resize="tensor-antialias",
+    longest=480,
+    crop=None,
+    multiple=8,  # DINO B/8's patches
+)
 HALF: Triple = (0.5, 0.5, 0.5)
 
 PREPROCESS: dict[str, Preprocess] = {
@@ -104,11 +122,11 @@ PREPROCESS: dict[str, Preprocess] = {
     # InstructPix2Pix: straight to 224 x 224 without antialiasing.
     "ip2p": Preprocess(resize="tensor", square=True),
     # DINO's evaluation, as MagicBrush takes it; DINOv2's is the same.
-    "dino": Preprocess(shorter=256, **IMAGENET),
+    "dino": dataclasses.replace(IMAGENET, shorter=256),
     # PIE-Bench's structure distance: values of 0..255 under statistics for 0..1, no crop.
-    "splice": Preprocess(filter="bilinear", resize="tensor", crop=None, unit=False, **IMAGENET),
+    "splice": dataclasses.replace(SPLICE, resize="tensor", unit=False),
     # The same as it was meant.
-    "splice-unit": Preprocess(filter="bilinear", resize="tensor-antialias", crop=None, **IMAGENET),
+    "splice-unit": SPLICE,
     # LPIPS: [-1, 1] at the picture's own size.
     "lpips": Preprocess(shorter=None, crop=None, mean=HALF, std=HALF),
 }

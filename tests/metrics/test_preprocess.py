@@ -93,6 +93,7 @@ def test_tensor_resizes_equal_torch(name):
     if wanted.crop:
         left = round((size[1] - 224) / 2)
         resized = resized[..., left : left + 224]
+    resized = resized[..., : resized.shape[-1] // wanted.multiple * wanted.multiple]
     expected = (resized.transpose(1, 2, 0) - wanted.mean) / wanted.std
     scale = 1 if wanted.unit else 255
     np.testing.assert_allclose(wanted(picture(300, 451)), expected, atol=5e-6 * scale)
@@ -104,6 +105,12 @@ def test_dino_sees_256_pixels_cropped_to_224():
     found = PREPROCESS["dino"](grey)
     assert found.shape == (224, 224, 3)
     assert np.ptp(found[..., 0]) < 1e-6
+
+
+def test_structure_distance_sees_whole_patches_of_at_most_480_pixels():
+    assert PREPROCESS["splice"](picture(512, 512)).shape == (224, 224, 3)
+    assert PREPROCESS["splice"](picture(100, 105)).shape == (224, 232, 3)  # 235 at the full width
+    assert PREPROCESS["splice"](picture(100, 300)).shape == (160, 480, 3)
 
 
 def test_lpips_maps_to_minus_one_and_one_at_the_pictures_size():
