@@ -54,7 +54,8 @@ class Sweep:
         headline: names of the metrics whose changes are printed; empty: all.
         base: pipeline folder of methods that name none; empty: the one in the package.
         weights: branch of methods that name no checkpoint, where the command is given none.
-        batch_size: pictures per call, over all devices of a process; results don't depend on it.
+        batch_size: pictures per call, over all devices of a process; another number changes
+            pictures by rounding at most.
         shown: how many records are shown.
         bootstrap: how the intervals are resampled.
     """

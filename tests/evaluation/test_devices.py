@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
@@ -28,21 +29,33 @@ def models():
 
 
 def compare(one, other):
-    """The same rows in the same order; numbers within 1e-6. Returns the largest difference."""
+    """The same rows in the same order, from pictures that are the same but for rounding.
+
+    Sums run in another order on another number of devices, so that now and then a value that lies
+    between two of 0..255 is rounded to the other one. Returns the largest differences found.
+    """
     a, b = (read_table(out / "scores.parquet") for out in (one, other))
-    assert len(a) == len(b)
-    largest = 0.0
+    assert [row["key"] for row in a] == [row["key"] for row in b]  # and so ids, seeds and settings
+    flips, decibels, others = 0, 0.0, 0.0
     for left, right in zip(a, b, strict=True):
+        pictures = [
+            np.asarray(Image.open(out / row["picture"])).astype(int)
+            for out, row in ((one, left), (other, right))
+        ]
+        difference = np.abs(pictures[0] - pictures[1])
+        assert difference.max() <= 1
+        flips = max(flips, int((difference > 0).sum()))
         for name in left.keys() - {"seconds", "sha256"}:
-            if isinstance(left[name], float):
-                if np.isnan(left[name]):
-                    assert np.isnan(right[name])
-                    continue
-                largest = max(largest, abs(left[name] - right[name]))
-            else:
-                assert left[name] == right[name], name
-    assert largest <= 1e-6, largest
-    return largest
+            if not isinstance(left[name], float) or np.isnan(left[name]):
+                assert left[name] == right[name] or np.isnan(right[name]), name
+            elif "psnr" in name:
+                decibels = max(decibels, abs(left[name] - right[name]))
+            elif "max_change" not in name:  # a maximum moves by the whole 1/255
+                others = max(others, abs(left[name] - right[name]))
+    assert flips <= 4, flips  # of 12288 values
+    assert decibels <= 2e-4, decibels
+    assert others <= 2e-5, others
+    return flips, decibels, others
 
 
 def test_eight_devices_make_the_numbers_of_one(models, tmp_path):
@@ -51,7 +64,7 @@ def test_eight_devices_make_the_numbers_of_one(models, tmp_path):
     for name, chosen in (("one", devices[:1]), ("eight", devices)):
         sweep = SMALL if name == "one" else dataclasses.replace(SMALL, batch_size=16)
         Run(sweep, tmp_path / name, models, devices=chosen, progress=False).all()
-    compare(tmp_path / "one", tmp_path / "eight")
+    print(compare(tmp_path / "one", tmp_path / "eight"))
 
 
 def start(out, share, devices, *coordinator):
