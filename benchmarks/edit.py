@@ -3,8 +3,8 @@
     python -m benchmarks.edit [--latents 32] [--steps 4] [--rounds 5] [--batch 1] [--each]
 
 A UNet and a branch of SD1.5's form at a fifth of its width run the guided loop with no saving and
-with all, or also with each alone; the programs take turns. Prints milliseconds a step, the ratio to the
-naive loop, counted FLOPs, and how far the latents are from the naive ones.
+with all, or also with each alone; the programs take turns. Prints milliseconds a step, the ratio to
+the naive loop, counted FLOPs, and how far the latents are from the naive ones.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def child(options):
     width = options.width
     body = {"block_out_channels": (width, 2 * width, 4 * width, 4 * width)}
     body |= {"cross_attention_dim": 2 * width, "attention_head_dim": 4}
-    vae = VAEConfig(block_out_channels=(width // 2, width, width, width))
+    vae = VAEConfig(block_out_channels=(width,) * 4)
     kinds = {"unet": (UNet, UNetConfig(**body)), "brushnet": (BrushNet, BrushNetConfig(**body))}
     kinds["vae"] = (AutoencoderKL, vae)
     parts = {name: build(*kind, 0) for name, kind in kinds.items()}
@@ -73,7 +73,7 @@ def launch(options, cache, saved=None):
     command = [sys.executable, "-m", "benchmarks.edit_start", "--child"]
     command += ["--size", str(options.size), "--width", str(options.width)]
     command += ["--saved", str(saved)] if saved else []
-    done = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

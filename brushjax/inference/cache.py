@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
     given here; JAX_ENABLE_COMPILATION_CACHE=false turns all of it off.
 
     Args:
-        folder: None takes brushjax/xla in the user's cache folder (XDG_CACHE_HOME or ~/.cache).
+        folder: None takes one for this kind of processor below brushjax/xla in the user's cache
+            folder (XDG_CACHE_HOME or ~/.cache).
 
     Returns:
         The folder in use; None if the cache is off.
@@ -36,7 +38,7 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
         return Path(settings.jax_compilation_cache_dir)
     if folder is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "brushjax/xla"
+        folder = Path(home) / "brushjax/xla" / _processor()
     folder = Path(folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -93,6 +95,14 @@ def _name(key: Any, arguments: Sequence[Any], devices: int) -> str:
     text = repr((versions, _source_hash(), key, shapes, devices, where))
     text = re.sub(r"0x[0-9a-f]+", "", text)  # addresses of functions that a network holds
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """Tells kinds of processor apart: machine code for one may not run on another."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    kind = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return f"{platform.machine()}-{hashlib.sha256(kind.encode()).hexdigest()[:8]}"
 
 
 @functools.cache
