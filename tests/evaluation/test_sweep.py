@@ -276,9 +276,10 @@ def test_weights_of_another_network_are_one_error(tmp_path):
     base = Path(sweep_module.__file__).parents[1] / "assets/base"
     with pytest.raises(BenchmarkError, match=r"unet holds no branch: .* expected BrushNetModel"):
         Models(base / "unet").branch()
-    sweep = sweep_of(BrushBench(str(tmp_path)), networks=(("clip_x", "somewhere"),))
+    data = str(miniatures.folder_of_pictures(tmp_path / "data"))
+    sweep = sweep_of(Folder(data), networks=(("clip_x", "somewhere"),), methods=(Copy(),))
     with pytest.raises(BenchmarkError, match="unknown networks"):
-        run(sweep, tmp_path / "out").all(("score",))
+        run(sweep, tmp_path / "out").all()
 
 
 def test_plan_refuses_doubles_and_nothing(folder, tmp_path):
