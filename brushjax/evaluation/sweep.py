@@ -155,6 +155,8 @@ class Run:
         """
         if unknown := set(stages) - set(STAGES):
             raise BenchmarkError(f"expected stages of {STAGES}, got {sorted(unknown)}")
+        if {"score", "report"} & set(stages):
+            _ = self.networks  # wrong weights are an error now, not after hours of generating
         if "plan" in stages:
             self.write_plan()
         if "generate" in stages:

@@ -280,6 +280,7 @@ def test_weights_of_another_network_are_one_error(tmp_path):
     sweep = sweep_of(Folder(data), networks=(("clip_x", "somewhere"),), methods=(Copy(),))
     with pytest.raises(BenchmarkError, match="unknown networks"):
         run(sweep, tmp_path / "out").all()
+    assert not (tmp_path / "out/pictures").exists()  # before anything is made
 
 
 def test_plan_refuses_doubles_and_nothing(folder, tmp_path):
