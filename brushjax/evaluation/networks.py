@@ -263,7 +263,8 @@ class Networks:
         inputs: list[np.ndarray] = []
         for name in need.inputs:
             if name in TEXTS:
-                inputs += self._tokenizer(need.network)(sample.text(name))
+                with self._lock:  # tokenizers keep state between a call's two halves
+                    inputs += self._tokenizer(need.network)(sample.text(name))
             else:
                 inputs.append(PREPROCESS[need.preprocess](sample.picture(name)))
         with self._lock:
