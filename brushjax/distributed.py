@@ -118,8 +118,10 @@ def _own_place(hosts: Sequence[str]) -> int:
 
 def _in_cluster() -> bool:
     """Whether the environment tells a process its place among several."""
+    # The variables of a job step: a batch script of several tasks is one process itself.
     several = any(
-        int(os.environ.get(name, 1)) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+        int(os.environ.get(name, 1)) > 1
+        for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     )
     indexed = "JOB_COMPLETION_INDEX" in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
     return several or indexed or _on_tpu()
