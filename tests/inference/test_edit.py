@@ -15,7 +15,7 @@ from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.nn import Keys
 from brushjax.training.program import flops, trace
-from brushjax.typing import AddedCondition
+from brushjax.typing import AddedCondition, Residuals
 from tests.inference.conftest import filled
 
 SDXL_BODY = {
@@ -226,3 +226,23 @@ def test_full_size_step_needs_no_more_flops_than_its_exact_form():
     # The naive step: 2 x 803.3 + 2 x 441.3 GFLOP, counted on the published PyTorch classes.
     assert flops_of_a_step(NAIVE) == pytest.approx(2489.1, abs=0.5)
     assert flops_of_a_step(Savings()) <= 2010
+
+
+@pytest.mark.parametrize("fresh", [1, 2])
+def test_redoing_the_last_layers_of_the_same_step_gives_the_same_prediction(parts, fresh):
+    unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(1)
+    inputs = make_inputs()
+
+    @jax.jit
+    def both():
+        time, context = unet.embed_time(jnp.array([7.0]), None, x.dtype), inputs.context
+        residuals = branch(x, jnp.array([7.0]), condition, 0.7)
+        prediction, deep = unet.denoise(x, time, context, residuals, fresh)
+        kept = Residuals(down=residuals.down[:fresh], up=residuals.up[-fresh:])
+        again = unet.redo(x, time, context, kept, deep, fresh)
+        other = unet.redo(x + 1, time, context, kept, deep, fresh)
+        return prediction, again, other
+
+    prediction, again, other = map(np.asarray, both())
+    assert_same(again, prediction, 1e-6)
+    assert np.abs(other - prediction).max() > 1e-3 * np.std(prediction)
