@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.export
+from jax.experimental.compilation_cache import compilation_cache
 
 import brushjax
 
@@ -41,7 +42,9 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
         folder = Path(home) / "brushjax/xla" / _processor()
     folder = Path(folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if settings.jax_compilation_cache_dir != str(folder):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        compilation_cache.reset_cache()  # what has compiled already has opened the folder before
     return folder
 
 
