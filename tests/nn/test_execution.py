@@ -1,0 +1,60 @@
+"""Rematerialisation: same numbers, less kept; and a block's settings end with the block."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brushjax.models import UNet, UNetConfig
+from brushjax.nn import Execution, Keys, executing, execution
+from brushjax.training.program import flops, trace
+
+UNET = UNetConfig(
+    block_out_channels=(8, 16),
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    layers_per_block=1,
+    cross_attention_dim=8,
+    attention_head_dim=2,
+    norm_num_groups=4,
+)
+KINDS = ("nothing", "elementwise", "layers")
+
+
+def test_settings_end_with_their_block():
+    assert execution() == Execution()
+    with executing(Execution(attention="plain")):
+        assert execution().attention == "plain"
+    assert execution() == Execution()
+
+
+def loss_of(kind, model):
+    def loss(sample):
+        with executing(Execution(rematerialise=kind, attention="plain")):
+            out = model(sample, jnp.full(2, 3), jnp.ones((2, 5, 8)))
+        return jnp.square(out).mean()
+
+    return loss
+
+
+def kept(loss, sample):
+    """Counts the values that wait for the backward pass."""
+    _, pull = jax.eval_shape(lambda sample: jax.vjp(loss, sample), sample)
+    return sum(leaf.size for leaf in jax.tree.leaves(pull))
+
+
+def test_rematerialisation_changes_no_gradient_and_keeps_less():
+    model = UNet(UNET, rngs=Keys(0))
+    sample = jnp.cos(jnp.arange(2 * 8 * 8 * 4.0)).reshape(2, 8, 8, 4)
+    found, work, memory = {}, {}, {}
+    for kind in ("nothing", "elementwise", "layers"):
+        loss = loss_of(kind, model)
+        found[kind] = jax.jit(jax.grad(loss))(sample)
+        work[kind] = flops(trace(jax.grad(loss), sample))
+        memory[kind] = kept(loss, sample)
+    largest = np.abs(found["nothing"]).max()
+    assert largest > 0
+    for kind in ("elementwise", "layers"):
+        assert np.abs(found[kind] - found["nothing"]).max() <= 1e-5 * largest
+    assert work["elementwise"] == work["nothing"]  # no product twice
+    assert 1.1 * work["nothing"] < work["layers"] < 1.6 * work["nothing"]
+    assert memory["layers"] < memory["elementwise"] < memory["nothing"]
