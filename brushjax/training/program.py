@@ -59,10 +59,12 @@ def _walk(jaxpr: Jaxpr, times: int, in_kernel: bool) -> Iterator[Operation]:
         name = equation.primitive.name
         if name in ("dot_general", "conv_general_dilated"):
             one = _dot_flops(equation) if name == "dot_general" else _conv_flops(equation)
+            operands: list[Any] = [var.aval for var in equation.invars]
+            result: Any = equation.outvars[0].aval
             yield Operation(
                 kind=name.split("_")[0],
-                dtypes=tuple(str(var.aval.dtype) for var in equation.invars),
-                shape=equation.outvars[0].aval.shape,
+                dtypes=tuple(str(operand.dtype) for operand in operands),
+                shape=result.shape,
                 times=times,
                 flops=float(one * times),
                 in_kernel=in_kernel,
