@@ -23,6 +23,7 @@ from brushjax.training.denoising import (
     draw,
     draw_timesteps,
     drop_captions,
+    edge_weights,
     encode,
     gaussian,
     weighted_error,
@@ -68,6 +69,9 @@ class BrushNetObjective(Objective):
     """Share of captions that are replaced by the empty one; the reference drops none."""
     min_snr_gamma: float = 0.0
     """Of the min-SNR loss weighting; 0, as the reference, weighs all timesteps alike."""
+    edge_gain: float = 0.0
+    """How much more the latent cells at the mask's edge count in the loss, where seams arise; 0, as
+    the reference, weighs all cells alike."""
 
     def init(self, key: jax.Array) -> tuple[Params, Params]:
         del key  # the base decides every weight
@@ -147,7 +151,8 @@ class BrushNetObjective(Objective):
         residuals = branch(noisy, timestep, condition, added=added, context=context)
         prediction = unet(noisy, timestep, context, residuals=residuals, added=added)
         target = schedule.target(latents, noise, timestep)
-        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
+        cells = edge_weights(keep, self.edge_gain) if self.edge_gain else None
+        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma, cells)
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch

@@ -70,12 +70,29 @@ def drop_captions(
     return jnp.where(dropped[:, None], jnp.asarray(empty), token_ids)
 
 
+def edge_weights(keep: Float[Array, "B h w 1"], gain: int | float) -> Float[Array, "B h w 1"]:
+    """Returns weights of latent cells that are 1 + gain where a cell or one of its eight neighbours
+    lies on the other side of the mask's edge, over their mean in the sample.
+
+    Args:
+      keep: 1 = keep, 0 = hole.
+    """
+
+    def largest(cells: Array) -> Array:
+        return jax.lax.reduce_window(cells, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1,) * 4, "SAME")
+
+    keep = keep.astype(jnp.float32)
+    weights = 1.0 + gain * (largest(keep) + largest(-keep))  # 1 - 0 at the edge, else 0
+    return weights / weights.mean(axis=(1, 2, 3), keepdims=True)
+
+
 def weighted_error(
     prediction: Float[Array, "B h w C"],
     target: Float[Array, "B h w C"],
     timestep: Int[Array, " B"],
     schedule: Schedule,
     gamma: int | float,
+    cells: Float[Array, "B h w 1"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Any]]:
     """Returns the loss and, to be logged, the plain mean squared error, whole and by quarter of the
     timesteps (the first holds the cleanest, whose errors the whole mean hides).
@@ -83,6 +100,7 @@ def weighted_error(
     Args:
       gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all
         timesteps alike.
+      cells: weight of every latent cell, of mean 1 in each sample; None weighs all alike.
     Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4; for v the weight is min(SNR, gamma) /
       (SNR + 1).
     """
@@ -92,6 +110,9 @@ def weighted_error(
         "error": errors.mean(),
         "error_quarter": Parts(totals / len(errors), counts / len(errors)),
     }
+    if cells is not None:
+        root = jnp.sqrt(cells)
+        errors = prediction_errors(prediction * root, target * root)
     if not gamma:
         return errors.mean(), metrics
     ratio = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)

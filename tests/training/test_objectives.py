@@ -14,7 +14,13 @@ from brushjax.data.text import Tokenizer
 from brushjax.diffusion.schedule import Schedule
 from brushjax.training.autoencoder import AutoencoderObjective, edge_loss
 from brushjax.training.brushnet import BrushNetObjective
-from brushjax.training.denoising import NoiseConfig, draw, drop_captions, weighted_error
+from brushjax.training.denoising import (
+    NoiseConfig,
+    draw,
+    drop_captions,
+    edge_weights,
+    weighted_error,
+)
 from tests.training.conftest import QUICK, UNET, VAE
 
 KEY = jax.random.key(0)
@@ -63,6 +69,23 @@ def test_captions_are_dropped_as_often_as_asked():
     kept = drop_captions(ids, empty, 0.25, keys)
     assert jnp.all(kept == kept[:, :1])  # a caption is dropped as a whole
     assert float(kept.mean()) == pytest.approx(0.75, abs=0.05)
+
+
+def test_edge_weights_raise_cells_on_both_sides_of_the_edge():
+    keep = np.ones((2, 1, 8, 1), np.float32)
+    keep[0, :, 4:] = 0  # the second sample has no hole, so no edge
+    weights = np.asarray(edge_weights(jnp.asarray(keep), 3.0))
+    np.testing.assert_allclose(weights[0, 0, :, 0] * 14 / 8, [1, 1, 1, 4, 4, 1, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(weights[1], 1.0)
+
+
+def test_cell_weights_enter_the_loss_and_not_the_plain_error():
+    schedule = NoiseConfig().schedule()
+    prediction, target = jnp.zeros((1, 1, 2, 1)), jnp.float32([[[[1.0], [2.0]]]])
+    cells = jnp.float32([[[[0.5], [1.5]]]])
+    loss, metrics = weighted_error(prediction, target, jnp.zeros(1, int), schedule, 0.0, cells)
+    np.testing.assert_allclose(loss, (0.5 * 1 + 1.5 * 4) / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics["error"], 2.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
