@@ -17,6 +17,7 @@ UNET = {
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     "layers_per_block": 1,
+    "norm_num_groups": 32,
     "attention_head_dim": 8,
     "cross_attention_dim": 64,
 }
