@@ -240,5 +240,5 @@ def test_inpainter_without_text_encoder_asks_for_text_features(parts):
     painter = Inpainter.from_parts(
         **{**parts, "text_encoder": None}, scheduler={"clip_sample": False}
     )
-    with pytest.raises(ValueError, match=r"expected the context of prompt: .* no text encoder"):
+    with pytest.raises(ValueError, match=r"expected the context of prompt and .* no text encoder"):
         edit(painter)

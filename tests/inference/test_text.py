@@ -56,9 +56,9 @@ def test_two_encoders_give_the_last_but_one_states_and_the_pooled_text(pair):
         outputs = [run(m, jnp.asarray(ids[:, row])) for m, ids in zip(models, texts)]
         states = np.concatenate([output.hidden_states[-2] for output in outputs], axis=-1)
         part = features.context[:, 77 * row : 77 * (row + 1)]
-        np.testing.assert_allclose(part, states, atol=1e-6)
+        np.testing.assert_allclose(part, states, atol=1e-5)  # float32 rounding, values near 1
         if row == 0:
-            np.testing.assert_allclose(features.pooled, outputs[1].text_embeds, atol=1e-6)
+            np.testing.assert_allclose(features.pooled, outputs[1].text_embeds, atol=1e-5)
 
 
 def test_long_prompts_act_beyond_their_first_row_and_keep_the_others_result(painter):
