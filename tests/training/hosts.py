@@ -29,12 +29,12 @@ def launch(workdir, processes, devices, *overrides, config=LINE):
     for process in range(processes):
         several = ["--hosts", hosts, "--process", str(process)] if processes > 1 else []
         command = [sys.executable, "train.py", config, "--workdir", str(workdir), *several]
-        log = (workdir.parent / f"{workdir.name}.{process}.log").open("a")
-        started.append(
-            subprocess.Popen(
-                [*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log
+        with (workdir.parent / f"{workdir.name}.{process}.log").open("a") as log:
+            started.append(
+                subprocess.Popen(
+                    [*command, *overrides], cwd=ROOT, env=environment, stdout=log, stderr=log
+                )
             )
-        )
     return started
 
 
