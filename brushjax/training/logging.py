@@ -162,6 +162,7 @@ class _Writers:
     """JSON lines, TensorBoard and, if the config names a project, Weights & Biases."""
 
     def __init__(self, config: TrainConfig, workdir: Path, start: int):
+        self._wandb = _wandb_run(config, workdir) if config.wandb else None
         path = workdir / "metrics.jsonl"
         again = start >= config.steps  # then only the last evaluation is done again
         rows = [row for row in read_rows(path) if not _is_redone(row, start, again)]
@@ -170,7 +171,6 @@ class _Writers:
         os.replace(temporary, path)
         self._file = path.open("a", buffering=1)  # a line reaches the disk at once
         self._board = _summary_writer(workdir / "tensorboard", start)
-        self._wandb = _wandb_run(config, workdir) if config.wandb else None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **numbers}) + "\n")
