@@ -183,7 +183,7 @@ def test_captions_and_sizes_reach_the_loss(kind):
     frozen.pop("vae")
     rng = np.random.default_rng(0)
     arguments = jax.tree.map(
-        lambda leaf: 0.1 * rng.standard_normal(leaf.shape, np.float32), (trainable, frozen)
+        lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), (trainable, frozen)
     )
     batch = {key: jnp.asarray(value) for key, value in make_batch().items()}
     keys = sample_keys(0, 0, batch["id"])
