@@ -36,7 +36,7 @@ config.txt, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, export/ i
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax COMMAND ...`."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    lines = "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in COMMANDS.items())
+    lines = "\n".join(f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items())
     usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more."
     if arguments and arguments[0] in COMMANDS:
         module, function, _ = COMMANDS[arguments[0]]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 Params = Mapping[Any, Any]
@@ -29,8 +30,8 @@ class AddedCondition:
       time_ids: original height, width, crop top, left, target height, width, in pixels. [B, 6]
     """
 
-    text_embeds: Float[Array, "B D"]
-    time_ids: Float[Array, "B 6"]
+    text_embeds: Float[Array | np.ndarray, "B D"]
+    time_ids: Float[Array | np.ndarray, "B 6"]
 
 
 @jax.tree_util.register_dataclass

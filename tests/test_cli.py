@@ -11,7 +11,7 @@ LINE = str(Path(__file__).parent / "training" / "tiny.py")
 
 @pytest.mark.parametrize("arguments", [[], ["trane"]])
 def test_unknown_command_names_the_known_ones(arguments):
-    with pytest.raises(SystemExit, match=r"expected a command \(train, inpaint"):
+    with pytest.raises(SystemExit, match=r"expected a command \(train, precompute, inpaint"):
         cli.main(arguments)
 
 

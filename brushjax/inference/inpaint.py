@@ -33,7 +33,7 @@ from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
-from brushjax.typing import AddedCondition
+from brushjax.typing import AddedCondition, Params
 
 __all__ = ["SHIPPED_BASE", "InpaintResult", "Inpainter"]
 
@@ -75,7 +75,9 @@ class Inpainter:
         parts = {"unet": unet, "brushnet": brushnet, "vae": vae}
         split = {name: nnx.split(part) for name, part in parts.items()}
         graphs = Graphs(**{name: graph for name, (graph, _) in split.items()})
-        params = {name: nnx.to_pure_dict(state) for name, (_, state) in split.items()}
+        params: dict[str, Params] = {
+            name: nnx.to_pure_dict(state) for name, (_, state) in split.items()
+        }
         self._program = EditProgram(graphs, params, mesh=mesh, saved=programs)
         self._config: Any = unet.config
         self._text = text

@@ -58,7 +58,7 @@ class Base:
     def empty_ids(self) -> np.ndarray:
         """The token ids of an empty caption, int32 [L]."""
         if self.local is None:
-            return np.int32([START] + [END] * (LENGTH - 1))
+            return np.array([START] + [END] * (LENGTH - 1), np.int32)
         return read_tokenizer(self.local)([""])[0]
 
     @property

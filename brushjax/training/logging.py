@@ -148,11 +148,10 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows]
         if isinstance(values[0], Parts):
-            totals = np.sum([value.total for value in values], axis=0, dtype=np.float64)
-            weights = np.sum([value.weight for value in values], axis=0, dtype=np.float64)
-            for part, (total, weight) in enumerate(zip(totals, weights), start=1):
-                if weight:
-                    result[f"{name}_{part}"] = float(total / weight)
+            totals = np.array([value.total for value in values], np.float64).sum(axis=0)
+            weights = np.array([value.weight for value in values], np.float64).sum(axis=0)
+            for part in np.flatnonzero(weights):
+                result[f"{name}_{part + 1}"] = float(totals[part] / weights[part])
         else:
             result[name] = float(np.mean(values, dtype=np.float64))
     return result

@@ -88,18 +88,18 @@ class TextToImageObjective(Objective):
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         del frozen
-        keys = named_keys(keys, "latents", "noise", "timestep", "captions")
+        named = named_keys(keys, "latents", "noise", "timestep", "captions")
         unet = build(UNet, self.unet, trainable["unet"])
         text = build(CLIPText, self._text_config(), trainable["text_encoder"])
         schedule = self.noise.schedule()
 
         empty = read_tokenizer(self.tokenizer_folder)([""])[0]
-        ids = drop_captions(batch["token_ids"], empty, self.caption_dropout, keys["captions"])
+        ids = drop_captions(batch["token_ids"], empty, self.caption_dropout, named["captions"])
         context = text(ids).last_hidden_state  # [B, L, D]
 
-        latents = draw(batch["mean"], batch["deviation"], keys["latents"])  # [B, h, w, 4]
-        noise = gaussian(keys["noise"], latents)
-        timestep = draw_timesteps(keys["timestep"], schedule)
+        latents = draw(batch["mean"], batch["deviation"], named["latents"])  # [B, h, w, 4]
+        noise = gaussian(named["noise"], latents)
+        timestep = draw_timesteps(named["timestep"], schedule)
         prediction = unet(schedule.add_noise(latents, noise, timestep), timestep, context)
         target = schedule.target(latents, noise, timestep)
         return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
