@@ -278,7 +278,10 @@ class Backbone(nnx.Module):
         if added is None or config.addition_time_embed_dim is None:
             return time
         sizes = sinusoid(
-            jnp.asarray(added.time_ids).reshape(-1), config.addition_time_embed_dim, **angles, dtype=dtype
+            jnp.asarray(added.time_ids).reshape(-1),
+            config.addition_time_embed_dim,
+            **angles,
+            dtype=dtype,
         )  # [B * 6, E]
         sizes = sizes.reshape(len(added.time_ids), -1)  # [B, 6 * E]
         pooled = jnp.concatenate([added.text_embeds.astype(dtype), sizes], axis=-1)
