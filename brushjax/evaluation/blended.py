@@ -17,11 +17,13 @@ from jaxtyping import Array, Bool, Float, UInt8
 from brushjax.data.text import Tokenizer
 from brushjax.diffusion.guidance import classifier_free
 from brushjax.diffusion.samplers import Sampler, make_sampler, sample
+from brushjax.inference.batch import by_groups, repeated
 from brushjax.inference.edit import seeded_noise
 from brushjax.inference.images import prepare, resize
 from brushjax.inference.inpaint import finish
 from brushjax.inference.text import Encoder, TextEncoders
 from brushjax.models.brushnet import CELL
+from brushjax.nn import Execution, executing
 from brushjax.sharding import BATCH
 
 
@@ -30,13 +32,14 @@ class BlendedLatents:
 
     Args:
         parts: arguments of `brushjax.Inpainter.from_parts` besides the branch.
-        mesh: a batch is cut over its data axes, whose sizes must divide the batch size.
+        mesh: a batch is cut over its data axes, whose sizes times `together` must divide it.
+        together: samples that a device works on at once.
 
     Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1.
     Differs: docs/deviations.md, blended-latents.
     """
 
-    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None):
+    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None, together: int = 1):
         if parts["unet"].config.addition_embed_type is not None:
             raise ValueError("expected a base of Stable Diffusion 1.x or 2.x for blended latents")
         tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
@@ -46,7 +49,7 @@ class BlendedLatents:
         self._unet, unet = _split(parts["unet"])
         self._vae, vae = _split(parts["vae"])
         self._params = {"unet": unet, "vae": vae}
-        self._scheduler, self._mesh = parts["scheduler"], mesh
+        self._scheduler, self._mesh, self._together = parts["scheduler"], mesh, together
         if mesh is not None:
             self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
 
@@ -78,19 +81,20 @@ class BlendedLatents:
             "context": self._text(prompts, rows).context,
         }
         if guidance > 1:
-            batch["negative"] = self._text([""] * size, rows).context
+            batch["negative"] = repeated(self._text([""], rows).context, size)
         if self._mesh is not None:
             batch = jax.device_put(batch, NamedSharding(self._mesh, BATCH))
         sampler = make_sampler(scheduler, self._scheduler, steps)
+        graphs, how = (self._unet, self._vae), (self._together, self._mesh)
         latents, pictures = jax.device_get(
-            fill(self._unet, self._vae, self._params, sampler, batch, np.float32(guidance))
+            fill(*graphs, self._params, sampler, batch, np.float32(guidance), *how)
         )
         if not np.isfinite(latents).all():
             raise FloatingPointError("the networks produced NaN or infinity")
         return finish(prepared, pictures, blend)
 
 
-@functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph"))
+@functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph", "together", "mesh"))
 def fill(
     unet_graph: nnx.GraphDef,
     vae_graph: nnx.GraphDef,
@@ -98,6 +102,8 @@ def fill(
     sampler: Sampler,
     batch: Mapping[str, Any],
     guidance: Float[Array, ""],
+    together: int = 1,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
     """The whole fill in one program: final latents and decoded pictures, not blended.
 
@@ -105,25 +111,30 @@ def fill(
     mask * m + (1 - mask) * source, so that any sampler can be used.
     """
     unet, vae = nnx.merge(unet_graph, params["unet"]), nnx.merge(vae_graph, params["vae"])
-    pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
-    source = vae.to_latents(pixels)  # [B, h, w, 4]
-    mask, context = batch["masks"], batch["context"]
-    guided = "negative" in batch
-    if guided:
-        context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
 
-    def predict(x: Array, timestep: Array, row: Any) -> Array:
-        twice = jnp.concatenate([x, x]) if guided else x
-        prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
+    def run(batch: Mapping[str, Any]) -> tuple[Array, Array]:
+        pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
+        source = vae.to_latents(pixels)  # [B, h, w, 4]
+        mask, context = batch["masks"], batch["context"]
+        guided = "negative" in batch
         if guided:
-            negative, positive = jnp.split(prediction, 2)
-            prediction = classifier_free(negative, positive, guidance)
-        wanted = (source - row.from_sample * x) / row.from_prediction
-        return mask * prediction + (1 - mask) * wanted
+            context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
 
-    latents = sample(sampler, predict, batch["noise"], sampler.rows)  # [B, h, w, 4]
-    pictures = vae.to_images(latents)
-    return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+        def predict(x: Array, timestep: Array, row: Any) -> Array:
+            twice = jnp.concatenate([x, x]) if guided else x
+            prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
+            if guided:
+                negative, positive = jnp.split(prediction, 2)
+                prediction = classifier_free(negative, positive, guidance)
+            wanted = (source - row.from_sample * x) / row.from_prediction
+            return mask * prediction + (1 - mask) * wanted
+
+        latents = sample(sampler, predict, batch["noise"], sampler.rows)  # [B, h, w, 4]
+        pictures = vae.to_images(latents)
+        return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+
+    with executing(Execution(mesh=mesh)):
+        return by_groups(run, batch, together, mesh)
 
 
 def _split(module: nnx.Module) -> tuple[Any, Any]:

@@ -45,7 +45,7 @@ class BranchEvaluation:
         sampling: how pictures are sampled.
         seeds: of the noise.
         baselines: also blended latents, OpenCV's fill and the copy of the input.
-        batch_size: pictures per call; another number changes pictures by rounding at most.
+        batch_size: pictures per call.
         strips: how many samples of each part are shown in the picture strips.
         bootstrap: how the intervals are resampled.
     """

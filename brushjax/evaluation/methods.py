@@ -81,8 +81,8 @@ class Branch:
         how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
         return {"kind": "branch", **how, "base": models.base_digests(self.base), "branch": branch}
 
-    def fill(self, models: Models, mesh: Mesh | None) -> Fill:
-        """What makes the pictures."""
+    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
+        """What makes the pictures, `together` at once on each device."""
         from brushjax.inference import Inpainter
 
         branch = models.branch(self.checkpoint, self.base)
@@ -95,6 +95,7 @@ class Branch:
                 [task.record.prompt for task in tasks],
                 seed=[task.seed for task in tasks],
                 blend=self.blend,
+                together=together,
                 **dataclasses.asdict(self.sampling),
             ).images
 
@@ -168,11 +169,11 @@ class Blended:
         how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
         return {"kind": "blended latents", **how, "base": models.base_digests(self.base)}
 
-    def fill(self, models: Models, mesh: Mesh | None) -> Fill:
-        """What makes the pictures."""
+    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
+        """What makes the pictures, `together` at once on each device."""
         from brushjax.evaluation.blended import BlendedLatents
 
-        painter = BlendedLatents(models.base(self.base), mesh)
+        painter = BlendedLatents(models.base(self.base), mesh, together)
         how = self.sampling
 
         def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
@@ -208,18 +209,20 @@ class Autoencoder:
         """What the pictures depend on besides the record."""
         return {"kind": "autoencoder", "vae": models.base_digests(self.base)["vae"]}
 
-    def fill(self, models: Models, mesh: Mesh | None) -> Fill:
-        """What makes the pictures."""
+    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
+        """What makes the pictures, `together` at once on each device."""
         import jax
         from flax import nnx
 
-        del mesh  # a small share of any sweep
+        from brushjax.inference.batch import by_groups
+
+        del mesh, together  # a small share of any sweep
         graph, state = nnx.split(models.base(self.base)["vae"])
 
         @jax.jit
         def there_and_back(params: Any, pixels: jax.Array) -> jax.Array:
             model = nnx.merge(graph, params)
-            return model.to_images(model.to_latents(pixels))
+            return by_groups(lambda x: model.to_images(model.to_latents(x)), pixels, 1)
 
         def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
             pictures = np.stack([_truth(task.pixels) for task in tasks])
@@ -251,11 +254,11 @@ class Telea:
         del models
         return {"kind": "telea", "radius": self.radius, "opencv": cv2.__version__}
 
-    def fill(self, models: Models, mesh: Mesh | None) -> Fill:
-        """What makes the pictures."""
+    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
+        """What makes the pictures, `together` at once on each device."""
         import cv2
 
-        del models, mesh
+        del models, mesh, together
 
         def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
             return np.stack(
@@ -285,9 +288,9 @@ class Copy:
         del models
         return {"kind": "copy"}
 
-    def fill(self, models: Models, mesh: Mesh | None) -> Fill:
-        """What makes the pictures."""
-        del models, mesh
+    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
+        """What makes the pictures, `together` at once on each device."""
+        del models, mesh, together
         return lambda tasks: np.stack([task.pixels.source for task in tasks])
 
 

@@ -54,8 +54,10 @@ class Sweep:
         headline: names of the metrics whose changes are printed; empty: all.
         base: pipeline folder of methods that name none; empty: the one in the package.
         weights: branch of methods that name no checkpoint, where the command is given none.
-        batch_size: pictures per call, over all devices of a process; another number changes
-            pictures by rounding at most.
+        batch_size: pictures per call, over all devices of a process.
+        together: pictures that a device makes at once. At 1 a picture is the same, bit for bit,
+            on any number of devices; more is faster where one does not fill an accelerator, and
+            changes pictures by rounding.
         shown: how many records are shown.
         bootstrap: how the intervals are resampled.
     """
@@ -71,6 +73,7 @@ class Sweep:
     base: str = ""
     weights: str = ""
     batch_size: int = 16
+    together: int = 1
     shown: Shown = dataclasses.field(default_factory=Shown)
     bootstrap: Bootstrap = dataclasses.field(default_factory=Bootstrap)
 
@@ -192,10 +195,12 @@ class Run:
             from brushjax.sharding import make_mesh
 
             mesh = make_mesh(devices=devices)
-        size = -(-self.sweep.batch_size // len(devices)) * len(devices)  # shared evenly
+        together = self.sweep.together
+        share = len(devices) * together
+        size = -(-self.sweep.batch_size // share) * share  # every device gets as many
 
         def fills(label: str):
-            return self.plan.methods[label].fill(self.models, mesh)
+            return self.plan.methods[label].fill(self.models, mesh, together)
 
         generate(self.plan, self.units, fills, self.gallery, size, self._progress)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt32
+
+from brushjax.sharding import BATCH
 
 LARGEST_SEED = 2**32 - 1
 
@@ -52,6 +56,30 @@ def batch_seeds(seeds: Sequence[int], size: int) -> UInt32[np.ndarray, " B"]:
     if min(numbers) < 0 or max(numbers) > LARGEST_SEED:
         raise ValueError(f"expected seeds in 0..{LARGEST_SEED}, got {min(numbers)}..{max(numbers)}")
     return np.array(numbers, np.uint32)
+
+
+def by_groups(run: Callable[[Any], Any], batch: Any, size: int, mesh: Mesh | None = None) -> Any:
+    """Runs a function on `size` samples of a batch at a time, on every device over its own share.
+
+    What a sample gives then depends neither on the batch size nor on the number of devices: a
+    program for more samples at once adds up in another order. With a size of 1 it does not depend
+    on the samples next to it either, bit for bit.
+
+    Args:
+        run: from arrays [size, ...] to arrays [size, ...]; what it closes over is whole on every
+            device.
+        batch: tree of arrays [B, ...]; B is a multiple of `size` times the devices.
+        mesh: over whose data axes the batch is cut, if it is.
+    """
+
+    def share(batch: Any) -> Any:
+        groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
+        done = jax.lax.map(run, groups)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), done)
+
+    if mesh is None:
+        return share(batch)
+    return jax.shard_map(share, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)(batch)
 
 
 def control_scales(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8, UInt32
 
 from brushjax.diffusion.samplers import Sampler, sample
+from brushjax.inference.batch import by_groups
 from brushjax.inference.options import EditInputs, EditOptions
 from brushjax.inference.predict import Predictor
 from brushjax.inference.tiling import tiled
@@ -54,10 +55,17 @@ def edit(
             nnx.merge(getattr(graphs, name), params[name]) for name in ("unet", "brushnet", "vae")
         )
         dtype = unet.conv_in.kernel.dtype
-        masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
-        condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
-        latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
-        return latents, decode(vae, latents, options.tile)
+
+        def run(inputs: EditInputs) -> tuple[Array, Array]:
+            masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
+            condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
+            latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
+            return latents, decode(vae, latents, options.tile)
+
+        if options.together is None:
+            return run(inputs)
+        of_group = lambda samples: run(dataclasses.replace(inputs, **samples))  # noqa: E731
+        return by_groups(of_group, inputs.samples(), options.together, mesh)
 
 
 def encode(

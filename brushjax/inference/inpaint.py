@@ -202,6 +202,7 @@ class Inpainter:
         blend: str = "feather",
         guess_mode: bool = False,
         tile: int | None = None,
+        together: int | None = None,
         approximations: Approximations | None = None,
         context: Any = None,
         negative_context: Any = None,
@@ -225,6 +226,8 @@ class Inpainter:
             blend: a name in `brushjax.diffusion.guidance.BLENDS`.
             guess_mode: the branch's maps grow from weak to strong with their depth.
             tile: side in pixels of the tiles in which the VAE works, for large pictures.
+            together: samples that a device works on at once; None takes its whole share. With 1 a
+                picture is the same, bit for bit, in any batch and on any number of devices.
             approximations: less work for a slightly different picture.
             context, negative_context: text features [B, L, D] instead of the prompts.
             initial_noise: [B, h, w, 4] instead of the seed.
@@ -263,7 +266,7 @@ class Inpainter:
             negative_added=_added(texts.get("negative_prompt"), prepared),
             seeds=seeds,
         )
-        options = EditOptions(guess_mode=guess_mode, tile=tile)
+        options = EditOptions(guess_mode=guess_mode, tile=tile, together=together)
         latents, pictures = self._program(sampler, inputs, options, approximations)
         if not np.isfinite(latents).all():
             raise FloatingPointError(

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+PER_STEP = ("scales", "guidance", "full")  # fields of EditInputs without a batch axis
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,10 @@ class EditInputs:
     seeds: Any = None
     full: Any = None
 
+    def samples(self) -> dict[str, Any]:
+        """The fields with a batch axis, by name."""
+        return {name: values for name, values in vars(self).items() if name not in PER_STEP}
+
 
 @dataclasses.dataclass(frozen=True)
 class Savings:
@@ -72,6 +78,8 @@ class EditOptions:
             positive half.
         tile: side in pixels of the tiles in which the VAE works, a multiple of 8; None takes
             pictures whole.
+        together: samples that a device works on at once, one group after the other; None takes its
+            whole share of the batch. See `brushjax.inference.batch.by_groups`.
         guidance_switches: at steps whose guidance is 1 or less the negative half does not run.
         fresh_layers: between the full steps only this many of the UNet's last layers run, 0 has
             every step run in full.
@@ -79,6 +87,7 @@ class EditOptions:
 
     guess_mode: bool = False
     tile: int | None = None
+    together: int | None = None
     guidance_switches: bool = False
     fresh_layers: int = 0
     savings: Savings = Savings()
@@ -86,3 +95,5 @@ class EditOptions:
     def __post_init__(self) -> None:
         if self.tile is not None and (self.tile < 64 or self.tile % 8):
             raise ValueError(f"expected tile a multiple of 8 from 64, got {self.tile}")
+        if self.together is not None and self.together < 1:
+            raise ValueError(f"expected together of at least 1, got {self.together}")

@@ -17,12 +17,9 @@ from brushjax.diffusion.tables import padded_rows
 from brushjax.inference.approximations import Approximations
 from brushjax.inference.cache import SavedPrograms, use_compilation_cache
 from brushjax.inference.edit import Graphs, edit
-from brushjax.inference.options import EditInputs, EditOptions
+from brushjax.inference.options import PER_STEP, EditInputs, EditOptions
 from brushjax.sharding import BATCH, Rule, shardings
 from brushjax.typing import Params
-
-PER_STEP = ("scales", "guidance", "full")
-WHOLE = frozenset(PER_STEP)  # fields without a batch axis
 
 
 class EditProgram:
@@ -84,6 +81,8 @@ class EditProgram:
             inputs, options = approximations.apply(sampler.steps, inputs, options)
         batch = len(inputs.masked)
         sampler, inputs = sampler.padded(), padded_inputs(inputs, sampler)
+        parts = 1 if self._mesh is None else self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        inputs = filled_up(inputs, parts * (options.together or 1))
         if self._mesh is not None:
             inputs = over_devices(inputs, self._mesh)
         results = self._run(sampler, inputs, options)
@@ -130,25 +129,22 @@ def padded_inputs(inputs: EditInputs, sampler: Sampler) -> EditInputs:
     return dataclasses.replace(inputs, **changes)
 
 
+def filled_up(inputs: EditInputs, multiple: int) -> EditInputs:
+    """Repeats the last sample until the batch is a multiple of a number."""
+    missing = -len(inputs.masked) % multiple
+    if not missing:
+        return inputs
+    repeat = lambda values: np.concatenate([values, *[values[-1:]] * missing])  # noqa: E731
+    rows = {name: jax.tree.map(repeat, values) for name, values in inputs.samples().items()}
+    return dataclasses.replace(inputs, **rows)
+
+
 def over_devices(inputs: EditInputs, mesh: Mesh) -> EditInputs:
-    """Cuts what has a batch axis over the mesh's data axes; the rest goes whole to every device.
-
-    A batch that the axes don't divide is filled up with copies of its last sample.
-    """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    missing = -len(inputs.masked) % parts
-
-    def place(name: str, values: Any) -> Any:
-        if name in WHOLE:
-            return jax.device_put(values, NamedSharding(mesh, PartitionSpec()))
-        values = np.concatenate([values, *[values[-1:]] * missing])
-        return jax.device_put(values, NamedSharding(mesh, BATCH))
-
-    return EditInputs(
-        **{
-            field.name: jax.tree.map(
-                lambda values, name=field.name: place(name, values), getattr(inputs, field.name)
-            )
-            for field in dataclasses.fields(inputs)
-        }
-    )
+    """Cuts what has a batch axis over the mesh's data axes; the rest goes whole to every device."""
+    placed = {
+        name: jax.device_put(
+            values, NamedSharding(mesh, BATCH if name in inputs.samples() else PartitionSpec())
+        )
+        for name, values in vars(inputs).items()
+    }
+    return EditInputs(**placed)

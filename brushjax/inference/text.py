@@ -95,6 +95,12 @@ def encode_text(
     Args:
         penultimate: the last but one layer's output, not normed, instead of the normed last.
     """
-    output = nnx.merge(graph, params)(jnp.asarray(token_ids))
-    states = output.hidden_states[-2] if penultimate else output.last_hidden_state
-    return states, output.text_embeds
+    encoder = nnx.merge(graph, params)
+
+    def encode(row: Int[Array, " L"]) -> tuple[Array, Array | None]:
+        output = encoder(row[None])
+        states = output.hidden_states[-2] if penultimate else output.last_hidden_state
+        return jax.tree.map(lambda x: x[0], (states, output.text_embeds))
+
+    # Row by row: a prompt's features then don't depend on the others', not by a bit.
+    return jax.lax.map(encode, jnp.asarray(token_ids))

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, Num
 
 from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, part, pop, size_of
-from brushjax.nn import Rngs, conv, group_norm, plus
+from brushjax.nn import GroupNorm, Rngs, conv, plus
 from brushjax.typing import AddedCondition, Residuals
 
 
@@ -82,7 +82,7 @@ class UNet(Backbone):
         super().__init__(config, rngs=rngs)
         first = config.block_out_channels[0]
         self.conv_in = conv(config.in_channels, first, rngs=rngs)
-        self.conv_norm_out = group_norm(first, config.norm_num_groups, config.norm_eps, rngs=rngs)
+        self.conv_norm_out = GroupNorm(first, config.norm_num_groups, config.norm_eps)
         self.conv_out = conv(first, config.out_channels, rngs=rngs)
 
     def __call__(

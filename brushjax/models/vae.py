@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from brushjax.models.published import PublishedConfig
-from brushjax.nn import Attention, Downsample, ResnetBlock, Rngs, Upsample, conv, group_norm
+from brushjax.nn import Attention, Downsample, GroupNorm, ResnetBlock, Rngs, Upsample, conv
 
 EPSILON = 1e-6  # every norm of the published VAEs
 
@@ -97,7 +97,7 @@ class SpatialAttention(Attention):
 
     def __init__(self, channels: int, groups: int, *, rngs: Rngs):
         super().__init__(channels, 1, bias=True, rngs=rngs)
-        self.group_norm = group_norm(channels, groups, EPSILON, rngs=rngs)
+        self.group_norm = GroupNorm(channels, groups, EPSILON)
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         batch, height, width, channels = x.shape
@@ -160,7 +160,7 @@ class Encoder(nnx.Module):
             ]
         )
         self.mid_block = MidBlock(widths[-1], groups, rngs=rngs)
-        self.conv_norm_out = group_norm(widths[-1], groups, EPSILON, rngs=rngs)
+        self.conv_norm_out = GroupNorm(widths[-1], groups, EPSILON)
         self.conv_out = conv(widths[-1], 2 * config.latent_channels, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w E"]:
@@ -186,7 +186,7 @@ class Decoder(nnx.Module):
                 for i, pair in enumerate(pairs)
             ]
         )
-        self.conv_norm_out = group_norm(widths[-1], groups, EPSILON, rngs=rngs)
+        self.conv_norm_out = GroupNorm(widths[-1], groups, EPSILON)
         self.conv_out = conv(widths[-1], config.out_channels, rngs=rngs)
 
     def __call__(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W E"]:

@@ -4,7 +4,7 @@ from brushjax.nn.attention import Attention, KeyValue, attention
 from brushjax.nn.batch import alike, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, executing, execution, rematerialised
-from brushjax.nn.layers import Keys, Rngs, conv, group_norm, layer_norm, linear, zero_conv
+from brushjax.nn.layers import GroupNorm, Keys, Rngs, conv, layer_norm, linear, zero_conv
 from brushjax.nn.resnet import Downsample, ResnetBlock, TimeShift, Upsample
 from brushjax.nn.transformer import Transformer2D
 
@@ -12,6 +12,7 @@ __all__ = [
     "Attention",
     "Downsample",
     "Execution",
+    "GroupNorm",
     "KeyValue",
     "Keys",
     "ResnetBlock",
@@ -25,7 +26,6 @@ __all__ = [
     "conv",
     "executing",
     "execution",
-    "group_norm",
     "layer_norm",
     "linear",
     "plus",

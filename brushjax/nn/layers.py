@@ -3,7 +3,9 @@
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 
 class Keys:
@@ -63,18 +65,32 @@ def linear(width_in: int, width_out: int, *, bias: bool = True, rngs: Rngs) -> n
     return nnx.Linear(width_in, width_out, use_bias=bias, rngs=cast(nnx.Rngs, rngs))
 
 
-def group_norm(channels: int, groups: int, epsilon: float, *, rngs: Rngs) -> nnx.GroupNorm:
-    """Builds a group norm with statistics in at least float32.
+class GroupNorm(nnx.Module):
+    """Normalises groups of neighbouring channels, with statistics in at least float32.
 
     The variance is the mean of squared differences: E[x^2] - E[x]^2 loses digits parity needs.
+    Differs from nnx.GroupNorm in the order of its sums: over pixels first, whole rows of channels
+    at a time, which CPUs do several times faster than runs of a group's few channels.
     """
-    return nnx.GroupNorm(
-        channels,
-        num_groups=groups,
-        epsilon=epsilon,
-        use_fast_variance=False,
-        rngs=cast(nnx.Rngs, rngs),
-    )
+
+    def __init__(self, channels: int, groups: int, epsilon: float):
+        if channels % groups:
+            raise ValueError(f"expected channels that {groups} groups divide, got {channels}")
+        self.groups, self.epsilon = groups, epsilon
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = precise - self._means(precise)
+        spread = jax.lax.rsqrt(self._means(jnp.square(centred)) + self.epsilon)
+        return (centred * (spread * self.scale[...]) + self.bias[...]).astype(x.dtype)
+
+    def _means(self, x: Array) -> Array:
+        """Returns the mean of each channel's group, [B, 1, 1, C]."""
+        channels = x.mean(axis=(1, 2), keepdims=True)
+        groups = channels.reshape(*channels.shape[:-1], self.groups, -1).mean(axis=-1)
+        return jnp.repeat(groups, x.shape[-1] // self.groups, axis=-1)
 
 
 def layer_norm(width: int, epsilon: float = 1e-5, *, rngs: Rngs) -> nnx.LayerNorm:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from brushjax.nn.batch import plus
-from brushjax.nn.layers import Rngs, conv, group_norm, linear
+from brushjax.nn.layers import GroupNorm, Rngs, conv, linear
 
 
 @jax.tree_util.register_dataclass
@@ -37,12 +37,12 @@ class ResnetBlock(nnx.Module):
         epsilon: float,
         rngs: Rngs,
     ):
-        self.norm1 = group_norm(channels_in, groups, epsilon, rngs=rngs)
+        self.norm1 = GroupNorm(channels_in, groups, epsilon)
         self.conv1 = conv(channels_in, channels_out, rngs=rngs)
         self.time_emb_proj = (
             None if time_width is None else linear(time_width, channels_out, rngs=rngs)
         )
-        self.norm2 = group_norm(channels_out, groups, epsilon, rngs=rngs)
+        self.norm2 = GroupNorm(channels_out, groups, epsilon)
         self.conv2 = conv(channels_out, channels_out, rngs=rngs)
         self.conv_shortcut = (
             None if channels_in == channels_out else conv(channels_in, channels_out, 1, rngs=rngs)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from brushjax.nn.attention import Attention, KeyValue
 from brushjax.nn.batch import plus
 from brushjax.nn.execution import rematerialised
-from brushjax.nn.layers import Rngs, conv, group_norm, layer_norm, linear
+from brushjax.nn.layers import GroupNorm, Rngs, conv, layer_norm, linear
 
 
 class GEGLU(nnx.Module):
@@ -75,7 +75,7 @@ class Transformer2D(nnx.Module):
                 return linear(channels, channels, rngs=rngs)
             return conv(channels, channels, 1, rngs=rngs)
 
-        self.norm = group_norm(channels, groups, 1e-6, rngs=rngs)
+        self.norm = GroupNorm(channels, groups, 1e-6)
         self.proj_in = project()
         self.transformer_blocks = nnx.List(
             [TransformerBlock(channels, heads, context_width, rngs=rngs) for _ in range(layers)]

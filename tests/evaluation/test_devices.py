@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
@@ -29,33 +28,18 @@ def models():
 
 
 def compare(one, other):
-    """The same rows in the same order, from pictures that are the same but for rounding.
-
-    Sums run in another order on another number of devices, so that now and then a value that lies
-    between two of 0..255 is rounded to the other one. Returns the largest differences found.
-    """
+    """The same rows in the same order, of the same pictures; returns the largest difference."""
     a, b = (read_table(out / "scores.parquet") for out in (one, other))
-    assert [row["key"] for row in a] == [row["key"] for row in b]  # and so ids, seeds and settings
-    flips, decibels, others = 0, 0.0, 0.0
+    largest = 0.0
     for left, right in zip(a, b, strict=True):
-        pictures = [
-            np.asarray(Image.open(out / row["picture"])).astype(int)
-            for out, row in ((one, left), (other, right))
-        ]
-        difference = np.abs(pictures[0] - pictures[1])
-        assert difference.max() <= 1
-        flips = max(flips, int((difference > 0).sum()))
-        for name in left.keys() - {"seconds", "sha256"}:
+        assert left.keys() == right.keys()
+        for name in left.keys() - {"seconds"}:  # keys, seeds, settings, pictures' digests, metrics
             if not isinstance(left[name], float) or np.isnan(left[name]):
-                assert left[name] == right[name] or np.isnan(right[name]), name
-            elif "psnr" in name:
-                decibels = max(decibels, abs(left[name] - right[name]))
-            elif "max_change" not in name:  # a maximum moves by the whole 1/255
-                others = max(others, abs(left[name] - right[name]))
-    assert flips <= 4, flips  # of 12288 values
-    assert decibels <= 2e-4, decibels
-    assert others <= 2e-5, others
-    return flips, decibels, others
+                assert str(left[name]) == str(right[name]), name  # NaN too
+            else:
+                largest = max(largest, abs(left[name] - right[name]))
+    assert largest <= 1e-6, largest
+    return largest
 
 
 def test_eight_devices_make_the_numbers_of_one(models, tmp_path):
@@ -74,7 +58,9 @@ def start(out, share, devices, *coordinator):
     return subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags},
+        # On a CPU the sums also depend on how many threads share a product. A process has as many
+        # as it has devices or, where that is more, cores: NPROC, if it is set.
+        env={**os.environ, "XLA_FLAGS": flags, "NPROC": "8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -39,7 +39,7 @@ class Noisy:
     def settings(self, models):
         return {"kind": "noisy", "amplitude": self.amplitude, "dark": self.dark}
 
-    def fill(self, models, mesh):
+    def fill(self, models, mesh, together):
         def fill(tasks):
             if any(task.pixels.source.max() >= self.limit for task in tasks):
                 raise FloatingPointError("the networks produced NaN or infinity")
