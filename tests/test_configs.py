@@ -10,6 +10,7 @@ import pytest
 
 from brushjax import config as configs
 from brushjax.data.pipeline import PhotoData
+from brushjax.training.autoencoder import HoleObjective
 from brushjax.training.brushnet import SHIPPED_BASE
 from brushjax.training.flops import batch_shapes
 from brushjax.training.plan import cast_shapes, describe, make_plan
@@ -24,8 +25,10 @@ UPDATE = "UPDATE_GOLDEN"  # set it to write the stored texts anew
 
 def with_inputs(config):
     """The recipe with the shipped base in the place of what an earlier recipe leaves in runs/."""
+    base = str(SHIPPED_BASE)
+    if isinstance(config.objective, HoleObjective):
+        config = dataclasses.replace(config, objective=HoleObjective(base))
     if isinstance(config.objective, TextToImageObjective):
-        base = str(SHIPPED_BASE)
         objective = dataclasses.replace(config.objective, vae=base, tokenizer_folder=base)
         config = dataclasses.replace(config, objective=objective)
     return config

@@ -62,10 +62,14 @@ class BlendedLatents:
         *,
         steps: int,
         guidance: float | int,
+        guidance_end: float | int = 1.0,
         scheduler: str,
         blend: str,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Fills the holes; a seed gives the noise that `brushjax.Inpainter` draws from it.
+
+        Args:
+            guidance_end: share of the steps after which guidance stops.
 
         Raises:
             FloatingPointError: the networks produced NaN or infinity.
@@ -85,9 +89,11 @@ class BlendedLatents:
         if self._mesh is not None:
             batch = jax.device_put(batch, NamedSharding(self._mesh, BATCH))
         sampler = make_sampler(scheduler, self._scheduler, steps)
+        ends = (np.arange(sampler.steps) + 1) / sampler.steps
+        strength = np.where(ends <= guidance_end, guidance, 1.0).astype(np.float32)
         graphs, how = (self._unet, self._vae), (self._together, self._mesh)
         latents, pictures = jax.device_get(
-            fill(*graphs, self._params, sampler, batch, np.float32(guidance), *how)
+            fill(*graphs, self._params, sampler, batch, strength, *how)
         )
         if not np.isfinite(latents).all():
             raise FloatingPointError("the networks produced NaN or infinity")
@@ -101,7 +107,7 @@ def fill(
     params: Mapping[str, Any],
     sampler: Sampler,
     batch: Mapping[str, Any],
-    guidance: Float[Array, ""],
+    guidance: Float[Array, " n"],
     together: int = 1,
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
@@ -120,16 +126,17 @@ def fill(
         if guided:
             context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
 
-        def predict(x: Array, timestep: Array, row: Any) -> Array:
+        def predict(x: Array, timestep: Array, step: Any) -> Array:
+            row, strength = step
             twice = jnp.concatenate([x, x]) if guided else x
             prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
             if guided:
                 negative, positive = jnp.split(prediction, 2)
-                prediction = classifier_free(negative, positive, guidance)
+                prediction = classifier_free(negative, positive, strength)
             wanted = (source - row.from_sample * x) / row.from_prediction
             return mask * prediction + (1 - mask) * wanted
 
-        latents = sample(sampler, predict, batch["noise"], sampler.rows)  # [B, h, w, 4]
+        latents = sample(sampler, predict, batch["noise"], (sampler.rows, guidance))  # [B, h, w, 4]
         pictures = vae.to_images(latents)
         return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
 

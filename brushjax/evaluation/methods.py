@@ -46,12 +46,26 @@ Fill = Callable[[Sequence[Task]], UInt8[np.ndarray, "B H W 3"]]
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How pictures are sampled; see `brushjax.Inpainter`."""
+    """How pictures are sampled; see `brushjax.Inpainter`.
+
+    Attributes:
+        guidance_end: share of the steps after which guidance stops, see `Approximations`.
+    """
 
     steps: int = 20
     guidance: float = 7.5
     scheduler: str = "unipc"
     scale: float = 1.0
+    guidance_end: float = 1.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `brushjax.Inpainter` takes."""
+        from brushjax.inference.approximations import Approximations
+
+        named = dataclasses.asdict(self)
+        end = named.pop("guidance_end")
+        return {**named, "approximations": Approximations(guidance_end=end)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +110,7 @@ class Branch:
                 seed=[task.seed for task in tasks],
                 blend=self.blend,
                 together=together,
-                **dataclasses.asdict(self.sampling),
+                **self.sampling.arguments,
             ).images
 
         return fill
@@ -184,6 +198,7 @@ class Blended:
                 [task.seed for task in tasks],
                 steps=how.steps,
                 guidance=how.guidance,
+                guidance_end=how.guidance_end,
                 scheduler=how.scheduler,
                 blend=self.blend,
             )

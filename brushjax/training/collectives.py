@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "bf16": 16}  # others carry their width in their name: f32, s8, u32, f8e4m3fn
 
+# What a TPU runs as one reduce-scatter: a fusion of an all-reduce and a slice, named so.
+FUSED_SCATTER = "all-reduce-scatter"
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$", re.MULTILINE)
 _LINE = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\(", re.MULTILINE)
 _ARRAY = re.compile(r"\b(pred|bf16|[a-z]\d+(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 
@@ -19,7 +24,7 @@ class Collective:
 
     kind: str
     arrays: tuple[tuple[str, tuple[int, ...]], ...]
-    """Dtype and shape of each result on one device."""
+    """Dtype and shape of each result on one device; of a fused scatter, of what is added up."""
     group: int
     """Devices that take part together."""
 
@@ -32,6 +37,7 @@ class Collective:
             "all-gather": others / self.group,
             "all-reduce": 2 * others / self.group,
             "reduce-scatter": others,
+            FUSED_SCATTER: others / self.group,
             "all-to-all": others / self.group,
             "collective-permute": 1,
         }
@@ -45,23 +51,36 @@ def collectives(text: str, devices: int) -> list[Collective]:
       text: `compiled.as_text()`.
       devices: that the program runs on.
     """
-    found, seen = [], set()
+    found: dict[tuple, list[Collective]] = {}
+    heads = list(_COMPUTATION.finditer(text))
+    starts = [0, *(head.start() for head in heads), len(text)]
+    names = ["", *(head.group(1) for head in heads)]
+    for name, start, end in zip(names, starts, starts[1:]):
+        here: dict[tuple, list[Collective]] = {}
+        for channel, one in _of_computation(text[start:end], devices):
+            if one.kind == "all-reduce" and name.startswith(FUSED_SCATTER):
+                one, channel = dataclasses.replace(one, kind=FUSED_SCATTER), name
+            here.setdefault((channel, one.kind, one.arrays), []).append(one)
+        for key, ones in here.items():
+            # One that overlaps with work stands in several computations under one channel.
+            found[key] = max(found.get(key, []), ones, key=len)
+    return [one for ones in found.values() for one in ones]
+
+
+def _of_computation(text: str, devices: int) -> Iterator[tuple[str, Collective]]:
+    """Yields the exchanges of one computation with their channels."""
     for match in _LINE.finditer(text):
         result, kind, start = match.groups()
         line = text[match.start() : text.index("\n", match.end())]
-        # An exchange that overlaps with work stands in several places under one channel.
-        channel = re.search(r"channel_id=(\d+)", line)
-        if channel and channel.group(1) in seen:
-            continue
-        seen.add(channel.group(1) if channel else None)
         arrays = [
             (dtype, tuple(int(side) for side in sides.split(",") if side))
             for dtype, sides in _ARRAY.findall(re.sub(r"/\*.*?\*/|\{[^}]*\}", "", result))
         ]
         if start and kind in ("all-gather", "collective-permute"):
             arrays = _results(kind, arrays)
-        found.append(Collective(kind, tuple(arrays), _group(line, devices)))
-    return found
+        channel = re.search(r"channel_id=(\d+)", line)
+        number = channel.group(1) if channel else ""
+        yield number, Collective(kind, tuple(arrays), _group(line, devices))
 
 
 def _results(kind: str, arrays: list) -> list:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from brushjax.config import ConfigError
 from brushjax.nn import Execution, executing
 from brushjax.sharding import AXES, BATCH
+from brushjax.training.exchange import Exchange
 from brushjax.training.objectives import Batch, Objective
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
@@ -189,38 +190,13 @@ def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
     The parameters come as the state lies and are gathered here, in the dtype that they come in.
     """
     cuts = jax.tree.map(lambda place: place.spec, places.state["params"])
-
-    rounds = scatter_rounds(places.mesh.size, 8)
-
-    # The devices are an axis of their own, in front: libtpu sends twice as much, by an all-reduce,
-    # where a device's part of the last two axes does not fill whole tiles of registers.
-    def gather(array: jax.Array, spec: PartitionSpec) -> jax.Array:
-        if "data" not in spec:
-            return array
-        where = spec.index("data")
-        parts = jnp.moveaxis(jax.lax.all_gather(array, "data"), 0, where)
-        return parts.reshape(*array.shape[:where], -1, *array.shape[where + 1 :])
-
-    def mean(array: jax.Array, spec: PartitionSpec) -> jax.Array:
-        array, devices = array.astype(dtype), places.mesh.size
-        if "data" in spec:
-            where = spec.index("data")
-            parts = array.reshape(*array.shape[:where], devices, -1, *array.shape[where + 1 :])
-            array = jnp.moveaxis(parts, where, 0)  # [devices, ...]
-            for groups in rounds:
-                array = array.reshape(len(groups[0]), -1, *array.shape[1:])
-                array = jax.lax.psum_scatter(array, "data", axis_index_groups=groups)
-            array = array.reshape(array.shape[1:])
-        else:
-            array = jax.lax.psum(array, "data")
-        return array.astype(jnp.float32) / devices
+    exchange = Exchange(cuts, places.mesh)
 
     def on_one_device(
         params: Params, frozen: Params, batch: Batch, keys: jax.Array
     ) -> tuple[Params, Metrics]:
-        params = jax.tree.map(gather, params, cuts)
-        gradients, metrics = gradient(params, frozen, batch, keys)
-        return jax.tree.map(mean, gradients, cuts), jax.lax.pmean(metrics, "data")
+        gradients, metrics = gradient(exchange.gather(params), frozen, batch, keys)
+        return exchange.mean(gradients, dtype), jax.lax.pmean(metrics, "data")
 
     whole = PartitionSpec()
     return jax.shard_map(
@@ -231,29 +207,6 @@ def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
         axis_names=set(AXES),
         check_vma=False,
     )
-
-
-def scatter_rounds(devices: int, largest: int) -> list[list[list[int]]]:
-    """Returns groups of devices whose reduce-scatters, one round after the other, leave every
-    device the part that a reduce-scatter over all of them would. No round sends more in sum.
-
-    Args:
-      largest: of a group, unless a prime factor of `devices` is larger.
-    """
-    rounds, block = [], devices
-    while block > 1:
-        divisors = [size for size in range(2, block + 1) if block % size == 0]
-        size = max([size for size in divisors if size <= largest], default=divisors[0])
-        stride = block // size  # the largest part first: it is cut as the devices are numbered
-        rounds.append(
-            [
-                [first + offset + stride * member for member in range(size)]
-                for first in range(0, devices, block)
-                for offset in range(stride)
-            ]
-        )
-        block = stride
-    return rounds
 
 
 def _average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:

@@ -41,8 +41,22 @@ def test_exchange_is_read_with_its_group_and_bytes(text, kind, group, size):
     assert one.bytes == pytest.approx(size)
 
 
-def test_exchange_in_several_places_counts_once_and_its_users_do_not():
-    text = "\n".join([GATHER, FUSED, GATHER.replace(".5", ".6"), ""])
+def computation(name, *lines):
+    return "\n".join([f"%{name} (x: bf16[8]) -> bf16[8] {{", *lines, "}", ""])
+
+
+def test_exchange_in_several_computations_counts_once_and_its_users_do_not():
+    text = computation("start.1", GATHER, FUSED) + computation("done.1", GATHER.replace(".5", ".6"))
     assert len(collectives(text, devices=8)) == 1
-    other = GATHER.replace("channel_id=2", "channel_id=4")
-    assert len(collectives(text + other + "\n", devices=8)) == 2
+    other = computation("main", GATHER.replace("channel_id=2", "channel_id=4"))
+    assert len(collectives(text + other, devices=8)) == 2
+
+
+def test_exchanges_of_one_channel_in_one_computation_all_count():
+    assert len(collectives(computation("main", GATHER, GATHER), devices=8)) == 2
+
+
+def test_fused_reduce_scatter_sends_half_of_its_all_reduce():
+    (plain,) = collectives(computation("main", REDUCE), devices=8)
+    fused = collectives("".join(computation(f"all-reduce-scatter.{n}", REDUCE) for n in "12"), 8)
+    assert [one.bytes for one in fused] == [plain.bytes / 2] * 2

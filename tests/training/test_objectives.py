@@ -12,7 +12,12 @@ from brushjax import weights
 from brushjax.config import ConfigError
 from brushjax.data.text import Tokenizer
 from brushjax.diffusion.schedule import Schedule
-from brushjax.training.autoencoder import AutoencoderObjective, edge_loss
+from brushjax.training.autoencoder import (
+    AutoencoderObjective,
+    HoleObjective,
+    cell_maxima,
+    edge_loss,
+)
 from brushjax.training.brushnet import BrushNetObjective
 from brushjax.training.denoising import (
     NoiseConfig,
@@ -59,6 +64,39 @@ def test_autoencoder_loss_adds_its_parts(batch):
     expected = parts["l1"] + 2.0 * parts["edges"] + 0.1 * parts["kl"]
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     assert float(parts["psnr"]) > 0
+
+
+def test_encoder_is_taught_by_itself_what_holes_change(base, batch, tmp_path):
+    objective = HoleObjective(str(base))
+    encoder, frozen = objective.init(KEY)
+    assert shapes((encoder, frozen)) == shapes(objective.shapes())
+    program = jax.jit(
+        lambda encoder, batch: jax.value_and_grad(objective.loss, has_aux=True)(
+            encoder, frozen, objective.prepare(frozen, batch), KEYS
+        ),
+        compiler_options=QUICK,
+    )
+    (_, parts), gradients = program(encoder, batch)
+    assert float(parts["whole_error"]) == pytest.approx(0, abs=1e-10)
+    assert float(parts["holed_error"]) > 1e-6
+    largest = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradients)
+    assert max(jax.tree.leaves(largest["encoder"])) > 0
+
+    unmasked = {**batch, "mask": np.zeros_like(batch["mask"])}
+    assert float(program(encoder, unmasked)[0][1]["holed_error"]) == pytest.approx(0, abs=1e-10)
+
+    objective.export(jax.tree.map(lambda leaf: leaf + 1, encoder), tmp_path, {})
+    before, after = weights.load("vae", base), weights.load("vae", tmp_path)
+    same = lambda a, b: bool(jnp.array_equal(a.conv_out.kernel[...], b.conv_out.kernel[...]))  # noqa: E731
+    assert same(after.decoder, before.decoder)
+    assert not same(after.encoder, before.encoder)
+    assert after.config == before.config
+
+
+def test_cell_maxima_see_a_single_pixel():
+    mask = np.zeros((1, 16, 24, 1), np.float32)
+    mask[0, 15, 8] = 1
+    np.testing.assert_array_equal(cell_maxima(jnp.asarray(mask), 8)[0, :, :, 0], [[0, 0, 0], [0, 1, 0]])
 
 
 def test_captions_are_dropped_as_often_as_asked():

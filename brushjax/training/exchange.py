@@ -1,0 +1,147 @@
+"""What the devices of a data axis send each other when every one has samples of its own: their
+gradients to where the optimizer works on them, and the new parameters back."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+from brushjax.typing import Params
+
+AXIS = "data"
+TILE = (16, 128)  # a TPU's registers in bfloat16: parts that fill them are exchanged as they lie
+SMALL = 64 * 2**10  # bytes: libtpu sends all of smaller parts to all devices, so they go together
+TPU_GROUP = 8  # of more devices libtpu makes an all-reduce of a reduce-scatter: twice the bytes
+
+
+class Exchange:
+    """Exchanges over the data axis, to be called inside jax.shard_map over it.
+
+    Every array is either whole on each device or cut over them along one dimension, as the state
+    lies. On TPUs the sums are made in rounds over at most `TPU_GROUP` devices each, which together
+    send no more than one round over all of them would.
+    """
+
+    def __init__(self, cuts: Any, mesh: Mesh):
+        """Takes the layout of the state.
+
+        Args:
+          cuts: tree of PartitionSpec.
+        """
+        self._devices = mesh.size
+        self._cuts, self._structure = jax.tree.flatten(
+            cuts, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
+        )
+        tpu = mesh.devices.flat[0].platform == "tpu"
+        self._rounds = scatter_rounds(mesh.size, TPU_GROUP if tpu else mesh.size)
+
+    def gather(self, params: Params) -> Params:
+        """Returns the whole parameters, given each device's part."""
+        leaves = self._structure.flatten_up_to(params)
+        cut = [i for i, spec in enumerate(self._cuts) if AXIS in spec]
+        sizes = {i: leaves[i].size * leaves[i].dtype.itemsize for i in cut}
+        groups = [[i] for i in cut if sizes[i] >= SMALL]
+        groups += [small] if (small := [i for i in cut if sizes[i] < SMALL]) else []
+        for group in groups:
+            parts = _packed([leaves[i].reshape(1, -1) for i in group])[0]  # [rows, 128]
+            parts = jax.lax.all_gather(parts, AXIS)  # [devices, rows, 128]
+            for i, part in zip(group, _unpacked(parts, [leaves[i].size for i in group])):
+                leaves[i] = self._joined(part.reshape(-1, *leaves[i].shape), self._cuts[i])
+        return self._structure.unflatten(leaves)
+
+    def mean(self, gradients: Params, dtype: Any) -> Params:
+        """Returns each device's part of the mean over all devices, in float32.
+
+        Args:
+          dtype: in which the sums are made.
+        """
+        leaves = [leaf.astype(dtype) for leaf in self._structure.flatten_up_to(gradients)]
+        parts = {
+            i: self._parts(leaf, spec)  # [devices, ...]
+            for i, (leaf, spec) in enumerate(zip(leaves, self._cuts))
+            if AXIS in spec
+        }
+        leaves = [x if i in parts else jax.lax.psum(x, AXIS) for i, x in enumerate(leaves)]
+        size = lambda i: parts[i][0].size * parts[i].dtype.itemsize  # noqa: E731
+        groups = [[i] for i in parts if size(i) >= SMALL]
+        groups += [small] if (small := [i for i in parts if size(i) < SMALL]) else []
+        first, *others = self._rounds
+        # The first round sends most. It goes array by array, each as soon as the backward pass has
+        # it; what is left is small and goes together.
+        left = [_scattered(_packed([parts[i] for i in group]), first) for group in groups]
+        packed = jnp.concatenate(left, axis=1) if others else None
+        for round_ in others:
+            packed = _scattered(packed, round_)
+        if packed is not None:
+            left = jnp.split(packed, list(itertools.accumulate(x.shape[1] for x in left))[:-1], 1)
+        for group, sums in zip(groups, left):
+            for i, part in zip(group, _unpacked(sums[0], [parts[i][0].size for i in group])):
+                leaves[i] = part.reshape(parts[i].shape[1:])
+        means = [leaf.astype(jnp.float32) / self._devices for leaf in leaves]
+        return self._structure.unflatten(means)
+
+    def _parts(self, array: Array, spec: PartitionSpec) -> Array:
+        """Puts the devices' parts of a whole array into a leading axis."""
+        where, shape = spec.index(AXIS), array.shape
+        parts = array.reshape(*shape[:where], self._devices, -1, *shape[where + 1 :])
+        return jnp.moveaxis(parts, where, 0)
+
+    def _joined(self, parts: Array, spec: PartitionSpec) -> Array:
+        """The inverse of `_parts`."""
+        where, shape = spec.index(AXIS), parts.shape[1:]
+        return jnp.moveaxis(parts, 0, where).reshape(*shape[:where], -1, *shape[where + 1 :])
+
+
+def scatter_rounds(devices: int, largest: int) -> list[list[list[int]]]:
+    """Returns the groups of each round of reduce-scatters that together leave every device the part
+    that one over all devices would.
+
+    Args:
+      largest: devices of a group, unless a prime factor of `devices` is larger.
+    """
+    rounds, block = [], devices
+    while block > 1:
+        divisors = [size for size in range(2, block + 1) if block % size == 0]
+        size = max([size for size in divisors if size <= largest], default=divisors[0])
+        stride = block // size  # the largest blocks first: in the order in which devices count
+        rounds.append(
+            [
+                [first + offset + stride * member for member in range(size)]
+                for first in range(0, devices, block)
+                for offset in range(stride)
+            ]
+        )
+        block = stride
+    return rounds
+
+
+def _scattered(array: Array, groups: list[list[int]]) -> Array:
+    """Adds up [n, rows, 128] over groups of g devices; each keeps n / g of the first axis."""
+    array = array.reshape(len(groups[0]), -1, *array.shape[1:])
+    return jax.lax.psum_scatter(array, AXIS, axis_index_groups=groups)
+
+
+def _packed(arrays: Sequence[Array]) -> Array:
+    """Puts the values of arrays [n, ...] side by side, each filled up to whole tiles:
+    [n, rows, 128]."""
+    return jnp.concatenate([_tiles(array) for array in arrays], axis=1)
+
+
+def _tiles(array: Array) -> Array:
+    flat = array.reshape(len(array), -1)
+    missing = -flat.shape[1] % math.prod(TILE)
+    return jnp.pad(flat, ((0, 0), (0, missing))).reshape(len(array), -1, TILE[1])
+
+
+def _unpacked(packed: Array, sizes: Sequence[int]) -> list[Array]:
+    """Returns arrays [..., size] of the given sizes out of `_packed` [..., rows, 128]."""
+    rows = [TILE[0] * -(-size // math.prod(TILE)) for size in sizes]
+    pieces = jnp.split(packed, list(itertools.accumulate(rows))[:-1], axis=-2)
+    return [x.reshape(*x.shape[:-2], -1)[..., :size] for x, size in zip(pieces, sizes)]
