@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,14 @@ def fill_pool(
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     chunk = devices * max(1, each * jax.process_count() // devices)
     share, (index, _) = share_of(chunk)
-    chunks = []
+    chunks, ahead = [], collections.deque()
     starts = range(0, len(source), chunk)
     for start in tqdm(starts, desc="encoding the pool", unit="batch", disable=not is_main()):
         own = range(start + index * share, start + (index + 1) * share)
         batch = to_devices(stack(source, [n % len(source) for n in own]), mesh)
-        chunks.append(jax.device_get(prepare(frozen, batch)))
+        ahead.append(prepare(frozen, batch))
+        while len(ahead) > (start + chunk < len(source)):  # the devices work while samples are made
+            chunks.append(jax.device_get(ahead.popleft()))
     names = chunks[0].keys()
     return Pool({name: np.concatenate([c[name] for c in chunks])[: len(source)] for name in names})
 

@@ -129,19 +129,13 @@ def _scattered(array: Array, groups: list[list[int]]) -> Array:
 
 
 def _packed(arrays: Sequence[Array]) -> Array:
-    """Puts the values of arrays [n, ...] side by side, each filled up to whole tiles:
-    [n, rows, 128]."""
-    return jnp.concatenate([_tiles(array) for array in arrays], axis=1)
-
-
-def _tiles(array: Array) -> Array:
-    flat = array.reshape(len(array), -1)
+    """Puts the values of arrays [n, ...] side by side, filled up to whole tiles: [n, rows, 128]."""
+    flat = jnp.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
     missing = -flat.shape[1] % math.prod(TILE)
-    return jnp.pad(flat, ((0, 0), (0, missing))).reshape(len(array), -1, TILE[1])
+    return jnp.pad(flat, ((0, 0), (0, missing))).reshape(len(flat), -1, TILE[1])
 
 
 def _unpacked(packed: Array, sizes: Sequence[int]) -> list[Array]:
     """Returns arrays [..., size] of the given sizes out of `_packed` [..., rows, 128]."""
-    rows = [TILE[0] * -(-size // math.prod(TILE)) for size in sizes]
-    pieces = jnp.split(packed, list(itertools.accumulate(rows))[:-1], axis=-2)
-    return [x.reshape(*x.shape[:-2], -1)[..., :size] for x, size in zip(pieces, sizes)]
+    flat = packed.reshape(*packed.shape[:-2], -1)
+    return jnp.split(flat, list(itertools.accumulate(sizes)), axis=-1)[:-1]

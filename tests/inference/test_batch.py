@@ -2,10 +2,20 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from brushjax.inference.batch import as_list, batch_seeds, batch_size, control_scales, repeated
+from brushjax.inference.batch import (
+    as_list,
+    batch_seeds,
+    batch_size,
+    by_groups,
+    control_scales,
+    repeated,
+)
+from brushjax.sharding import make_mesh
 
 GOLDEN = Path(__file__).parents[1] / "golden/tiny_sd15_pipeline/io.npz"
 
@@ -45,3 +55,20 @@ def test_one_seed_counts_up_over_the_batch():
             batch_seeds(seeds, 1)
     with pytest.raises(TypeError):
         batch_seeds([0.5], 1)
+
+
+@pytest.mark.parametrize("devices", [0, 2, 8])
+@pytest.mark.parametrize("size", [1, 2])
+def test_groups_run_one_after_the_other_on_every_device(devices, size):
+    seen = []
+
+    def run(batch):
+        seen.append(batch["x"].shape)
+        return batch["x"].sum(axis=1) + offset, batch["x"] * 2
+
+    mesh = make_mesh(devices=jax.devices()[:devices]) if devices else None
+    x, offset = np.arange(48, dtype=np.float32).reshape(16, 3), jnp.float32(5)
+    sums, doubled = jax.jit(lambda x: by_groups(run, {"x": x}, size, mesh))(x)
+    assert set(seen) == {(size, 3)}
+    np.testing.assert_array_equal(sums, x.sum(axis=1) + 5)
+    np.testing.assert_array_equal(doubled, 2 * x)

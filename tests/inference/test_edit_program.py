@@ -117,6 +117,8 @@ def test_program_refuses_what_does_not_fit(program):
         program(sampler(), make_inputs(steps=4))
     with pytest.raises(ValueError, match="expected tile a multiple of 8"):
         EditOptions(tile=100)
+    with pytest.raises(ValueError, match="expected together of at least 1"):
+        EditOptions(together=0)
 
 
 def test_saved_programs_are_read_instead_of_traced(networks, program, tmp_path, monkeypatch):

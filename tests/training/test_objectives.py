@@ -96,7 +96,9 @@ def test_encoder_is_taught_by_itself_what_holes_change(base, batch, tmp_path):
 def test_cell_maxima_see_a_single_pixel():
     mask = np.zeros((1, 16, 24, 1), np.float32)
     mask[0, 15, 8] = 1
-    np.testing.assert_array_equal(cell_maxima(jnp.asarray(mask), 8)[0, :, :, 0], [[0, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(
+        cell_maxima(jnp.asarray(mask), 8)[0, :, :, 0], [[0, 0, 0], [0, 1, 0]]
+    )
 
 
 def test_captions_are_dropped_as_often_as_asked():
