@@ -147,7 +147,7 @@ class HoleObjective(Objective):
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch
-        whole = parameters(weights.load("vae", self.vae)) | trainable
+        whole = {**parameters(weights.load("vae", self.vae)), **trainable}
         weights.save(build(AutoencoderKL, self._config, whole), folder / "vae")
 
     @property
@@ -155,7 +155,10 @@ class HoleObjective(Objective):
         return read_config(VAEConfig, self.vae, "vae")
 
     def _encode(self, encoder: Params, pictures: Array) -> Posterior:
-        whole = blueprint(AutoencoderKL, self._config)[1] | encoder  # shapes suffice for the rest
+        whole = {
+            **blueprint(AutoencoderKL, self._config)[1],
+            **encoder,
+        }  # shapes suffice for the rest
         vae = build(AutoencoderKL, self._config, whole)
         return vae.encode(to_unit_range(pictures, dtype_of(encoder)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,31 +25,34 @@ class Exchange:
     """Exchanges over the data axis, to be called inside jax.shard_map over it.
 
     Every array is either whole on each device or cut over them along one dimension, as the state
-    lies. On TPUs the sums are made in rounds over at most `TPU_GROUP` devices each, which together
-    send no more than one round over all of them would.
+    lies. On TPUs arrays are packed into whole tiles, and the sums made in rounds over at most
+    `TPU_GROUP` devices each, which together send no more than one round over all of them would.
     """
 
-    def __init__(self, cuts: Any, mesh: Mesh):
+    def __init__(self, cuts: Any, mesh: Mesh, tiles: bool | None = None):
         """Takes the layout of the state.
 
         Args:
           cuts: tree of PartitionSpec.
+          tiles: exchange as on TPUs; None does so on TPUs.
         """
         self._devices = mesh.size
         self._cuts, self._structure = jax.tree.flatten(
             cuts, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
         )
-        tpu = mesh.devices.flat[0].platform == "tpu"
-        self._rounds = scatter_rounds(mesh.size, TPU_GROUP if tpu else mesh.size)
+        self._tiles = mesh.devices.flat[0].platform == "tpu" if tiles is None else tiles
+        self._rounds = scatter_rounds(mesh.size, TPU_GROUP)
 
     def gather(self, params: Params) -> Params:
         """Returns the whole parameters, given each device's part."""
         leaves = self._structure.flatten_up_to(params)
         cut = [i for i, spec in enumerate(self._cuts) if AXIS in spec]
-        sizes = {i: leaves[i].size * leaves[i].dtype.itemsize for i in cut}
-        groups = [[i] for i in cut if sizes[i] >= SMALL]
-        groups += [small] if (small := [i for i in cut if sizes[i] < SMALL]) else []
-        for group in groups:
+        if not self._tiles:
+            for i in cut:
+                where = self._cuts[i].index(AXIS)
+                leaves[i] = jax.lax.all_gather(leaves[i], AXIS, axis=where, tiled=True)
+            return self._structure.unflatten(leaves)
+        for group in _groups({i: leaves[i].nbytes for i in cut}):
             parts = _packed([leaves[i].reshape(1, -1) for i in group])[0]  # [rows, 128]
             parts = jax.lax.all_gather(parts, AXIS)  # [devices, rows, 128]
             for i, part in zip(group, _unpacked(parts, [leaves[i].size for i in group])):
@@ -63,29 +66,39 @@ class Exchange:
           dtype: in which the sums are made.
         """
         leaves = [leaf.astype(dtype) for leaf in self._structure.flatten_up_to(gradients)]
+        sums = self._tiled_sums(leaves) if self._tiles else self._sums(leaves)
+        means = [leaf.astype(jnp.float32) / self._devices for leaf in sums]
+        return self._structure.unflatten(means)
+
+    def _sums(self, leaves: list[Array]) -> list[Array]:
+        return [
+            jax.lax.psum_scatter(leaf, AXIS, scatter_dimension=spec.index(AXIS), tiled=True)
+            if AXIS in spec
+            else jax.lax.psum(leaf, AXIS)
+            for leaf, spec in zip(leaves, self._cuts)
+        ]
+
+    def _tiled_sums(self, leaves: list[Array]) -> list[Array]:
         parts = {
             i: self._parts(leaf, spec)  # [devices, ...]
             for i, (leaf, spec) in enumerate(zip(leaves, self._cuts))
             if AXIS in spec
         }
         leaves = [x if i in parts else jax.lax.psum(x, AXIS) for i, x in enumerate(leaves)]
-        size = lambda i: parts[i][0].size * parts[i].dtype.itemsize  # noqa: E731
-        groups = [[i] for i in parts if size(i) >= SMALL]
-        groups += [small] if (small := [i for i in parts if size(i) < SMALL]) else []
+        groups = _groups({i: part.nbytes // self._devices for i, part in parts.items()})
         first, *others = self._rounds
         # The first round sends most. It goes array by array, each as soon as the backward pass has
         # it; what is left is small and goes together.
         left = [_scattered(_packed([parts[i] for i in group]), first) for group in groups]
-        packed = jnp.concatenate(left, axis=1) if others else None
-        for round_ in others:
-            packed = _scattered(packed, round_)
-        if packed is not None:
+        if others and left:
+            packed = jnp.concatenate(left, axis=1)
+            for round_ in others:
+                packed = _scattered(packed, round_)
             left = jnp.split(packed, list(itertools.accumulate(x.shape[1] for x in left))[:-1], 1)
         for group, sums in zip(groups, left):
             for i, part in zip(group, _unpacked(sums[0], [parts[i][0].size for i in group])):
                 leaves[i] = part.reshape(parts[i].shape[1:])
-        means = [leaf.astype(jnp.float32) / self._devices for leaf in leaves]
-        return self._structure.unflatten(means)
+        return leaves
 
     def _parts(self, array: Array, spec: PartitionSpec) -> Array:
         """Puts the devices' parts of a whole array into a leading axis."""
@@ -120,6 +133,16 @@ def scatter_rounds(devices: int, largest: int) -> list[list[list[int]]]:
         )
         block = stride
     return rounds
+
+
+def _groups(sizes: Mapping[int, int]) -> list[list[int]]:
+    """Returns what is exchanged at once: large arrays one by one, small ones together.
+
+    Args:
+      sizes: bytes of a device's part of every array.
+    """
+    small = [i for i, size in sizes.items() if size < SMALL]
+    return [[i] for i in sizes if i not in small] + ([small] if small else [])
 
 
 def _scattered(array: Array, groups: list[list[int]]) -> Array:
