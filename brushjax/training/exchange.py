@@ -25,8 +25,8 @@ class Exchange:
     """Exchanges over the data axis, to be called inside jax.shard_map over it.
 
     Every array is either whole on each device or cut over them along one dimension, as the state
-    lies. On TPUs arrays are packed into whole tiles, and the sums made in rounds over at most
-    `TPU_GROUP` devices each, which together send no more than one round over all of them would.
+    lies. On slices of more than `TPU_GROUP` TPUs arrays are packed into whole tiles, and summed in
+    rounds over so many devices, which together send no more than one round over all would.
     """
 
     def __init__(self, cuts: Any, mesh: Mesh, tiles: bool | None = None):
@@ -34,13 +34,15 @@ class Exchange:
 
         Args:
           cuts: tree of PartitionSpec.
-          tiles: exchange as on TPUs; None does so on TPUs.
+          tiles: exchange as on those slices; None does so on them.
         """
         self._devices = mesh.size
         self._cuts, self._structure = jax.tree.flatten(
             cuts, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
         )
-        self._tiles = mesh.devices.flat[0].platform == "tpu" if tiles is None else tiles
+        if tiles is None:
+            tiles = mesh.devices.flat[0].platform == "tpu" and mesh.size > TPU_GROUP
+        self._tiles = tiles
         self._rounds = scatter_rounds(mesh.size, TPU_GROUP)
 
     def gather(self, params: Params) -> Params:
