@@ -52,7 +52,7 @@ class InpaintArguments:
         tile: side in pixels of the tiles in which the autoencoder works, for large pictures.
         strip: also writes image, mask and result side by side to this file (folder).
         prompts: for a folder a JSON file {"name without ending": "prompt"}; others get the prompt.
-        batch_size: pictures of one size to paint at once; the results don't depend on it.
+        batch_size: pictures of one size to paint at once; it changes results by rounding only.
         settings_from: PNG to take all settings from that are not given.
     """
 

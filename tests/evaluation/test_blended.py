@@ -45,6 +45,11 @@ def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     np.testing.assert_array_equal(other[0], first[0])
     assert (other[1] != first[1]).any()
 
+    unguided = painter(list(picture), list(hole), ["a", "b"], [1, 2], **{**HOW, "guidance": 1.0})
+    ended = painter(list(picture), list(hole), ["a", "b"], [1, 2], **HOW, guidance_end=0.0)
+    assert np.abs(ended.astype(int) - unguided).max() <= 1  # guided by 1 is not guided
+    assert (ended != first).any()
+
 
 def test_sdxl_bases_are_refused(parts):
     unet = nnx.clone(parts["unet"])
