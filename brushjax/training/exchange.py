@@ -18,15 +18,15 @@ from brushjax.typing import Params
 AXIS = "data"
 TILE = (16, 128)  # a TPU's registers in bfloat16: parts that fill them are exchanged as they lie
 SMALL = 64 * 2**10  # bytes: libtpu sends all of smaller parts to all devices, so they go together
-TPU_GROUP = 8  # of more devices libtpu makes an all-reduce of a reduce-scatter: twice the bytes
+TPU_GROUP = 8  # of more devices libtpu makes all-reduces of other exchanges: twice the bytes
 
 
 class Exchange:
     """Exchanges over the data axis, to be called inside jax.shard_map over it.
 
     Every array is either whole on each device or cut over them along one dimension, as the state
-    lies. On slices of more than `TPU_GROUP` TPUs arrays are packed into whole tiles, and summed in
-    rounds over so many devices, which together send no more than one round over all would.
+    lies. On slices of more than `TPU_GROUP` TPUs arrays are packed into whole tiles, and summed and
+    gathered in rounds over so many devices, which together send no more than one over all would.
     """
 
     def __init__(self, cuts: Any, mesh: Mesh, tiles: bool | None = None):
@@ -54,11 +54,18 @@ class Exchange:
                 where = self._cuts[i].index(AXIS)
                 leaves[i] = jax.lax.all_gather(leaves[i], AXIS, axis=where, tiled=True)
             return self._structure.unflatten(leaves)
-        for group in _groups({i: leaves[i].nbytes for i in cut}):
-            parts = _packed([leaves[i].reshape(1, -1) for i in group])[0]  # [rows, 128]
-            parts = jax.lax.all_gather(parts, AXIS)  # [devices, rows, 128]
-            for i, part in zip(group, _unpacked(parts, [leaves[i].size for i in group])):
-                leaves[i] = self._joined(part.reshape(-1, *leaves[i].shape), self._cuts[i])
+        groups = _groups({i: leaves[i].nbytes for i in cut})
+        parts = [_packed([leaves[i].reshape(1, -1) for i in group]) for group in groups]
+        last, *others = self._rounds  # the rounds of the sums, in the opposite order
+        if others and parts:
+            packed, ends = _together(parts)
+            for round_ in reversed(others):
+                packed = _gathered(packed, round_)
+            parts = jnp.split(packed, ends, axis=1)
+        for group, part in zip(groups, parts):
+            whole = _gathered(part, last)  # [devices, rows, 128]
+            for i, values in zip(group, _unpacked(whole, [leaves[i].size for i in group])):
+                leaves[i] = self._joined(values.reshape(-1, *leaves[i].shape), self._cuts[i])
         return self._structure.unflatten(leaves)
 
     def mean(self, gradients: Params, dtype: Any) -> Params:
@@ -93,10 +100,10 @@ class Exchange:
         # it; what is left is small and goes together.
         left = [_scattered(_packed([parts[i] for i in group]), first) for group in groups]
         if others and left:
-            packed = jnp.concatenate(left, axis=1)
+            packed, ends = _together(left)
             for round_ in others:
                 packed = _scattered(packed, round_)
-            left = jnp.split(packed, list(itertools.accumulate(x.shape[1] for x in left))[:-1], 1)
+            left = jnp.split(packed, ends, axis=1)
         for group, sums in zip(groups, left):
             for i, part in zip(group, _unpacked(sums[0], [parts[i][0].size for i in group])):
                 leaves[i] = part.reshape(parts[i].shape[1:])
@@ -151,6 +158,18 @@ def _scattered(array: Array, groups: list[list[int]]) -> Array:
     """Adds up [n, rows, 128] over groups of g devices; each keeps n / g of the first axis."""
     array = array.reshape(len(groups[0]), -1, *array.shape[1:])
     return jax.lax.psum_scatter(array, AXIS, axis_index_groups=groups)
+
+
+def _gathered(array: Array, groups: list[list[int]]) -> Array:
+    """The inverse of `_scattered`, but for the sum: [n / g, rows, 128] become [n, rows, 128]."""
+    gathered = jax.lax.all_gather(array, AXIS, axis_index_groups=groups)
+    return gathered.reshape(-1, *array.shape[1:])
+
+
+def _together(arrays: Sequence[Array]) -> tuple[Array, list[int]]:
+    """Puts arrays [n, rows, 128] one behind the other; where to split them again along rows."""
+    ends = list(itertools.accumulate(array.shape[1] for array in arrays))[:-1]
+    return jnp.concatenate(arrays, axis=1), ends
 
 
 def _packed(arrays: Sequence[Array]) -> Array:

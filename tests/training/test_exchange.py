@@ -44,10 +44,12 @@ def test_mean_of_gradients_lies_where_the_state_does(monkeypatch, small, group):
         np.testing.assert_array_equal(ours[name], array.mean(axis=0), err_msg=name)
 
 
-@pytest.mark.parametrize("small", [None, 0, 100, 10**6])
-def test_gather_undoes_the_cut(monkeypatch, small):
-    monkeypatch.setattr(exchange, "SMALL", small or 0)
-    how = Exchange(CUTS, make_mesh(), tiles=small is not None)
+@pytest.mark.parametrize("small", [0, 100, 10**6])
+@pytest.mark.parametrize("group", [None, 2, 4, 8])
+def test_gather_undoes_the_cut(monkeypatch, small, group):
+    monkeypatch.setattr(exchange, "SMALL", small)
+    monkeypatch.setattr(exchange, "TPU_GROUP", group or 8)
+    how = Exchange(CUTS, make_mesh(), tiles=group is not None)
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
     ours = over_devices(how.gather, arrays, "gather")
