@@ -168,7 +168,7 @@ def compile_for(config: TrainConfig, name: str) -> Program:
         temporary, total = memory.temp_size_in_bytes, float(memory.peak_memory_in_bytes)
         after, text = (compiled.cost_analysis() or {}).get("flops", 0), compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
-        total = _asked_for(str(error))
+        total = _asked_for(str(error), sum(_held(plan, batch).values()))
     seconds = (traced_at - start, time.perf_counter() - traced_at)
     working = jax.tree.leaves(plan.state["params"])
     width = jax.numpy.dtype(config.compute_dtype).itemsize
@@ -223,16 +223,24 @@ def _quick() -> Iterator[None]:
             jax.config.update(name, value)
 
 
-def _asked_for(message: str) -> float:
+def _asked_for(message: str, held: int) -> float:
     """Returns the bytes that a program which does not fit asked for.
 
+    Args:
+      message: of the compiler; when what lives within a step is more than a chip has, it names
+        that alone.
+      held: bytes of what stays from step to step.
     Raises:
       RuntimeError: if that isn't what the compiler complains of.
     """
-    found = re.search(r"Used ([\d.]+)([KMG]) of", message)
-    if not found:
-        raise RuntimeError(f"expected the compiler to say what does not fit; it said {message}")
-    return float(found.group(1)) * {"K": 2**10, "M": 2**20, "G": 2**30}[found.group(2)]
+    for pattern, besides in (
+        (r"Used ([\d.]+)([KMG]) of", 0),
+        (r"HLO temporaries \(([\d.]+)([KMG])\) exceeds", held),
+    ):
+        if found := re.search(pattern, message):
+            asked = float(found.group(1)) * {"K": 2**10, "M": 2**20, "G": 2**30}[found.group(2)]
+            return asked + besides
+    raise RuntimeError(f"expected the compiler to say what does not fit; it said {message}")
 
 
 def _held(plan: Plan, batch: Any) -> dict[str, int]:

@@ -122,9 +122,11 @@ def test_slices_are_named_as_they_are_rented():
 
 def test_compiler_that_runs_out_of_memory_says_how_much_it_wanted():
     message = "Ran out of memory in memory space hbm. Used 18.21G of 15.75G hbm."
-    assert ahead._asked_for(message) == pytest.approx(18.21 * GIB)
+    assert ahead._asked_for(message, 3 * GIB) == pytest.approx(18.21 * GIB)
+    message = "total memory required for HLO temporaries (19.92G) exceeds available HBM (15.75G)."
+    assert ahead._asked_for(message, 3 * GIB) == pytest.approx(22.92 * GIB)
     with pytest.raises(RuntimeError, match="it said something else"):
-        ahead._asked_for("something else")
+        ahead._asked_for("something else", 0)
 
 
 @pytest.mark.slow
