@@ -1,12 +1,12 @@
-"""The tiny base's autoencoder, taught that a hole leaves the latents around it as they are.
+"""The tiny base's autoencoder, taught that the latents of a place don't depend on the others.
 
-    python train.py configs/base_vae_holes.py --workdir runs/base_vae_holes
+    python train.py configs/base_vae_local.py --workdir runs/base_vae_local
 
 `export/vae` stands in for that of configs/base_vae.py; latents of whole pictures stay the same.
 """
 
 from brushjax.data.pipeline import PhotoData
-from brushjax.training.autoencoder import HoleObjective
+from brushjax.training.autoencoder import LocalityObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 
@@ -14,10 +14,10 @@ from brushjax.training.recipe import TrainConfig
 def get_config() -> TrainConfig:
     """Returns the recipe."""
     return TrainConfig(
-        name="base_vae_holes",
-        objective=HoleObjective(vae="runs/base_vae/export"),
-        # Pictures and holes as the branch will meet them: the share of black is what disturbs.
-        data=PhotoData(size=128, sides=(96, 320), jitter=0.05, collage=0.25, pool=2048),
+        name="base_vae_local",
+        objective=LocalityObjective(vae="runs/base_vae/export"),
+        # The magnification at which the base paints, in a smaller frame: more pictures a second.
+        data=PhotoData(size=96, sides=(72, 240), jitter=0.05, pool=4096),
         encode_once=True,
         optimizer=OptimizerConfig(
             learning_rate=1e-3,
@@ -26,7 +26,7 @@ def get_config() -> TrainConfig:
             final_fraction=0.02,
             weight_decay=0.0,
         ),
-        steps=1000,
+        steps=1800,
         batch_size=8,
         log_every=20,
         checkpoint_every=200,

@@ -10,7 +10,7 @@ import pytest
 
 from brushjax import config as configs
 from brushjax.data.pipeline import PhotoData
-from brushjax.training.autoencoder import HoleObjective
+from brushjax.training.autoencoder import LocalityObjective
 from brushjax.training.brushnet import SHIPPED_BASE
 from brushjax.training.flops import batch_shapes
 from brushjax.training.plan import cast_shapes, describe, make_plan
@@ -26,10 +26,13 @@ UPDATE = "UPDATE_GOLDEN"  # set it to write the stored texts anew
 def with_inputs(config):
     """The recipe with the shipped base in the place of what an earlier recipe leaves in runs/."""
     base = str(SHIPPED_BASE)
-    if isinstance(config.objective, HoleObjective):
-        config = dataclasses.replace(config, objective=HoleObjective(base))
+    if isinstance(config.objective, LocalityObjective):
+        config = dataclasses.replace(config, objective=LocalityObjective(base))
     if isinstance(config.objective, TextToImageObjective):
-        objective = dataclasses.replace(config.objective, vae=base, tokenizer_folder=base)
+        start = config.objective.base and base
+        objective = dataclasses.replace(
+            config.objective, vae=base, tokenizer_folder=base, base=start
+        )
         config = dataclasses.replace(config, objective=objective)
     return config
 

@@ -19,14 +19,14 @@ def paste(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Shows `filling` inside the mask (1) and `surroundings` outside, with a soft seam.
 
-    The seam lies at most 5 % of the side inside the mask, so what is pasted never shows in
-    the kept region, and the first pixels of the hole still continue the surroundings.
+    The seam lies 3 to 5 % of the side inside the mask (less in thin holes), so what is pasted never
+    shows in the kept region, and the first pixels of the hole still continue the surroundings.
     """
     side = mask.shape[0]
     # The border of the picture is no seam: the distance is to the nearest kept pixel.
     depth = cv2.distanceTransform(mask[..., 0], cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    inset = min(rng.integers(2, max(3, side // 24 + 2)), depth.max() / 3)  # thin holes: less
+    inset = min(side * rng.uniform(1 / 32, 1 / 20), depth.max() / 2.5)  # thin holes: less
     inside = (depth > inset).astype(np.float32)
-    alpha = cv2.GaussianBlur(inside, (0, 0), inset / 2)[..., None] * mask
+    alpha = cv2.GaussianBlur(inside, (0, 0), max(inset / 4, 0.75))[..., None] * mask
     mixed = surroundings + alpha * (filling.astype(np.float32) - surroundings)
     return np.rint(mixed).astype(np.uint8)

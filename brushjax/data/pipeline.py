@@ -52,6 +52,7 @@ class PhotoData:
             of new ones. A pool lets a run encode every sample once.
         masks: which masks are drawn.
         collage: share of samples whose masked region shows a crop of another class.
+        name_surroundings: whether captions of collages say what is around the masked region, too.
         uncaptioned: share of samples with an empty caption (for classifier-free guidance).
         jitter: largest relative change of a colour channel, on the training split only.
         sides: smallest and largest side of the square that is cut, in pixels of the photograph.
@@ -65,6 +66,7 @@ class PhotoData:
     pool: int = 0
     masks: MaskConfig = field(default_factory=MaskConfig)
     collage: float = 0.0
+    name_surroundings: bool = False
     uncaptioned: float = 0.0
     jitter: float = 0.0
     sides: tuple[int, int] = (96, 256)
@@ -169,6 +171,8 @@ class PhotoSamples:
             crop = self._photos.crop(n, rng, others[rng.integers(len(others))])
             image = paste(around.image, crop.image, mask, rng)
         caption = "" if uncaptioned else crop.caption
+        if caption and crop is not around and config.name_surroundings:
+            caption = f"{caption} in {around.phrase}"
         names = crop.phrase, crop.class_name, crop.class_id, around.class_name
         return Sample(n, image, mask, caption, *names)
 

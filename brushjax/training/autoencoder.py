@@ -1,4 +1,4 @@
-"""Training an autoencoder from images alone, and teaching it about holes."""
+"""Training an autoencoder from images alone, and teaching it to see every place for itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from brushjax import weights
 from brushjax.diffusion.losses import kl_to_standard_normal
-from brushjax.models.vae import AutoencoderKL, Posterior, VAEConfig
+from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.training.base import read_config
 from brushjax.training.denoising import draw
 from brushjax.training.objectives import (
@@ -97,75 +97,110 @@ class AutoencoderObjective(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class HoleObjective(Objective):
-    """Teaches an encoder that a black hole leaves the latents around it as they are.
+class LocalityObjective(Objective):
+    """Teaches an autoencoder that the latents of a place do not depend on what is elsewhere.
 
-    Norms and attention over the whole picture otherwise change all latents when a part turns black,
-    and a branch on that autoencoder has to learn first to undo it. The decoder stays, and latents
-    of whole pictures are held to what they were: models trained on them remain valid.
+    Norms and attention over the whole picture otherwise change all latents when a part turns black
+    or shows something else: the latents around a hole are then not those of the picture, and those
+    of a filling not such as a text-to-image model on whole pictures would draw. Latents of whole
+    pictures are held to what they were: models trained on them remain valid.
     """
 
     vae: str
     """Folder of the trained autoencoder."""
+    edge_weight: float = 1.0
+    """Of the edge loss, as in `AutoencoderObjective`."""
+    latent_weight: float = 2.0
+    """Of the latents' squared error, in units of their variance, beside the pixels' losses."""
     logvar_weight: float = 0.001
     """Of the log variance, which is so low that hardly anything depends on it."""
 
     def init(self, key: jax.Array) -> tuple[Params, Params]:
         del key
-        return self._split(parameters(weights.load("vae", self.vae)))
+        vae = parameters(weights.load("vae", self.vae))
+        return vae, self._teacher(jax.tree.map(lambda leaf: leaf.copy(), vae))
 
     def shapes(self) -> tuple[Params, Params]:
-        return self._split(blueprint(AutoencoderKL, self._config)[1])
+        vae = blueprint(AutoencoderKL, self._config)[1]
+        return vae, self._teacher(vae)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         """Adds the latents to be kept, which the untaught encoder makes of whole pictures."""
-        posterior = self._encode(frozen["taught_by"], batch["image"])
+        whole = {**blueprint(AutoencoderKL, self._config)[1], **frozen["taught_by"]}
+        vae = build(AutoencoderKL, self._config, whole)
+        posterior = vae.encode(to_unit_range(batch["image"], dtype_of(frozen)))
         return {**batch, "mean": posterior.mean, "logvar": posterior.logvar}
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
-        del frozen, keys
-        image, mask = batch["image"], batch["mask"]
-        pictures = jnp.concatenate([image, jnp.where(mask > 0, 0, image)])  # [2B, H, W, 3]
-        posterior = self._encode(trainable, pictures)
-        keep = 1.0 - cell_maxima(mask.astype(jnp.float32), len(image[0]) // len(batch["mean"][0]))
-        wanted = jnp.concatenate([jnp.ones_like(keep), keep])  # [2B, h, w, 1]
+        del frozen
+        vae = build(AutoencoderKL, self._config, trainable)
+        image, hole = batch["image"], batch["mask"] > 0  # [B, H, W, 3], [B, H, W, 1]
+        collage = jnp.where(hole, _next(image), image)
+        pictures = jnp.concatenate([image, jnp.where(hole, 0, image), collage])
+        pictures = to_unit_range(pictures, dtype_of(trainable))
+        posterior = vae.encode(pictures)  # [3B, h, w, 4]
 
-        def error(ours: Array, kept: Array) -> tuple[Array, Array]:
-            squared = wanted * jnp.square(ours - jnp.concatenate([kept, kept]))
-            means = squared.mean(axis=(1, 2, 3)) / jnp.maximum(wanted.mean(axis=(1, 2, 3)), 1e-6)
-            whole, holed = jnp.split(means, 2)
-            return whole.mean(), holed.mean()
+        # Cells on the mask's edge show two pictures: no latents are known of them.
+        cell = image.shape[1] // batch["mean"].shape[1]
+        kept = 1.0 - cell_maxima(hole.astype(jnp.float32), cell)  # [B, h, w, 1]
+        filled = 1.0 - cell_maxima(1.0 - hole.astype(jnp.float32), cell)
+        known = (jnp.ones_like(kept), kept, kept + filled)
+
+        def errors(ours: Array, wanted: Array) -> list[Array]:
+            both = jnp.where(filled > 0, _next(wanted), wanted)
+            return [
+                _mean_of_cells(jnp.square(one - other), mask)
+                for one, other, mask in zip(jnp.split(ours, 3), (wanted, wanted, both), known)
+            ]
 
         scale = self._config.scaling_factor
-        whole, holed = error(posterior.mean * scale, batch["mean"] * scale)
-        spread = sum(error(posterior.logvar, batch["logvar"]))
-        return whole + holed + self.logvar_weight * spread, {
+        whole, holed, pasted = errors(posterior.mean * scale, batch["mean"] * scale)
+        spread = sum(errors(posterior.logvar, batch["logvar"]))
+
+        # Half of the batch is decoded as whole pictures, half as collages.
+        half = len(image) // 2
+        drawn = jnp.r_[:half, len(pictures) - (len(image) - half) : len(pictures)]
+        deviation = jnp.exp(0.5 * posterior.logvar[drawn])
+        latents = draw(posterior.mean[drawn], deviation, keys)  # [B, h, w, 4]
+        output = vae.decode(latents).astype(jnp.float32)  # [B, H, W, 3]
+        target = pictures[drawn].astype(jnp.float32)
+        absolute, edges = jnp.abs(output - target).mean(), edge_loss(output, target)
+        error = jnp.square(jnp.clip(output, -1, 1) - target).mean()
+        value = (
+            absolute
+            + self.edge_weight * edges
+            + self.latent_weight * (whole + holed + pasted)
+            + self.logvar_weight * spread
+        )
+        return value, {
             "whole_error": whole,
             "holed_error": holed,
+            "pasted_error": pasted,
             "logvar_error": spread,
+            "psnr": 10.0 * jnp.log10(4.0 / error),
         }
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch
-        whole = {**parameters(weights.load("vae", self.vae)), **trainable}
-        weights.save(build(AutoencoderKL, self._config, whole), folder / "vae")
+        weights.save(build(AutoencoderKL, self._config, trainable), folder / "vae")
 
     @property
     def _config(self) -> VAEConfig:
         return read_config(VAEConfig, self.vae, "vae")
 
-    def _encode(self, encoder: Params, pictures: Array) -> Posterior:
-        whole = {
-            **blueprint(AutoencoderKL, self._config)[1],
-            **encoder,
-        }  # shapes suffice for the rest
-        vae = build(AutoencoderKL, self._config, whole)
-        return vae.encode(to_unit_range(pictures, dtype_of(encoder)))
-
     @staticmethod
-    def _split(vae: Params) -> tuple[Params, Params]:
-        encoder = {name: vae[name] for name in ("encoder", "quant_conv")}
-        return encoder, {"taught_by": jax.tree.map(lambda leaf: leaf, encoder)}
+    def _teacher(vae: Params) -> Params:
+        return {"taught_by": {name: vae[name] for name in ("encoder", "quant_conv")}}
+
+
+def _mean_of_cells(values: Array, cells: Array) -> Array:
+    """Returns the mean of values [B, h, w, C] over the cells [B, h, w, 1] that are 1."""
+    return (cells * values).sum() / jnp.maximum(cells.sum() * values.shape[-1], 1)
+
+
+def _next(samples: Array) -> Array:
+    """Gives every sample of a batch its neighbour's values."""
+    return jnp.roll(samples, 1, axis=0)
 
 
 def cell_maxima(mask: Float[Array, "B H W 1"], side: int) -> Float[Array, "B h w 1"]:

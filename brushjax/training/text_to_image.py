@@ -1,4 +1,4 @@
-"""Training a text-to-image model from scratch on the latents of a frozen autoencoder."""
+"""Training a text-to-image model on the latents of a frozen autoencoder."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class TextToImageObjective(Objective):
     vae: str
     """Folder of the frozen autoencoder, or a pipeline folder that holds it."""
     tokenizer_folder: str
+    base: str = ""
+    """Pipeline folder of a UNet and a text encoder to go on from; empty starts afresh."""
     noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
     caption_dropout: float = 0.1
     """Share of captions that are replaced by the empty one, for classifier-free guidance."""
@@ -64,11 +66,17 @@ class TextToImageObjective(Objective):
             )
 
     def init(self, key: jax.Array) -> tuple[Params, Params]:
-        keys = named_keys(key, "unet", "text_encoder")
-        trainable = {
-            "unet": fresh(UNet, self.unet, keys["unet"]),
-            "text_encoder": fresh(CLIPText, self._text_config(), keys["text_encoder"]),
-        }
+        if self.base:
+            trainable = {
+                "unet": parameters(weights.load("unet", self.base)),
+                "text_encoder": parameters(weights.load("clip_text", self.base)),
+            }
+        else:
+            keys = named_keys(key, "unet", "text_encoder")
+            trainable = {
+                "unet": fresh(UNet, self.unet, keys["unet"]),
+                "text_encoder": fresh(CLIPText, self._text_config(), keys["text_encoder"]),
+            }
         return trainable, {"vae": parameters(weights.load("vae", self.vae))}
 
     def shapes(self) -> tuple[Params, Params]:

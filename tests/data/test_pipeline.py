@@ -111,6 +111,16 @@ def test_collages_change_masked_pixels_only_and_are_named_by_them():
     assert len({samples.describe(n).class_name for n in range(200)}) == len(CLASSES)
 
 
+def test_captions_of_collages_can_name_the_surroundings():
+    plain = PhotoData(size=16, collage=0.5).source(tokenize)
+    named = PhotoData(size=16, collage=0.5, name_surroundings=True).source(tokenize)
+    for n in range(60):
+        before, after = plain.describe(n), named.describe(n)
+        around = PhotoSource(size=16)[n].phrase
+        collage = before.class_name != before.surroundings
+        assert after.caption == (f"{before.caption} in {around}" if collage else before.caption)
+
+
 def test_without_a_hole_there_is_no_collage():
     data = PhotoData(size=32, collage=1.0, masks=MaskConfig.reference())
     described = [data.source(tokenize).describe(n) for n in range(40)]
