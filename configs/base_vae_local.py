@@ -1,8 +1,9 @@
-"""The tiny base's autoencoder, taught that the latents of a place don't depend on the others.
+"""The tiny base's autoencoder, taught that the latents of a place don't depend on other places.
 
     python train.py configs/base_vae_local.py --workdir runs/base_vae_local
 
-`export/vae` stands in for that of configs/base_vae.py; latents of whole pictures stay the same.
+`export/vae` stands in for that of configs/base_vae.py; latents of whole pictures are held to what
+they were.
 """
 
 from brushjax.data.pipeline import PhotoData
