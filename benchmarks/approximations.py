@@ -20,11 +20,11 @@ from flax import nnx
 
 import brushjax
 from brushjax.diffusion.samplers import make_sampler
-from brushjax.inference.approximations import Approximations
-from brushjax.inference.edit import Graphs, seeded_noise
+from brushjax.inference.engine.approximations import Approximations
+from brushjax.inference.engine.edit import Graphs, seeded_noise
+from brushjax.inference.engine.options import EditInputs
+from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.images import prepare
-from brushjax.inference.options import EditInputs
-from brushjax.inference.program import EditProgram
 
 BASE = Path(brushjax.__file__).parent / "assets/base"
 SETTINGS = {

@@ -35,8 +35,8 @@ def tokenize(captions):
 
 def write_cache(folder: Path, count: int) -> None:
     """Writes random latents as precompute would."""
-    from brushjax.data import records
     from brushjax.data.cached import Cache, record_type
+    from brushjax.data.sources import records
 
     image = (
         *(("mean", "<f2", LATENT), ("deviation", "<f2", LATENT)),
@@ -106,7 +106,7 @@ def write_tar(path: Path, height: int, width: int, count: int) -> None:
     import io
     import tarfile
 
-    from brushjax.data import rle
+    from brushjax.data.masks import rle
 
     y, x = np.mgrid[:height, :width]
     discs = [np.hypot(y - height / 2, x - width * k) < height / 4 for k in (0.3, 0.6)]
@@ -129,7 +129,7 @@ def write_tar(path: Path, height: int, width: int, count: int) -> None:
 
 
 def pictures(options) -> None:
-    from brushjax.data.brushdata import BrushData
+    from brushjax.data.sets.brushdata import BrushData
 
     cv2.setNumThreads(1)
     for height, width in ((512, 512), (768, 1024)):

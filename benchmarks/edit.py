@@ -21,13 +21,13 @@ from flax import nnx
 
 from benchmarks.edit_sides import SCHEDULER
 from brushjax.diffusion.samplers import make_sampler
-from brushjax.inference.edit import denoise
-from brushjax.inference.options import NAIVE, EditInputs, EditOptions, Savings
-from brushjax.inference.predict import Predictor
-from brushjax.inference.program import padded_inputs
+from brushjax.inference.engine.edit import denoise
+from brushjax.inference.engine.options import NAIVE, EditInputs, EditOptions, Savings
+from brushjax.inference.engine.predict import Predictor
+from brushjax.inference.engine.program import padded_inputs
 from brushjax.models import BrushNet, BrushNetConfig, UNet, UNetConfig
 from brushjax.nn import Keys
-from brushjax.training.program import flops, trace
+from brushjax.training.scale.program import flops, trace
 
 BODY = {
     "block_out_channels": (64, 128, 256, 256),

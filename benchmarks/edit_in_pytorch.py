@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from brushjax.inference.bases import SHIPPED_BASE
+from brushjax.pipelines.bases import SHIPPED_BASE
 from tests.torch_reference import TorchBranch, injected
 
 SCHEDULERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler}

@@ -126,9 +126,9 @@ def run_jax(options):
     from flax import nnx
 
     from brushjax.diffusion.samplers import make_sampler
-    from brushjax.inference.edit import Graphs, denoise, edit
-    from brushjax.inference.options import EditInputs, EditOptions
-    from brushjax.inference.program import padded_inputs
+    from brushjax.inference.engine.edit import Graphs, denoise, edit
+    from brushjax.inference.engine.options import EditInputs, EditOptions
+    from brushjax.inference.engine.program import padded_inputs
     from brushjax.models import AutoencoderKL, BrushNet, BrushNetConfig, UNet, UNetConfig, VAEConfig
     from brushjax.models.brushnet import keep_mask_condition
     from brushjax.nn import Keys

@@ -30,9 +30,9 @@ def child(options):
     from benchmarks.edit import build
     from benchmarks.edit_sides import SCHEDULER
     from brushjax.diffusion.samplers import make_sampler
-    from brushjax.inference.edit import Graphs
-    from brushjax.inference.options import EditInputs
-    from brushjax.inference.program import EditProgram
+    from brushjax.inference.engine.edit import Graphs
+    from brushjax.inference.engine.options import EditInputs
+    from brushjax.inference.engine.program import EditProgram
     from brushjax.models import AutoencoderKL, BrushNet, BrushNetConfig, UNet, UNetConfig, VAEConfig
 
     imported = time.perf_counter() - started

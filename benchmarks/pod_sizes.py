@@ -35,7 +35,7 @@ class Shapes:
 
 def recipe(base, size, batch, **changes):
     """Returns the recipe of a branch on cached latents, in bfloat16."""
-    from brushjax.training.brushnet import BrushNetObjective
+    from brushjax.training.objectives.brushnet import BrushNetObjective
     from brushjax.training.optimizers import OptimizerConfig
     from brushjax.training.recipe import TrainConfig
 
@@ -68,8 +68,8 @@ def main():
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing runs
 
     from brushjax.sharding import MeshShape
-    from brushjax.training import ahead, ahead_report
     from brushjax.training.recipe import FULLY_SHARDED
+    from brushjax.training.scale import ahead, ahead_report
 
     chips = len(ahead.slice_devices(options.slice))
     changes = {"rematerialise": options.rematerialise}

@@ -24,16 +24,16 @@ from flax import nnx
 from brushjax.evaluation.networks import NETWORKS, Networks
 from brushjax.metrics.metric import Need
 from brushjax.metrics.views import Views
-from brushjax.models.clip import CLIPText, CLIPTextConfig
-from brushjax.models.image_reward import (
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
+from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
+from brushjax.models.scoring.image_reward import (
     TEXT_LENGTH,
     AestheticConfig,
     AestheticHead,
     ImageReward,
     ImageRewardConfig,
 )
-from brushjax.models.lpips import LPIPS, LPIPSConfig
-from brushjax.models.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
+from brushjax.models.scoring.lpips import LPIPS, LPIPSConfig
 from brushjax.nn import Keys
 
 PROJECTED = ("CLIPTextModelWithProjection",)

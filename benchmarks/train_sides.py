@@ -179,9 +179,9 @@ def jax_step(options):
     """The step that a run takes, on random weights made on the device."""
     import jax
 
-    from brushjax.training.ahead import step_shapes
-    from brushjax.training.flops import useful_flops
     from brushjax.training.plan import make_plan
+    from brushjax.training.scale.ahead import step_shapes
+    from brushjax.training.scale.flops import useful_flops
     from brushjax.training.step import step_of
 
     base = "" if options.tiny else BASES["sd15"][0]

@@ -71,7 +71,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
             print(describe(config, make_plan(config)))
             return
         if options.compile_for:
-            from brushjax.training import ahead, ahead_report
+            from brushjax.training.scale import ahead, ahead_report
 
             print("Compiling: 5 to 15 minutes for a full-size model on two cores.", flush=True)
             print(ahead_report.describe(ahead.compile_for(config, options.compile_for)))
@@ -118,7 +118,7 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=1024, help="number of ids (default: 1024)")
     options = parser.parse_args(arguments)
 
-    from brushjax.data.photos import all_captions
+    from brushjax.data.sets.photos import all_captions
     from brushjax.data.text import Tokenizer, train_tokenizer
 
     captions = options.captions.read_text().splitlines() if options.captions else all_captions()

@@ -7,12 +7,12 @@ is the pipeline that ships.
 """
 
 from brushjax.data.pipeline import PhotoData
-from brushjax.models.clip import CLIPTextConfig
+from brushjax.models.encoders.clip import CLIPTextConfig
 from brushjax.models.unet import UNetConfig
-from brushjax.training.denoising import NoiseConfig
+from brushjax.training.objectives.denoising import NoiseConfig
+from brushjax.training.objectives.text_to_image import TextToImageObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.text_to_image import TextToImageObjective
 
 TEXT_WIDTH = 64
 

@@ -8,12 +8,12 @@
 """
 
 from brushjax.data.pipeline import PhotoData
-from brushjax.models.clip import CLIPTextConfig
+from brushjax.models.encoders.clip import CLIPTextConfig
 from brushjax.models.unet import UNetConfig
-from brushjax.training.denoising import NoiseConfig
+from brushjax.training.objectives.denoising import NoiseConfig
+from brushjax.training.objectives.text_to_image import TextToImageObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.text_to_image import TextToImageObjective
 
 TEXT_WIDTH = 64
 

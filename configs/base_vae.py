@@ -7,7 +7,7 @@
 
 from brushjax.data.pipeline import PhotoData
 from brushjax.models.vae import VAEConfig
-from brushjax.training.autoencoder import AutoencoderObjective
+from brushjax.training.objectives.autoencoder import AutoencoderObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

@@ -7,7 +7,7 @@ they were.
 """
 
 from brushjax.data.pipeline import PhotoData
-from brushjax.training.autoencoder import LocalityObjective
+from brushjax.training.objectives.autoencoder import LocalityObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

@@ -6,12 +6,12 @@ Reads BrushData's tars (docs/running.md says where from); the base is downloaded
 in the place of BASE serves as well. One step is 16 images, whatever the number of devices.
 """
 
-from brushjax.data.brushdata import BrushData
-from brushjax.data.holes import HoleConfig
+from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.pipeline import PhotoData
+from brushjax.data.sets.brushdata import BrushData
+from brushjax.evaluation.benchmarks.held_out import HeldOut
 from brushjax.evaluation.branch import BranchEvaluation, Sampling
-from brushjax.evaluation.held_out import HeldOut
-from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

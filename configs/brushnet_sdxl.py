@@ -6,9 +6,9 @@ The branch sees the sizes and crops that SDXL is conditioned on; its state is cu
 and layers are computed again in the backward pass, so that a sample fits beside the frozen UNet.
 """
 
-from brushjax.data.brushdata import BrushData
-from brushjax.data.holes import HoleConfig
-from brushjax.training.brushnet import BrushNetObjective
+from brushjax.data.masks.holes import HoleConfig
+from brushjax.data.sets.brushdata import BrushData
+from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

@@ -6,9 +6,9 @@ Ends with samples/fill.png (image | mask | results | truth), samples/table.md an
 """
 
 from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.benchmarks.held_out import HeldOut
 from brushjax.evaluation.branch import BranchEvaluation, Sampling
-from brushjax.evaluation.held_out import HeldOut
-from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

@@ -10,12 +10,12 @@ import pytest
 
 from brushjax import config as configs
 from brushjax.data.pipeline import PhotoData
-from brushjax.training.autoencoder import LocalityObjective
-from brushjax.training.brushnet import SHIPPED_BASE
-from brushjax.training.flops import batch_shapes
+from brushjax.training.objectives.autoencoder import LocalityObjective
+from brushjax.training.objectives.brushnet import SHIPPED_BASE
+from brushjax.training.objectives.text_to_image import TextToImageObjective
 from brushjax.training.plan import cast_shapes, describe, make_plan
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.text_to_image import TextToImageObjective
+from brushjax.training.scale.flops import batch_shapes
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").rglob("*.py"))

@@ -19,7 +19,10 @@ import numpy as np
 
 from brushjax import config as configs
 from brushjax.config import ConfigError
-from brushjax.data.brushdata import (
+from brushjax.data.faults import TooManyFaults, to_row
+from brushjax.data.feed import Feed, stacked
+from brushjax.data.order import Order
+from brushjax.data.sets.brushdata import (
     ATTEMPTS,
     FAULTS,
     UNLIMITED,
@@ -27,9 +30,6 @@ from brushjax.data.brushdata import (
     BrushSamples,
     Tokenize,
 )
-from brushjax.data.faults import TooManyFaults, to_row
-from brushjax.data.feed import Feed, stacked
-from brushjax.data.order import Order
 
 FORMAT = 1
 DESCRIPTION = "cache.json"

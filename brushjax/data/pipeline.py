@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brushjax.data.collage import paste
-from brushjax.data.masks import MaskConfig, sample_mask
-from brushjax.data.photos import SHIPPED, PhotoSource
+from brushjax.data.masks.collage import paste
+from brushjax.data.masks.shapes import MaskConfig, sample_mask
+from brushjax.data.sets.photos import SHIPPED, PhotoSource
 
 if TYPE_CHECKING:
     import grain

@@ -10,8 +10,15 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from brushjax.evaluation.held_out import HeldOut, Steered, Steering
-from brushjax.evaluation.methods import Autoencoder, Blended, Branch, Copy, Sampling, Telea
+from brushjax.evaluation.benchmarks.held_out import HeldOut, Steered, Steering
+from brushjax.evaluation.methods.inpainting import (
+    Autoencoder,
+    Blended,
+    Branch,
+    Copy,
+    Sampling,
+    Telea,
+)
 from brushjax.evaluation.models import ZERO
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Sweep

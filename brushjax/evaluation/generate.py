@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from brushjax.evaluation.benchmarks.files import picture
-from brushjax.evaluation.given import Given
-from brushjax.evaluation.methods import Fill, Task
+from brushjax.evaluation.methods.given import Given
+from brushjax.evaluation.methods.inpainting import Fill, Task
 from brushjax.evaluation.plan import Plan
 from brushjax.evaluation.records import BenchmarkError, Pixels, Unit, digest
 from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_bytes, write_part

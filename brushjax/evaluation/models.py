@@ -57,7 +57,7 @@ class Models:
         """
         path = path or self._base
         if path not in self._parts:
-            from brushjax.inference.bases import BaseFiles, base_path, load_base
+            from brushjax.pipelines.bases import BaseFiles, base_path, load_base
             from brushjax.weights import WeightsError
 
             try:

@@ -343,7 +343,7 @@ def _bert_tokens(folder: str | Path) -> Tokens:
         )
     from transformers import BertTokenizer
 
-    from brushjax.models.image_reward import TEXT_LENGTH
+    from brushjax.models.scoring.image_reward import TEXT_LENGTH
 
     backend = BertTokenizer.from_pretrained(str(folder))
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brushjax.evaluation.given import Given
-from brushjax.evaluation.methods import Grid
+from brushjax.evaluation.methods.given import Given
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Record, Unit, unit_key
 from brushjax.evaluation.store import FLAG, TEXT, WHOLE, write_table

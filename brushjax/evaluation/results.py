@@ -14,22 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from brushjax.evaluation import html
-from brushjax.evaluation.aggregate import Change, Summary, by_group, changes, macro_mean, summaries
 from brushjax.evaluation.generate import Gallery
-from brushjax.evaluation.grids import grids, strip_of
-from brushjax.evaluation.lint import Finding, lint
 from brushjax.evaluation.plan import Plan
-from brushjax.evaluation.report import write_json, write_text
-from brushjax.evaluation.score import Scored
-from brushjax.evaluation.store import write_bytes, write_table
-from brushjax.evaluation.tables import (
+from brushjax.evaluation.report import html
+from brushjax.evaluation.report.aggregate import (
+    Change,
+    Summary,
+    by_group,
+    changes,
+    macro_mean,
+    summaries,
+)
+from brushjax.evaluation.report.formats import write_json, write_text
+from brushjax.evaluation.report.grids import grids, strip_of
+from brushjax.evaluation.report.lint import Finding, lint
+from brushjax.evaluation.report.tables import (
     Table,
     changes_table,
     means_table,
     paper_benchmarks,
     paper_tables,
 )
+from brushjax.evaluation.score import Scored
+from brushjax.evaluation.store import write_bytes, write_table
 from brushjax.metrics.bootstrap import Bootstrap
 
 

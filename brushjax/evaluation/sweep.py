@@ -15,12 +15,12 @@ from typing import Any
 
 from brushjax import config as configs
 from brushjax.evaluation.generate import Gallery, generate
-from brushjax.evaluation.given import Given
-from brushjax.evaluation.methods import Grid
+from brushjax.evaluation.methods.given import Given
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.plan import Plan, make_plan
 from brushjax.evaluation.records import BenchmarkError, Unit
-from brushjax.evaluation.report import write_text
+from brushjax.evaluation.report.formats import write_text
 from brushjax.evaluation.results import Report, Shown, environment
 from brushjax.evaluation.score import (
     Features,
@@ -42,9 +42,9 @@ class Sweep:
     """Benchmarks x methods x seeds.
 
     Attributes:
-        benchmarks: of `brushjax.evaluation.benchmarks`, or `brushjax.evaluation.held_out`.
-        methods: of `brushjax.evaluation.methods`; a `Grid` is checkpoints x bases x samplers x
-            guidance x scale.
+        benchmarks: of `brushjax.evaluation.benchmarks`.
+        methods: of `brushjax.evaluation.methods.inpainting`; a `Grid` is checkpoints x bases x
+            samplers x guidance x scale.
         seeds: of the noise; methods without noise are run once.
         profiles: of metrics: "clean", "paper:<name>", or "paper" for those of the papers that
             report on a benchmark.

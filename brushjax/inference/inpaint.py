@@ -20,19 +20,25 @@ from brushjax.data.text import LENGTH, Tokenizer
 from brushjax.diffusion import guidance as blending
 from brushjax.diffusion.samplers import Sampler, make_sampler
 from brushjax.diffusion.schedule import read_scheduler_config
-from brushjax.inference.approximations import Approximations
-from brushjax.inference.bases import SHIPPED_BASE, BaseFiles, base_path, load_base
-from brushjax.inference.batch import as_list, batch_seeds, batch_size, control_scales, repeated
-from brushjax.inference.edit import Graphs, seeded_noise
+from brushjax.inference.engine.approximations import Approximations
+from brushjax.inference.engine.batch import (
+    as_list,
+    batch_seeds,
+    batch_size,
+    control_scales,
+    repeated,
+)
+from brushjax.inference.engine.edit import Graphs, seeded_noise
+from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.images import Prepared, prepare, resize
-from brushjax.inference.options import EditInputs, EditOptions
-from brushjax.inference.parts import check_parts
-from brushjax.inference.program import EditProgram
-from brushjax.inference.text import Encoder, TextEncoders, TextFeatures
 from brushjax.models.brushnet import CELL, BrushNet
-from brushjax.models.clip import CLIPText
+from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
+from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, load_base
+from brushjax.pipelines.parts import check_parts
+from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures
 from brushjax.typing import AddedCondition, Params
 
 __all__ = ["SHIPPED_BASE", "InpaintResult", "Inpainter"]

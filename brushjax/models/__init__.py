@@ -1,17 +1,17 @@
 """The networks, each in its own file; attribute names are those of the published checkpoints."""
 
 from brushjax.models.brushnet import BrushNet, BrushNetConfig, keep_mask_condition
-from brushjax.models.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
-from brushjax.models.image_reward import (
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
+from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig, ViTOutput
+from brushjax.models.scoring.image_reward import (
     AestheticConfig,
     AestheticHead,
     ImageReward,
     ImageRewardConfig,
 )
-from brushjax.models.lpips import LPIPS, LPIPSConfig, LPIPSOutput
+from brushjax.models.scoring.lpips import LPIPS, LPIPSConfig, LPIPSOutput
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, Posterior, VAEConfig
-from brushjax.models.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig, ViTOutput
 
 __all__ = [
     "DINO",

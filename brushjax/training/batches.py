@@ -14,7 +14,7 @@ from tqdm import tqdm
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.sharding import BATCH
-from brushjax.training.objectives import Objective
+from brushjax.training.objectives.contract import Objective
 from brushjax.training.recipe import Source
 from brushjax.typing import Params
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from brushjax import config as configs
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
-from brushjax.training.flops import useful_flops
-from brushjax.training.objectives import Parts
+from brushjax.training.objectives.contract import Parts
 from brushjax.training.recipe import TrainConfig
+from brushjax.training.scale.flops import useful_flops
 from brushjax.training.watch import Meter
 
 WATCHED = ("loss", "gradient_norm")  # not finite in one of these: the run stops or skips the step

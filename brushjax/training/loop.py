@@ -19,7 +19,7 @@ from brushjax.distributed import barrier, is_main, place, whole_on_host
 from brushjax.training.batches import fill_pool, share_of, stack, to_devices
 from brushjax.training.checkpoint import Checkpoints, whole_folder
 from brushjax.training.logging import RunLog
-from brushjax.training.objectives import Tokenize
+from brushjax.training.objectives.contract import Tokenize
 from brushjax.training.plan import Plan, make_plan
 from brushjax.training.recipe import FREE, Evaluator, TrainConfig
 from brushjax.training.state import State, cast, export_parameters, make_state

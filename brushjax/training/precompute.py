@@ -26,13 +26,13 @@ from tqdm import tqdm
 from brushjax import config as configs
 from brushjax import distributed, weights
 from brushjax.config import ConfigError
-from brushjax.data import records
-from brushjax.data.brushdata import BrushData, BrushSamples
 from brushjax.data.cached import DESCRIPTION, FREE, Cache, Field, record_type
 from brushjax.data.faults import TooManyFaults
 from brushjax.data.feed import stacked
-from brushjax.training.brushnet import BrushNetObjective
-from brushjax.training.objectives import parameters
+from brushjax.data.sets.brushdata import BrushData, BrushSamples
+from brushjax.data.sources import records
+from brushjax.training.objectives.brushnet import BrushNetObjective
+from brushjax.training.objectives.contract import parameters
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import cast
 

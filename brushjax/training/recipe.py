@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from brushjax.config import ConfigError
 from brushjax.nn.execution import Rematerialise
 from brushjax.sharding import MeshShape, Rule
-from brushjax.training.objectives import Objective, Tokenize
+from brushjax.training.objectives.contract import Objective, Tokenize
 from brushjax.training.optimizers import OptimizerConfig
 
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
@@ -35,8 +35,8 @@ class Data(Protocol):
     pool: int
     """How many different samples there are; 0 for no end of them."""
 
-    # Data that may not be there yet has `shapes` too, see brushjax.data.brushdata.BrushData: its
-    # recipe can then be checked and compiled without it.
+    # Data that may not be there yet has `shapes` too, see BrushData of
+    # brushjax.data.sets.brushdata: its recipe can then be checked and compiled without it.
 
     def source(self, tokenize: Tokenize) -> Source:
         """Returns the samples by number."""

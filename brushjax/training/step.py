@@ -14,10 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from brushjax.config import ConfigError
 from brushjax.nn import Execution, executing
 from brushjax.sharding import AXES, BATCH
-from brushjax.training.exchange import Exchange
-from brushjax.training.objectives import Batch, Objective
+from brushjax.training.objectives.contract import Batch, Objective
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
+from brushjax.training.scale.exchange import Exchange
 from brushjax.training.state import Places, State, cast, sample_keys
 from brushjax.typing import Params
 

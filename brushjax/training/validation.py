@@ -13,7 +13,7 @@ from brushjax.distributed import is_main
 from brushjax.nn import Execution
 from brushjax.training.batches import share_of, to_devices
 from brushjax.training.logging import means
-from brushjax.training.objectives import Tokenize
+from brushjax.training.objectives.contract import Tokenize
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import State, export_parameters

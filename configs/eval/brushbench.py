@@ -4,7 +4,7 @@ python evaluate.py configs/eval/brushbench.py --out runs/brushbench --weights pa
 """
 
 from brushjax.evaluation.benchmarks.brushbench import BrushBench
-from brushjax.evaluation.methods import Blended, Copy, Grid, Sampling
+from brushjax.evaluation.methods.inpainting import Blended, Copy, Grid, Sampling
 from brushjax.evaluation.sweep import Sweep
 
 

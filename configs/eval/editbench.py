@@ -4,7 +4,7 @@ python evaluate.py configs/eval/editbench.py --out runs/editbench --weights path
 """
 
 from brushjax.evaluation.benchmarks.brushbench import EditBench
-from brushjax.evaluation.methods import Copy, Grid
+from brushjax.evaluation.methods.inpainting import Copy, Grid
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,7 +4,7 @@ python evaluate.py configs/eval/folder.py --out runs/mine --weights runs/quickst
 """
 
 from brushjax.evaluation.benchmarks.folder import Folder
-from brushjax.evaluation.methods import Copy, Grid, Telea
+from brushjax.evaluation.methods.inpainting import Copy, Grid, Telea
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,8 +4,8 @@ python evaluate.py configs/eval/quickstart.py --out runs/eval --weights runs/qui
 """
 
 from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.benchmarks.held_out import HeldOut, Steering
 from brushjax.evaluation.branch import BranchEvaluation, Sampling
-from brushjax.evaluation.held_out import HeldOut, Steering
 
 
 def get_config() -> BranchEvaluation:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from brushjax.config import ConfigError
-from brushjax.data.brushdata import BrushData
 from brushjax.data.cached import Cache, CachedImages, CachedLatents
-from brushjax.data.holes import HoleConfig
+from brushjax.data.masks.holes import HoleConfig
+from brushjax.data.sets.brushdata import BrushData
 from brushjax.training import precompute as precomputing
-from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.precompute import Encoder, PrecomputeConfig, precompute
 from brushjax.training.recipe import TrainConfig

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from brushjax.data.masks import MaskConfig
-from brushjax.data.photos import CLASSES, PhotoSource
+from brushjax.data.masks.shapes import MaskConfig
 from brushjax.data.pipeline import PhotoData
+from brushjax.data.sets.photos import CLASSES, PhotoSource
 
 
 def tokenize(captions):

@@ -7,7 +7,7 @@ import tarfile
 import cv2
 import numpy as np
 
-from brushjax.data import rle
+from brushjax.data.masks import rle
 
 
 def tokenize(captions):

@@ -9,7 +9,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 from PIL import Image
 
-from brushjax.data import rle
+from brushjax.data.masks import rle
 
 SIDE = 512
 

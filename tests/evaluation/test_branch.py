@@ -12,12 +12,12 @@ from PIL import Image
 
 from brushjax.evaluation import generate
 from brushjax.evaluation.branch import BranchEvaluation
-from brushjax.evaluation.methods import Branch, Sampling
+from brushjax.evaluation.methods.inpainting import Branch, Sampling
 from brushjax.evaluation.models import Models, digest, zero_branch
 from brushjax.evaluation.records import unit_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
-from brushjax.inference.edit import edit
+from brushjax.inference.engine.edit import edit
 from tests.evaluation import tiny
 from tests.evaluation.tiny import CONFIG
 

@@ -17,15 +17,15 @@ from brushjax.metrics.metric import Need, image, text
 from brushjax.metrics.preprocess import PREPROCESS
 from brushjax.metrics.registry import needs_of, score, select
 from brushjax.metrics.views import Views
-from brushjax.models.clip import CLIPText, CLIPTextConfig
-from brushjax.models.image_reward import (
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
+from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
+from brushjax.models.scoring.image_reward import (
     AestheticConfig,
     AestheticHead,
     ImageReward,
     ImageRewardConfig,
 )
-from brushjax.models.lpips import LPIPS, LPIPSConfig
-from brushjax.models.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
+from brushjax.models.scoring.lpips import LPIPS, LPIPSConfig
 
 RNG = np.random.default_rng(0)
 

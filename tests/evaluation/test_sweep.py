@@ -16,7 +16,7 @@ from brushjax.evaluation.benchmarks.brushbench import BrushBench
 from brushjax.evaluation.benchmarks.folder import Folder
 from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
 from brushjax.evaluation.benchmarks.piebench import PieBench
-from brushjax.evaluation.methods import Copy, Grid, Telea
+from brushjax.evaluation.methods.inpainting import Copy, Grid, Telea
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown

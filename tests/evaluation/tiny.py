@@ -5,12 +5,12 @@ import numpy as np
 from flax import nnx
 
 from brushjax.data.pipeline import PhotoData
+from brushjax.evaluation.benchmarks.held_out import HeldOut, Steering
 from brushjax.evaluation.branch import BranchEvaluation
-from brushjax.evaluation.held_out import HeldOut, Steering
-from brushjax.evaluation.methods import Sampling
+from brushjax.evaluation.methods.inpainting import Sampling
 from brushjax.evaluation.models import Models
 from brushjax.models.brushnet import BrushNet
-from brushjax.models.clip import CLIPText, CLIPTextConfig
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from brushjax.evaluation.methods import Branch, Copy, Sampling
+from brushjax.evaluation.methods.inpainting import Branch, Copy, Sampling
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Run, Sweep
 from tests.evaluation import tiny

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from brushjax import weights
-from brushjax.inference.bases import SD1_SCHEDULER, XL_SCHEDULER
+from brushjax.pipelines.bases import SD1_SCHEDULER, XL_SCHEDULER
 from brushjax.weights.maps import MAPS
 from tests.random_weights import weight
 from tests.weights.tiny import shapes, write_folder

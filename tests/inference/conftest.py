@@ -13,7 +13,7 @@ import brushjax
 from brushjax.data.text import train_tokenizer
 from brushjax.inference.inpaint import Inpainter
 from brushjax.models.brushnet import BrushNet, BrushNetConfig
-from brushjax.models.clip import CLIPText, CLIPTextConfig
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 
-from brushjax.data.masks import KINDS, MaskConfig, sample_mask
-from brushjax.data.photos import load_photos
+from brushjax.data.masks.shapes import KINDS, MaskConfig, sample_mask
+from brushjax.data.sets.photos import load_photos
 from brushjax.diffusion.guidance import FEATHER_RADIUS
 from brushjax.inference.images import prepare
 from brushjax.inference.inpaint import finish

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from brushjax.inference.options import NAIVE, EditInputs, EditOptions, Savings
-from brushjax.inference.predict import Predictor
+from brushjax.inference.engine.options import NAIVE, EditInputs, EditOptions, Savings
+from brushjax.inference.engine.predict import Predictor
 from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.nn import Keys
-from brushjax.training.program import flops, trace
+from brushjax.training.scale.program import flops, trace
 from brushjax.typing import AddedCondition, Residuals
 from tests.inference.conftest import filled
 

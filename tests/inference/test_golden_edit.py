@@ -8,10 +8,10 @@ from flax import nnx
 
 import brushjax
 from brushjax.diffusion.samplers import make_sampler
-from brushjax.inference.batch import control_scales
-from brushjax.inference.edit import decode, denoise, encode
+from brushjax.inference.engine.batch import control_scales
+from brushjax.inference.engine.edit import decode, denoise, encode
+from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.inference.images import prepare
-from brushjax.inference.options import EditInputs, EditOptions
 from brushjax.models.brushnet import keep_mask_condition
 from tests.support import GOLDEN
 

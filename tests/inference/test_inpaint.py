@@ -11,9 +11,9 @@ from flax import nnx
 from PIL import Image
 
 import brushjax
-from brushjax.inference import edit as programs
+from brushjax.inference.engine import edit as programs
+from brushjax.inference.engine.options import EditInputs
 from brushjax.inference.inpaint import Inpainter
-from brushjax.inference.options import EditInputs
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from brushjax.data.photos import load_photos
+from brushjax.data.sets.photos import load_photos
 from brushjax.metrics.papers import brushedit_mse, brushedit_psnr
 from brushjax.metrics.registry import METRICS, score, select
 from brushjax.metrics.views import Views, jpeg

@@ -6,7 +6,7 @@ import numpy as np
 
 from brushjax.models import UNet, UNetConfig
 from brushjax.nn import Execution, Keys, executing, execution
-from brushjax.training.program import flops, trace
+from brushjax.training.scale.program import flops, trace
 
 UNET = UNetConfig(
     block_out_channels=(8, 16),

@@ -6,15 +6,15 @@ import jax
 import pytest
 
 from brushjax import weights
-from brushjax.data.photos import all_captions
 from brushjax.data.pipeline import PhotoData
+from brushjax.data.sets.photos import all_captions
 from brushjax.data.text import train_tokenizer
-from brushjax.models.clip import CLIPTextConfig
+from brushjax.models.encoders.clip import CLIPTextConfig
 from brushjax.models.unet import UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys
 from brushjax.training.batches import stack
-from brushjax.training.text_to_image import TextToImageObjective
+from brushjax.training.objectives.text_to_image import TextToImageObjective
 
 VAE = VAEConfig(block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=2)
 UNET = UNetConfig(

@@ -18,9 +18,9 @@ from brushjax.models import (
     VAEConfig,
 )
 from brushjax.nn import Keys
-from brushjax.training import base
-from brushjax.training.brushnet import BrushNetObjective
-from brushjax.training.objectives import build, parameters
+from brushjax.pipelines import published as base
+from brushjax.training.objectives.brushnet import BrushNetObjective
+from brushjax.training.objectives.contract import build, parameters
 from brushjax.training.optimizers import OptimizerConfig, make_optimizer
 from brushjax.training.state import make_state, named_keys, sample_keys
 from brushjax.training.step import make_step

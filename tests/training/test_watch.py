@@ -13,7 +13,7 @@ from brushjax.config import ConfigError
 from brushjax.training.checkpoint import Checkpoints
 from brushjax.training.logging import RunLog, means, read_rows
 from brushjax.training.loop import keep_best, run
-from brushjax.training.objectives import Parts
+from brushjax.training.objectives.contract import Parts
 from brushjax.training.stopping import Interruption
 from brushjax.training.watch import Meter, peak_of
 from tests.training import tiny

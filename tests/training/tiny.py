@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from brushjax.training.objectives import Objective, Parts
+from brushjax.training.objectives.contract import Objective, Parts
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

@@ -1,7 +1,7 @@
 """A branch on small pictures, to compare meshes with; the tests give it a base that is tiny."""
 
 from brushjax.data.pipeline import PhotoData
-from brushjax.training.brushnet import BrushNetObjective
+from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 

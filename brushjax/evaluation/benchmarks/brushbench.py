@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brushjax.data import rle
+from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import (
     chosen,
     each,

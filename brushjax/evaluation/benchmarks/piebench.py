@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brushjax.data import rle
+from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
 from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids, digest
 

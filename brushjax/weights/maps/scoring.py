@@ -32,7 +32,7 @@ LPIPS = WeightMap(
     folder="lpips",
     stem="model",
     classes=("LPIPS",),
-    model=("brushjax.models.lpips", "LPIPS", "LPIPSConfig"),
+    model=("brushjax.models.scoring.lpips", "LPIPS", "LPIPSConfig"),
     dialects=(Dialect("diffusers", "", "features.0.weight", infer_lpips),),
     ldm_dialect=lambda config, kinds: None,
     ignored=(Ignored(r"^classifier\.", "the classifier, which LPIPS does not use"),),
@@ -79,7 +79,7 @@ IMAGE_REWARD = WeightMap(
     folder="image_reward",
     stem="model",
     classes=("ImageReward",),
-    model=("brushjax.models.image_reward", "ImageReward", "ImageRewardConfig"),
+    model=("brushjax.models.scoring.image_reward", "ImageReward", "ImageRewardConfig"),
     dialects=(
         Dialect(
             "diffusers",
@@ -118,7 +118,7 @@ AESTHETIC = WeightMap(
     folder="aesthetic",
     stem="model",
     classes=("AestheticHead",),
-    model=("brushjax.models.image_reward", "AestheticHead", "AestheticConfig"),
+    model=("brushjax.models.scoring.image_reward", "AestheticHead", "AestheticConfig"),
     dialects=(Dialect("diffusers", "", "linear.weight", infer_aesthetic), LONE),
     ldm_dialect=lambda config, kinds: LONE,
 )

@@ -176,7 +176,7 @@ CLIP_VISION = WeightMap(
     folder="clip_vision",
     stem="model",
     classes=("CLIPVisionModelWithProjection", "CLIPModel"),
-    model=("brushjax.models.vit", "CLIPVision", "ViTConfig"),
+    model=("brushjax.models.encoders.vit", "CLIPVision", "ViTConfig"),
     dialects=(
         Dialect("diffusers", "", f"{EMBEDDINGS}class_embedding", infer_clip),
         OPEN_CLIP,
@@ -194,7 +194,7 @@ DINO = WeightMap(
     folder="dino",
     stem="model",
     classes=("DINO", "ViTModel", "Dinov2Model", "Dinov2WithRegistersModel"),
-    model=("brushjax.models.vit", "DINO", "PlainViTConfig"),
+    model=("brushjax.models.encoders.vit", "DINO", "PlainViTConfig"),
     dialects=(
         Dialect("diffusers", "", f"{EMBEDDINGS}class_embedding", _needs_config),
         TIMM,

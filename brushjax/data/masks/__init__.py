@@ -1,0 +1,1 @@
+"""Masks of regions to edit: drawn, derived from objects, stored as run lengths."""

@@ -1,0 +1,1 @@
+"""Training sets: stored samples or photographs as samples that are addressed by number."""

@@ -1,0 +1,363 @@
+"""BrushData and collections like it as training samples: pictures, holes and token ids.
+
+Which sample comes when, and how it is cropped and masked, depends on the seed, the sample's number
+and the epoch alone; never on the number of hosts, processes or threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from brushjax.data.faults import Fault, FaultCounts, FaultLog, TooManyFaults, from_rows, to_row
+from brushjax.data.feed import Feed, stacked
+from brushjax.data.masks import reference
+from brushjax.data.masks.holes import HoleConfig, sample_hole
+from brushjax.data.order import Order
+from brushjax.data.sources import decoding
+from brushjax.data.sources.collection import open_collection
+from brushjax.data.text import LENGTH
+
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+Profile = Literal["default", "reference_segmentation", "reference_random"]
+UNLIMITED = 1 << 40  # samples of a source without a pool
+ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
+FAULTS = "faults"  # column that tells the training process what a batch met
+OBJECT_MEMBERS = ("height", "width", "segmentation")
+CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
+_TOKENIZING = threading.Lock()  # the tokenizers library fails where threads use one together
+CROP, HOLE, SUBSTITUTE = 0, 1, 2  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class BrushData:
+    """Captioned pictures with annotated objects, as published or of one's own.
+
+    Attributes:
+        path: tars in WebDataset's layout (members image, caption, height, width, segmentation),
+            ArrayRecord shards, a tensorflow-datasets folder, or a folder with captions.jsonl; local
+            or with a protocol (gs://, s3://, hf://); a folder, a file or a pattern.
+        size: side of the crops in pixels.
+        seed: of order, crops and holes.
+        profile: "default", or one of the reference's two preparations with its faults, for
+            comparisons; these read nothing of `holes`.
+        holes: what is to be painted.
+        pool: so many fixed samples, the first of the order, instead of new crops and holes in every
+            epoch; 0 is all and new ones.
+        faulty_share: largest share of unusable samples that a run puts up with.
+        index_cache: folder for the tars' indices; empty is ~/.cache/brushjax/tars.
+        workers: processes that prepare samples, a host; 0 leaves it to threads.
+        threads: that prepare batches, in each process; ahead: batches prepared early, likewise.
+        latents: folder that `python -m brushjax precompute` wrote from these data; empty encodes
+            every picture in every step.
+        new_holes: with latents, take the pictures' alone, and make new holes in every epoch, whose
+            pictures are encoded in the step; otherwise the stored holes come by turns.
+    """
+
+    path: str = ""
+    size: int = 512
+    seed: int = 0
+    profile: Profile = "default"
+    holes: HoleConfig = field(default_factory=HoleConfig)
+    pool: int = 0
+    faulty_share: float = 0.05
+    index_cache: str = ""
+    workers: int = 0
+    threads: int = 2
+    ahead: int = 4
+    latents: str = ""
+    new_holes: bool = False
+
+    def __post_init__(self):
+        if self.size < 16 or self.pool < 0:
+            raise ValueError(f"expected size >= 16 and pool >= 0, got {self.size}, {self.pool}")
+        if not 0 <= self.faulty_share <= 1:
+            raise ValueError(f"expected faulty_share within 0 and 1, got {self.faulty_share}")
+        if self.new_holes and not self.latents:
+            raise ValueError("expected latents with new_holes: without them all holes are new")
+
+    def source(self, tokenize: Tokenize) -> Any:
+        """Returns the samples by number, BrushSamples or those of `brushjax.data.cached`; the same
+        object for the same config and tokenizer, so that its fault counts are those of the run.
+
+        Args:
+          tokenize: captions -> int32 [n, length].
+        Raises: FileNotFoundError if there is no data; TooManyFaults if too much of it is missing;
+          ConfigError if the latents are of other data.
+        """
+        if self.latents:
+            from brushjax.data.cached import stored  # it imports this file
+
+            return stored(self).source(tokenize)
+        return _opened(self, tokenize)
+
+    @property
+    def pixels(self) -> BrushData:
+        """The same data without the latents."""
+        return dataclasses.replace(self, latents="", new_holes=False)
+
+    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Feed:
+        """Returns an endless series of batches; its iterator has get_state and set_state.
+
+        Args:
+          batch_size: of this host's part.
+          tokenize: captions -> int32 [n, length].
+          shard: (index, count) of the hosts.
+
+        Each batch has "image" uint8 [B,size,size,3], "mask" [B,size,size,1] with 1 = edit,
+        "token_ids" int32 [B,length], "id" int64 [B] and "time_ids" float32 [B,6], SDXL's original
+        height, width, crop top, left, and size twice. The reference's profiles add "masked_image"
+        float32 [B,size,size,3], 0..255, and make the mask float32. With latents see CachedLatents
+        and CachedImages of `brushjax.data.cached`.
+        """
+        samples = self.source(tokenize)
+        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+
+    def shapes(self) -> dict[str, Any]:
+        """Returns a sample of zeros as `source` gives them, for programs that are compiled where
+        the data is not."""
+        image = np.zeros((self.size, self.size, 3), np.uint8)
+        latent = np.zeros((self.size // CELL, self.size // CELL, CHANNELS), np.float16)
+        zeros: dict[str, Any] = {}
+        if self.latents:
+            zeros = {"mean": latent, "deviation": latent}
+        if self.latents and not self.new_holes:
+            keep = latent[..., :1]
+            condition = np.concatenate([latent, keep], axis=-1)
+            zeros |= {"condition": condition, "masked_deviation": latent}
+        else:
+            zeros |= {"image": image, "mask": image[..., :1]}
+        if self.profile != "default" and "image" in zeros:
+            masked = image.astype(np.float32)
+            zeros |= {"masked_image": masked, "mask": masked[..., :1]}
+        sizes, ids = np.zeros(6, np.float32), np.zeros(LENGTH, np.int32)
+        return {**zeros, "token_ids": ids, "id": np.int64(0), "time_ids": sizes}
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(config: BrushData, tokenize: Tokenize) -> BrushSamples:
+    return BrushSamples(config, tokenize)
+
+
+class BrushSamples:
+    """The samples of a BrushData.
+
+    By position in the order of training (`samples[p]`, `batch`), or by number and epoch (`sample`).
+    A sample that turns out faulty is counted, and another, drawn by seed and position, takes its
+    place: so every host's batch is full, and the others stay where they are.
+    """
+
+    def __init__(self, config: BrushData, tokenize: Tokenize):
+        self.config = config
+        self._tokenize = tokenize
+        self._collection = open_collection(config.path, config.index_cache)
+        holes, profile = config.holes, config.profile
+        objects = (
+            holes.needs_objects if profile == "default" else profile == "reference_segmentation"
+        )
+        only = objects and (profile != "default" or holes.only_objects)
+        self._needed = ("image", "caption", *(("segmentation",) if only else ()))
+        self._optional = OBJECT_MEMBERS if objects else ()
+        self._counts = FaultCounts(config.faulty_share)
+        self._log = FaultLog()
+        self.numbers = self._usable()
+        self._order = Order(len(self.numbers), config.seed)
+
+    def _usable(self) -> np.ndarray:
+        """Numbers of the samples that are not known to be faulty; counts the others."""
+        collection = self._collection
+        known = collection.faults(self._needed)
+        counts: dict[str, int] = {}
+        for n, cause in known.items():
+            counts[cause] = counts.get(cause, 0) + 1
+            self._log(cause, collection.name(n), "left out from the start")
+        usable = np.setdiff1d(np.arange(len(collection)), np.array(list(known), np.int64))
+        self._counts.absent(counts, len(collection))
+        if not len(usable):
+            raise TooManyFaults(f"{self.config.path}: none of {len(collection)} samples is whole")
+        return usable
+
+    def __len__(self) -> int:
+        return self.config.pool or UNLIMITED
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        batch = self.batch([int(position)])
+        return {name: array[0] for name, array in batch.items() if name != FAULTS}
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """{cause: count} of what this process's batches and the indices met, see
+        `brushjax.data.faults`."""
+        return self._counts.as_dict()
+
+    def name(self, number: int) -> str:
+        """Returns where the sample with this "id" lies."""
+        return self._collection.name(number)
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Returns (number, epoch) of the sample at a position of the order."""
+        epoch, within = divmod(position, self.config.pool or len(self.numbers))
+        if self.config.pool:  # the same samples with the same crops, in a new order every epoch
+            pool = Order(self.config.pool, self.config.seed + 1)
+            epoch, within = divmod(pool[position], len(self.numbers))
+            return int(self.numbers[self._order[epoch * len(self.numbers) + within]]), epoch
+        return int(self.numbers[self._order[position]]), epoch
+
+    def batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        """Returns the samples at these positions, and the faults that were met.
+
+        Raises: TooManyFaults if one after the other turns out faulty.
+        """
+        samples, rows = [], []
+        for position in numbers:
+            met: list[str] = []
+            samples.append(self._whole(position, met))
+            rows.append(to_row(met))
+        captions = [sample.pop("caption") for sample in samples]
+        token_ids = self.tokenized(captions)
+        return {**stacked(samples), "token_ids": token_ids, FAULTS: np.stack(rows)}
+
+    def tokenized(self, captions: Sequence[str]) -> np.ndarray:
+        """Returns token ids, int32 [n, length]."""
+        with _TOKENIZING:
+            return np.asarray(self._tokenize(captions), np.int32)
+
+    def received(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Counts the faults that a batch brought.
+
+        Raises: TooManyFaults if their share has grown too large.
+        """
+        counts = from_rows(batch.pop(FAULTS))
+        self._counts.add(len(batch["id"]), counts)
+        return batch
+
+    def sample(
+        self, number: int, epoch: int, holes: Sequence[int] = (0,)
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Returns one crop of a sample with its caption in words, once with each hole; and notes
+        on conversions.
+
+        Args:
+          number: of the sample ("id").
+          epoch: gives another crop and other holes.
+          holes: numbers of holes; the default profile has the same crop for all of them.
+        Raises: Fault if the sample can't be used.
+        """
+        members = self._collection.read(number, self._needed, self._optional)
+        caption, notes = decoding.caption(members["caption"])
+        as_reference = self.config.profile != "default"
+        image, about_image = decoding.picture(members["image"], as_reference=as_reference)
+        if self._optional and "segmentation" not in members:
+            notes.append("no segmentation")
+        make = self._as_reference if as_reference else self._default
+        words = {"caption": caption, "id": np.int64(number)}
+        made = [{**words, **part} for part in make(image, members, number, epoch, holes)]
+        return made, [*notes, *about_image]
+
+    def tried(
+        self, number: int, epoch: int, met: list[str], holes: Sequence[int] = (0,)
+    ) -> list[dict[str, Any]]:
+        """Returns what `sample` does, or nothing if it can't be used; `met` gets what was met."""
+        try:
+            made, notes = self.sample(number, epoch, holes)
+        except Fault as fault:
+            met.append(fault.cause)
+            self._log(fault.cause, self.name(number), str(fault))
+            return []
+        met.extend(notes)
+        return made
+
+    def _whole(self, position: int, met: list[str]) -> dict[str, Any]:
+        """The sample at a position, or else a substitute."""
+        for number, epoch in self._candidates(position):
+            made = self.tried(number, epoch, met)
+            if made:
+                return made[0]
+        raise TooManyFaults(f"{ATTEMPTS} samples in turn can't be used: {met}")
+
+    def _candidates(self, position: int) -> Iterator[tuple[int, int]]:
+        number, epoch = self.place(position)
+        yield number, epoch
+        rng = self._rng(position, epoch, SUBSTITUTE)
+        for _ in range(ATTEMPTS - 1):
+            yield int(self.numbers[rng.integers(len(self.numbers))]), epoch
+
+    def _rng(self, number: int, epoch: int, *stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, number, epoch, *stream))
+
+    def _default(
+        self,
+        image: np.ndarray,
+        members: dict[str, bytes],
+        number: int,
+        epoch: int,
+        holes: Sequence[int],
+    ) -> Iterator[dict[str, Any]]:
+        """The largest square that fits, at random along the longer side, with holes made in it."""
+        size = self.config.size
+        height, width = image.shape[:2]
+        side = min(height, width)
+        rng = self._rng(number, epoch, CROP)
+        top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+        cut = slice(top, top + side), slice(left, left + side)
+        corner = top * size / side, left * size / side
+        shared = {
+            "image": decoding.resized(image[cut], size),
+            "time_ids": np.array((height, width, *corner, size, size), np.float32),
+        }
+        objects = decoding.Objects(members, (height, width), cut, size)
+        for hole in holes:
+            rng = self._rng(number, epoch, HOLE, hole)
+            donor = functools.partial(self._donated, rng)
+            yield {**shared, "mask": sample_hole(self.config.holes, size, objects, donor, rng)}
+
+    def _donated(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Objects of another sample, stretched to the crop; none if they can't be read."""
+        number = int(self.numbers[rng.integers(len(self.numbers))])
+        try:
+            members = self._collection.read(number, OBJECT_MEMBERS)
+            stated = decoding.stated_size(members["height"], members["width"])
+            objects = decoding.Objects(
+                members, stated, (slice(None), slice(None)), self.config.size
+            )
+            return [objects[n] for n in rng.permutation(len(objects))[:1]]
+        except Fault:  # met, and counted, when its own turn comes
+            return []
+
+    def _as_reference(
+        self,
+        image: np.ndarray,
+        members: dict[str, bytes],
+        number: int,
+        epoch: int,
+        holes: Sequence[int],
+    ) -> Iterator[dict[str, Any]]:
+        """As the published scripts do it, each hole with a crop of its own."""
+        size = self.config.size
+        whole = slice(None), slice(None)
+        objects = decoding.Objects(members, image.shape[:2], whole, 0)
+        for hole in holes:
+            seeds = np.random.SeedSequence((self.config.seed, number, epoch, hole))
+            first, second = seeds.generate_state(2).tolist()
+            prepared = reference.prepare(
+                image,
+                objects,
+                size,
+                random_mask=self.config.profile == "reference_random",
+                chance=random.Random(first),
+                draws=np.random.RandomState(second),
+            )
+            place = (*image.shape[:2], *prepared.crop, size, size)
+            yield {
+                "image": prepared.image,
+                "masked_image": prepared.masked.astype(np.float32),
+                "mask": 1 - prepared.keep,
+                "time_ids": np.array(place, np.float32),
+            }

@@ -1,0 +1,1 @@
+"""Where samples are stored, and how stored members become arrays."""

@@ -1,0 +1,104 @@
+"""Samples in ArrayRecord shards: one record a sample, its members in safetensors layout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from brushjax.data.faults import Fault
+from brushjax.data.sources.files import File, is_remote
+
+RANDOM_ACCESS = "group_size:1,uncompressed"  # pictures don't shrink, and a group is read as a whole
+
+
+class RecordCollection:
+    """The samples of some ArrayRecord files, in the order of their names.
+
+    Args:
+      files: on this machine or mounted; ArrayRecord reads no remote ones.
+    Raises: ValueError for a remote file.
+    """
+
+    def __init__(self, files: Sequence[File]):
+        remote = [file.path for file in files if is_remote(file.path)]
+        if remote:
+            raise ValueError(
+                f"expected ArrayRecord files on this machine or mounted, got {remote[0]}; tars are "
+                "read from anywhere"
+            )
+        self._files = list(files)
+        self._records = _open([file.path for file in files])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def name(self, n: int) -> str:
+        return f"record {n} of {self._files[0].path} and the files after it"
+
+    def faults(self, needed: Sequence[str]) -> dict[int, str]:
+        del needed  # only reading a record tells
+        return {}
+
+    def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
+        try:
+            members = unpack(self._records[n])
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise Fault("unreadable member", str(error)) from error
+        return select(members, needed, optional)
+
+
+def select(
+    members: Mapping[str, bytes], needed: Sequence[str], optional: Sequence[str]
+) -> dict[str, bytes]:
+    """Returns the needed members, and those of the optional ones that are there.
+
+    Raises: Fault if a needed one is missing.
+    """
+    for name in needed:
+        if name not in members:
+            raise Fault("missing member", name)
+    return {name: members[name] for name in (*needed, *optional) if name in members}
+
+
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """Returns one record."""
+    return save({name: np.frombuffer(data, np.uint8) for name, data in members.items()})
+
+
+def unpack(record: bytes) -> dict[str, bytes]:
+    """Returns the members of a record."""
+    return {name: array.tobytes() for name, array in load(record).items()}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Callable[[bytes], Any]]:
+    """Gives a function that adds a record to an ArrayRecord file, which appears, whole, once the
+    block ends without an error."""
+    from array_record.python import (
+        array_record_module,  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    )
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    writer = array_record_module.ArrayRecordWriter(str(temporary), RANDOM_ACCESS)
+    try:
+        yield writer.write
+        writer.close()
+        os.replace(temporary, path)
+    finally:
+        if writer.is_open():
+            writer.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _open(paths: Sequence[str]) -> Any:
+    import grain
+
+    return grain.sources.ArrayRecordDataSource(list(paths))

@@ -1,0 +1,1 @@
+"""Tables, pictures and warnings of a sweep, as Markdown, LaTeX, JSON and HTML."""

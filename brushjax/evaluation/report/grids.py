@@ -1,0 +1,102 @@
+"""Which pictures a report shows: the best, the worst and some at random, beside what they were."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+
+from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.plan import Plan
+from brushjax.evaluation.records import Unit
+from brushjax.evaluation.report.aggregate import per_record
+from brushjax.evaluation.score import Scored
+from brushjax.metrics.metric import Metric
+
+Picture = UInt8[np.ndarray, "H W C"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+    """A record's pictures: source with the hole black, mask, every method's result, and truth."""
+
+    caption: str
+    pictures: dict[str, Picture]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grid:
+    """Some records of a benchmark under a heading."""
+
+    heading: str
+    rows: list[Shown]
+
+
+def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: int) -> list[Grid]:
+    """Best and worst by the first metric of which one end is better; and some at random."""
+    metric = ranking(scored.metrics[benchmark])
+    methods = scored.methods(benchmark)
+    method = next((m for m in methods if plan.methods[m].seeded), methods[0])
+    if count < 1:
+        return []
+    places = list(dict.fromkeys(_place(u) for u in plan.scored if u.record.benchmark == benchmark))
+    found = []
+    if metric is not None:
+        values = per_record(scored.of(benchmark, method), metric)
+        ranked = sorted((p for p in values if not math.isnan(values[p])), key=values.__getitem__)
+        if metric.higher_is_better:
+            ranked.reverse()
+        what = f"by {metric.name} of {method}"
+        found = [(f"best {what}", ranked[:count]), (f"worst {what}", ranked[::-1][:count])]
+    draw = np.random.default_rng(0).permutation(len(places))[:count]
+    found.append(("at random", [places[int(index)] for index in sorted(draw)]))
+    return [
+        Grid(heading, [shown(plan, gallery, benchmark, place) for place in chosen])
+        for heading, chosen in found
+    ]
+
+
+def ranking(metrics: tuple[Metric, ...]) -> Metric | None:
+    """The first metric of which one end is better."""
+    return next((one for one in metrics if one.higher_is_better is not None), None)
+
+
+def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) -> Shown:
+    """The pictures of a record, each method's from its first seed."""
+    units: dict[str, Unit] = {}
+    for unit in plan.scored:
+        if unit.record.benchmark == benchmark and _place(unit) == place:
+            units.setdefault(unit.method, unit)
+    record = next(iter(units.values())).record
+    pixels = record.read()
+    pictures: dict[str, Picture] = {"source": pixels.source}
+    if pixels.hole is not None:
+        pictures["source"] = pixels.source * (1 - pixels.hole[..., None])
+        pictures["mask"] = np.repeat(pixels.hole[..., None] * 255, 3, axis=-1).astype(np.uint8)
+    for method, unit in units.items():
+        if not gallery.rows[unit.key]["fault"]:
+            pictures[method] = gallery.picture(unit.key)
+    if pixels.truth is not None:
+        pictures["truth"] = pixels.truth
+    return Shown(f"{record.id}: {record.prompt or record.instruction}", pictures)
+
+
+def strip_of(plan: Plan, gallery: Gallery, benchmark: str, count: int):
+    """The first records of a benchmark as one picture; None if their pictures differ in kind."""
+    from brushjax.inference.strip import strip
+
+    places = list(dict.fromkeys(_place(u) for u in plan.scored if u.record.benchmark == benchmark))
+    rows = [shown(plan, gallery, benchmark, place) for place in places[:count]]
+    kinds = {
+        (tuple(row.pictures), *(picture.shape for picture in row.pictures.values())) for row in rows
+    }
+    if len(kinds) != 1 or len({picture.shape for picture in rows[0].pictures.values()}) != 1:
+        return None
+    columns = {name: np.stack([row.pictures[name] for row in rows]) for name in rows[0].pictures}
+    return strip(columns, [row.caption for row in rows])
+
+
+def _place(unit: Unit) -> tuple[str, int]:
+    return unit.record.id, unit.record.turn

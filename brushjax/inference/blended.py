@@ -1,0 +1,149 @@
+"""Blended latents: inpainting by a text-to-image model alone, the baseline "BLD" of the papers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, UInt8
+
+from brushjax.data.text import Tokenizer
+from brushjax.diffusion.guidance import classifier_free
+from brushjax.diffusion.samplers import Sampler, make_sampler, sample
+from brushjax.inference.engine.batch import by_groups, repeated
+from brushjax.inference.engine.edit import seeded_noise
+from brushjax.inference.images import prepare, resize
+from brushjax.inference.inpaint import finish
+from brushjax.models.brushnet import CELL
+from brushjax.nn import Execution, executing
+from brushjax.pipelines.text import Encoder, TextEncoders
+from brushjax.sharding import BATCH
+
+
+class BlendedLatents:
+    """Fills holes with the base's UNet; outside the hole every clean estimate is the source's.
+
+    Args:
+        parts: arguments of `brushjax.Inpainter.from_parts` besides the branch.
+        mesh: a batch is cut over its data axes, whose sizes times `together` must divide it.
+        together: samples that a device works on at once.
+
+    Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1.
+    Differs: docs/deviations.md, blended-latents.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None, together: int = 1):
+        if parts["unet"].config.addition_embed_type is not None:
+            raise ValueError("expected a base of Stable Diffusion 1.x or 2.x for blended latents")
+        tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
+        if isinstance(tokenize, (str, Path)):
+            tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)
+        self._text = TextEncoders(Encoder.of(encoder, tokenize))
+        self._unet, unet = _split(parts["unet"])
+        self._vae, vae = _split(parts["vae"])
+        self._params = {"unet": unet, "vae": vae}
+        self._scheduler, self._mesh, self._together = parts["scheduler"], mesh, together
+        if mesh is not None:
+            self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        holes: Sequence[Bool[np.ndarray, "H W"]],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance: float | int,
+        guidance_end: float | int = 1.0,
+        scheduler: str,
+        blend: str,
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Fills the holes; a seed gives the noise that `brushjax.Inpainter` draws from it.
+
+        Args:
+            guidance_end: share of the steps after which guidance stops.
+
+        Raises:
+            FloatingPointError: the networks produced NaN or infinity.
+        """
+        prepared = prepare(images, holes)
+        size, height, width = prepared.masks.shape[:3]
+        noise = seeded_noise(np.asarray(seeds, np.uint32), (height // CELL, width // CELL, 4))
+        rows = self._text.rows(prompts)
+        batch = {
+            "pixels": np.stack([resize(picture, (height, width)) for picture in images]),
+            "masks": prepared.masks[:, ::CELL, ::CELL].astype(np.float32),
+            "noise": np.asarray(noise),
+            "context": self._text(prompts, rows).context,
+        }
+        if guidance > 1:
+            batch["negative"] = repeated(self._text([""], rows).context, size)
+        if self._mesh is not None:
+            batch = jax.device_put(batch, NamedSharding(self._mesh, BATCH))
+        sampler = make_sampler(scheduler, self._scheduler, steps)
+        ends = (np.arange(sampler.steps) + 1) / sampler.steps
+        strength = np.where(ends <= guidance_end, guidance, 1.0).astype(np.float32)
+        graphs, how = (self._unet, self._vae), (self._together, self._mesh)
+        latents, pictures = jax.device_get(
+            fill(*graphs, self._params, sampler, batch, strength, *how)
+        )
+        if not np.isfinite(latents).all():
+            raise FloatingPointError("the networks produced NaN or infinity")
+        return finish(prepared, pictures, blend)
+
+
+@functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph", "together", "mesh"))
+def fill(
+    unet_graph: nnx.GraphDef,
+    vae_graph: nnx.GraphDef,
+    params: Mapping[str, Any],
+    sampler: Sampler,
+    batch: Mapping[str, Any],
+    guidance: Float[Array, " n"],
+    together: int = 1,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
+    """The whole fill in one program: final latents and decoded pictures, not blended.
+
+    The prediction is changed such that the sampler's estimate m of the clean latents becomes
+    mask * m + (1 - mask) * source, so that any sampler can be used.
+    """
+    unet, vae = nnx.merge(unet_graph, params["unet"]), nnx.merge(vae_graph, params["vae"])
+
+    def run(batch: Mapping[str, Any]) -> tuple[Array, Array]:
+        pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
+        source = vae.to_latents(pixels)  # [B, h, w, 4]
+        mask, context = batch["masks"], batch["context"]
+        guided = "negative" in batch
+        if guided:
+            context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
+
+        def predict(x: Array, timestep: Array, step: Any) -> Array:
+            row, strength = step
+            twice = jnp.concatenate([x, x]) if guided else x
+            prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
+            if guided:
+                negative, positive = jnp.split(prediction, 2)
+                prediction = classifier_free(negative, positive, strength)
+            wanted = (source - row.from_sample * x) / row.from_prediction
+            return mask * prediction + (1 - mask) * wanted
+
+        latents = sample(sampler, predict, batch["noise"], (sampler.rows, guidance))  # [B, h, w, 4]
+        pictures = vae.to_images(latents)
+        return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+
+    with executing(Execution(mesh=mesh)):
+        return by_groups(run, batch, together, mesh)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Any]:
+    graph, state = nnx.split(module)
+    return graph, nnx.to_pure_dict(state)

@@ -1,0 +1,1 @@
+"""Edits as compiled programs: what varies between two edits is an argument."""

@@ -1,0 +1,131 @@
+"""The compiled programs of an edit: encode, denoise, decode; and the noise before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8, UInt32
+
+from brushjax.diffusion.samplers import Sampler, sample
+from brushjax.inference.engine.batch import by_groups
+from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.inference.engine.predict import Predictor
+from brushjax.inference.engine.tiling import tiled
+from brushjax.models.brushnet import BrushNet, keep_mask_condition
+from brushjax.models.unet import UNet
+from brushjax.models.vae import AutoencoderKL
+from brushjax.nn import Execution, executing
+from brushjax.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """What the networks compute, without their weights: hashable, so part of a program's key."""
+
+    unet: nnx.GraphDef
+    brushnet: nnx.GraphDef
+    vae: nnx.GraphDef
+
+
+@functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))
+def edit(
+    graphs: Graphs,
+    params: dict[str, Params],
+    sampler: Sampler,
+    inputs: EditInputs,
+    options: EditOptions = EditOptions(),  # noqa: B008 - frozen
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
+    """Runs a whole edit in one program.
+
+    Args:
+        params: pure dicts by the names of `graphs`; their dtype is the networks' compute dtype.
+        mesh: over which the arguments are laid, if they are.
+
+    Returns:
+        The final scaled latents (float32) and the decoded pictures, not blended.
+    """
+    with executing(Execution(mesh=mesh)):
+        unet, branch, vae = (
+            nnx.merge(getattr(graphs, name), params[name]) for name in ("unet", "brushnet", "vae")
+        )
+        dtype = unet.conv_in.kernel.dtype
+
+        def run(inputs: EditInputs) -> tuple[Array, Array]:
+            masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
+            condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
+            latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
+            return latents, decode(vae, latents, options.tile)
+
+        if options.together is None:
+            return run(inputs)
+        of_group = lambda samples: run(dataclasses.replace(inputs, **samples))  # noqa: E731
+        return by_groups(of_group, inputs.samples(), options.together, mesh)
+
+
+def encode(
+    vae: AutoencoderKL, pictures: UInt8[Array, "B H W 3"], tile: int | None
+) -> Float[Array, "B h w 4"]:
+    """Returns the scaled latents of pictures 0..255, the posterior's mode."""
+    pixels = (pictures.astype(jnp.float32) / 255 * 2 - 1).astype(vae.quant_conv.kernel.dtype)
+    if tile is None:
+        return vae.to_latents(pixels)
+    return tiled(vae.to_latents, pixels, tile, (1, vae.factor))
+
+
+def decode(
+    vae: AutoencoderKL, latents: Float[Array, "B h w 4"], tile: int | None
+) -> UInt8[Array, "B H W 3"]:
+    """Returns pictures 0..255 of scaled latents."""
+    latents = latents.astype(vae.quant_conv.kernel.dtype)
+    if tile is None:
+        pictures = vae.to_images(latents)
+    else:
+        pictures = tiled(vae.to_images, latents, tile // vae.factor, (vae.factor, 1))
+    pictures = jnp.clip(pictures.astype(jnp.float32) / 2 + 0.5, 0, 1)
+    return jnp.round(pictures * 255).astype(jnp.uint8)
+
+
+def denoise(
+    unet: UNet,
+    branch: BrushNet,
+    condition: Float[Array, "_B h w E"],
+    sampler: Sampler,
+    inputs: EditInputs,
+    options: EditOptions,
+    trajectory: bool = False,
+) -> Float[Array, "*n B h w 4"]:
+    """Runs the sampling loop of an edit.
+
+    Args:
+        condition: of the branch; [2B, ...] where the halves of guidance have their own.
+        trajectory: return the latents after every step.
+    """
+    predict = Predictor(unet, branch, condition, inputs, sampler.rows.timestep, options)
+    return sample(
+        sampler,
+        predict,
+        inputs.noise,
+        predict.per_step,
+        seeds=inputs.seeds,
+        memory=predict.memory,
+        trajectory=trajectory,
+    )
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def seeded_noise(
+    seeds: UInt32[Array, " B"], shape: tuple[int, int, int]
+) -> Float[Array, "B h w C"]:
+    """Draws every sample's initial noise from its own seed, whatever else is in the batch."""
+
+    def draw(seed: Array) -> Array:
+        key = jax.random.fold_in(jax.random.key(seed), 0)  # 0: the initial noise
+        return jax.random.normal(key, shape, jnp.float32)
+
+    return jax.vmap(draw)(seeds)

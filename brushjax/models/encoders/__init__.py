@@ -1,0 +1,1 @@
+"""Encoders of text and pictures, frozen wherever they are used."""

@@ -1,0 +1,1 @@
+"""What training and inference share: published bases, text features, parts that belong together."""

@@ -1,0 +1,220 @@
+"""Training a BrushNet branch on a frozen base model."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from brushjax import weights
+from brushjax.diffusion.schedule import Schedule
+from brushjax.models.brushnet import CELL, BrushNet, BrushNetConfig, keep_mask_condition
+from brushjax.models.encoders.clip import CLIPText
+from brushjax.models.unet import UNet, UNetConfig
+from brushjax.models.vae import AutoencoderKL
+from brushjax.nn import Keys
+from brushjax.pipelines.bases import SHIPPED_BASE
+from brushjax.pipelines.published import Base, read_base, read_config, read_tokenizer, second_ids
+from brushjax.training.objectives.contract import (
+    Batch,
+    Loss,
+    Objective,
+    Tokenize,
+    blueprint,
+    build,
+    dtype_of,
+    parameters,
+    to_unit_range,
+)
+from brushjax.training.objectives.denoising import (
+    draw,
+    draw_timesteps,
+    drop_captions,
+    edge_weights,
+    encode,
+    gaussian,
+    weighted_error,
+)
+from brushjax.training.state import named_keys
+from brushjax.typing import AddedCondition, Params
+
+TEXT_FOLDERS = ("text_encoder", "text_encoder_2")
+TEXT_KINDS = ("clip_text", "clip_text_2")
+
+
+@dataclasses.dataclass(frozen=True)
+class BrushNetObjective(Objective):
+    """A branch that keeps what the mask keeps, learnt through the frozen UNet.
+
+    What is trained: {"brushnet"} and, with `train_base`, {"unet"}.
+
+    Source: BrushEdit (arXiv 2412.10316) section IV; TencentARC/BrushNet `train_brushnet.py` and
+      `train_brushnet_sdxl.py`.
+    """
+
+    base: str = ""
+    """Pipeline folder of the frozen model in diffusers layout, or its hub id; empty is the one in
+    the package."""
+    branch: str = ""
+    """Folder of a branch to go on from; empty starts from the base's UNet, adding nothing."""
+    train_base: bool = False
+    """Train the base's UNet too: better figures, but the branch then fits no other base (BrushEdit,
+    Table VI)."""
+    caption_dropout: float = 0.0
+    """Share of captions that are replaced by the empty one; the reference drops none."""
+    min_snr_gamma: float = 0.0
+    """Of the min-SNR loss weighting; 0, as the reference, weighs all timesteps alike."""
+    edge_gain: float = 0.0
+    """How much more the latent cells at the mask's edge count in the loss, where seams arise; 0, as
+    the reference, weighs all cells alike."""
+
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        del key  # the base decides every weight
+        unet = parameters(weights.load("unet", self.folder))
+        if self.branch:
+            branch = parameters(weights.load("brushnet", self.branch))
+        else:
+            branch = parameters(BrushNet.from_unet(build(UNet, self._base.unet, unet)))
+        frozen = {"unet": unet, "vae": parameters(weights.load("vae", self.folder))}
+        for name, kind in zip(TEXT_FOLDERS, TEXT_KINDS[: len(self._base.text)]):
+            frozen[name] = parameters(weights.load(kind, self.folder))
+        return self._split(branch, frozen)
+
+    def shapes(self) -> tuple[Params, Params]:
+        base = self._base
+        frozen = {
+            "unet": blueprint(UNet, base.unet)[1],
+            "vae": blueprint(AutoencoderKL, base.vae)[1],
+        }
+        for name, config in zip(TEXT_FOLDERS, base.text):
+            frozen[name] = blueprint(CLIPText, config)[1]
+        return self._split(blueprint(BrushNet, self._branch)[1], frozen)
+
+    def tokenizer(self) -> Tokenize:
+        return read_tokenizer(self.folder)
+
+    def prepare(self, frozen: Params, batch: Batch) -> Batch:
+        """Encodes the image, and the image whose hole is black, as the branch will see it.
+
+        What a data set has stored is taken as it is: with "condition" both latents, with "mean" the
+        image's alone.
+        """
+        if "condition" in batch:
+            return batch
+        vae = build(AutoencoderKL, self._base.vae, frozen["vae"])
+        image, mask = to_unit_range(batch["image"], dtype_of(frozen)), batch["mask"]
+        if "masked_image" in batch:  # the reference's preparation masks before it resizes
+            masked = to_unit_range(batch["masked_image"], image.dtype)
+        else:
+            masked = jnp.where(mask > 0, jnp.asarray(-1, image.dtype), image)  # [B, H, W, 3]
+        if "mean" in batch:
+            mean, deviation = batch["mean"], batch["deviation"]
+            masked_mean, masked_deviation = encode(vae, masked)
+        else:
+            means, deviations = encode(vae, jnp.concatenate([image, masked]))
+            mean, masked_mean = jnp.split(means, 2)  # [B, h, w, 4]
+            deviation, masked_deviation = jnp.split(deviations, 2)
+        return {
+            "mean": mean,
+            "deviation": deviation,
+            "condition": keep_mask_condition(masked_mean, mask),  # [B, h, w, 5]
+            "masked_deviation": masked_deviation,
+            "token_ids": batch["token_ids"],
+            **{name: batch[name] for name in ("time_ids",) if name in batch},
+        }
+
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
+        named = named_keys(keys, "latents", "masked_latents", "noise", "timestep", "captions")
+        unet = build(UNet, self._base.unet, {**frozen, **trainable}["unet"])
+        branch = build(BrushNet, self._branch, trainable["brushnet"])
+        schedule, dtype = self._schedule(), dtype_of(trainable)
+
+        ids = batch["token_ids"]
+        ids = drop_captions(ids, self._base.empty_ids, self.caption_dropout, named["captions"])
+        context, added = self._condition(frozen, ids, batch)
+
+        # The noising is in float32; what the networks see is cast.
+        stored = {name: batch[name].astype(jnp.float32) for name in LATENTS}
+        latents = draw(stored["mean"], stored["deviation"], named["latents"])  # [B, h, w, 4]
+        masked, keep = stored["condition"][..., :-1], stored["condition"][..., -1:]
+        masked = draw(masked, stored["masked_deviation"], named["masked_latents"])
+        condition = jnp.concatenate([masked, keep], axis=-1).astype(dtype)  # [B, h, w, 5]
+
+        noise = gaussian(named["noise"], latents)
+        timestep = draw_timesteps(named["timestep"], schedule)
+        noisy = schedule.add_noise(latents, noise, timestep).astype(dtype)
+        residuals = branch(noisy, timestep, condition, added=added, context=context)
+        prediction = unet(noisy, timestep, context, residuals=residuals, added=added)
+        target = schedule.target(latents, noise, timestep)
+        cells = edge_weights(keep, self.edge_gain) if self.edge_gain else None
+        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma, cells)
+
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
+        del batch
+        weights.save(build(BrushNet, self._branch, trainable["brushnet"]), folder / "brushnet")
+        if self.train_base:
+            weights.save(build(UNet, self._base.unet, trainable["unet"]), folder / "unet")
+
+    @property
+    def folder(self) -> str:
+        """The base's folder or hub id."""
+        return self.base or str(SHIPPED_BASE)
+
+    @property
+    def _base(self) -> Base:
+        return read_base(self.folder)
+
+    @property
+    def _branch(self) -> BrushNetConfig:
+        if self.branch:
+            return read_config(BrushNetConfig, self.branch, "brushnet")
+        return branch_config(self._base.unet)
+
+    def _split(self, branch: Params, frozen: dict[str, Params]) -> tuple[Params, Params]:
+        """Sorts parameters into trained and frozen ones."""
+        trainable = {"brushnet": branch}
+        if self.train_base:
+            trainable["unet"] = frozen.pop("unet")
+        return trainable, frozen
+
+    def _condition(
+        self, frozen: Params, ids: Int[Array, "B L"], batch: Batch
+    ) -> tuple[Float[Array, "B L D"], AddedCondition | None]:
+        """Returns the context and, for SDXL, the pooled text and sizes.
+
+        Source: SDXL takes the last hidden layer but one of both encoders, and the second's pooled
+        text; sizes are (height, width) of the source, (top, left) of the crop, and the target's.
+        """
+        text = [
+            build(CLIPText, config, frozen[name])
+            for name, config in zip(TEXT_FOLDERS, self._base.text)
+        ]
+        if len(text) == 1:
+            return text[0](ids).last_hidden_state, None  # [B, L, D]
+        first, second = text[0](ids), text[1](second_ids(ids, self._base.end_id))
+        states = [first.hidden_states[-2], second.hidden_states[-2]]
+        context = jnp.concatenate(states, axis=-1)  # [B, L, D]
+        assert second.text_embeds is not None  # the published second encoder has a projection
+        if "time_ids" in batch:
+            sizes = batch["time_ids"].astype(jnp.float32)  # [B, 6]
+        else:  # the pictures were not cut
+            height, width = (CELL * side for side in batch["mean"].shape[1:3])
+            sizes = jnp.tile(jnp.float32([height, width, 0, 0, height, width]), (len(ids), 1))
+        return context, AddedCondition(second.text_embeds, sizes)
+
+    def _schedule(self) -> Schedule:
+        return Schedule.from_config(self._base.noise)
+
+
+LATENTS = ("mean", "deviation", "condition", "masked_deviation")
+
+
+@functools.cache
+def branch_config(unet: UNetConfig) -> BrushNetConfig:
+    """Returns the config of the branch that `BrushNet.from_unet` makes for a UNet."""
+    return nnx.eval_shape(lambda: BrushNet.from_unet(UNet(unet, rngs=Keys(0)))).config

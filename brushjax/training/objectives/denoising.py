@@ -1,0 +1,121 @@
+"""What every latent-diffusion objective shares: encoding, noising, dropping captions, weighing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from brushjax.diffusion.losses import prediction_errors, timestep_quarters
+from brushjax.diffusion.schedule import Schedule
+from brushjax.models.vae import AutoencoderKL
+from brushjax.training.objectives.contract import Parts
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """The forward process, with the names of a published scheduler_config.json."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a published scheduler_config.json, for sampling as Stable Diffusion 1.5 does."""
+        sampling = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
+        return {"_class_name": "DDIMScheduler", **dataclasses.asdict(self), **sampling}
+
+    def schedule(self) -> Schedule:
+        """Returns the tables."""
+        return Schedule.from_config(self.to_dict())
+
+
+def encode(
+    vae: AutoencoderKL, images: Float[Array, "B H W 3"]
+) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
+    """Returns mean and standard deviation of the scaled latents, for `draw`."""
+    posterior = vae.encode(images)
+    factor = vae.config.scaling_factor
+    return posterior.mean * factor, jnp.exp(0.5 * posterior.logvar) * factor
+
+
+def gaussian(keys: Array, like: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+    """Returns standard normal values for each sample, drawn with its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
+
+
+def draw(
+    mean: Float[Array, "B h w C"], deviation: Float[Array, "B h w C"], keys: Array
+) -> Float[Array, "B h w C"]:
+    """Returns latents drawn from the posterior."""
+    return mean + deviation * gaussian(keys, mean)
+
+
+def draw_timesteps(keys: Array, schedule: Schedule) -> Int[Array, " B"]:
+    """Returns a uniform timestep for each sample."""
+    return jax.vmap(lambda key: jax.random.randint(key, (), 0, schedule.num_timesteps))(keys)
+
+
+def drop_captions(
+    token_ids: Int[Array, "B L"], empty: Int[np.ndarray, " L"], share: int | float, keys: Array
+) -> Int[Array, "B L"]:
+    """Replaces a share of the captions by the empty one, so that both are learnt."""
+    dropped: Bool[Array, " B"] = jax.vmap(lambda key: jax.random.bernoulli(key, share))(keys)
+    return jnp.where(dropped[:, None], jnp.asarray(empty), token_ids)
+
+
+def edge_weights(keep: Float[Array, "B h w 1"], gain: int | float) -> Float[Array, "B h w 1"]:
+    """Returns weights of latent cells that are 1 + gain where a cell or one of its eight neighbours
+    lies on the other side of the mask's edge, over their mean in the sample.
+
+    Args:
+      keep: 1 = keep, 0 = hole.
+    """
+
+    def largest(cells: Array) -> Array:
+        return jax.lax.reduce_window(cells, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1,) * 4, "SAME")
+
+    keep = keep.astype(jnp.float32)
+    weights = 1.0 + gain * (largest(keep) + largest(-keep))  # 1 - 0 at the edge, else 0
+    return weights / weights.mean(axis=(1, 2, 3), keepdims=True)
+
+
+def weighted_error(
+    prediction: Float[Array, "B h w C"],
+    target: Float[Array, "B h w C"],
+    timestep: Int[Array, " B"],
+    schedule: Schedule,
+    gamma: int | float,
+    cells: Float[Array, "B h w 1"] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """Returns the loss and, to be logged, the plain mean squared error, whole and by quarter of the
+    timesteps (the first holds the cleanest, whose errors the whole mean hides).
+
+    Args:
+      gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all
+        timesteps alike.
+      cells: weight of every latent cell, of mean 1 in each sample; None weighs all alike.
+    Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4; for v the weight is min(SNR, gamma) /
+      (SNR + 1).
+    """
+    errors = prediction_errors(prediction, target)  # [B]
+    totals, counts = timestep_quarters(errors, timestep, schedule.num_timesteps)
+    metrics = {
+        "error": errors.mean(),
+        "error_quarter": Parts(totals / len(errors), counts / len(errors)),
+    }
+    if cells is not None:
+        root = jnp.sqrt(cells)
+        errors = prediction_errors(prediction * root, target * root)
+    if not gamma:
+        return errors.mean(), metrics
+    ratio = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)
+    below = ratio + (schedule.prediction_type == "v_prediction")
+    weights = jnp.asarray(np.minimum(ratio, gamma) / below, jnp.float32)
+    return (weights[timestep] * errors).mean(), metrics

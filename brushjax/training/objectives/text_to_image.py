@@ -1,0 +1,156 @@
+"""Training a text-to-image model on the latents of a frozen autoencoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+
+from brushjax import weights
+from brushjax.config import ConfigError
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
+from brushjax.models.unet import UNet, UNetConfig
+from brushjax.models.vae import AutoencoderKL, VAEConfig
+from brushjax.pipelines.published import read_config, read_tokenizer
+from brushjax.training.objectives.contract import (
+    Batch,
+    Loss,
+    Objective,
+    Tokenize,
+    blueprint,
+    build,
+    dtype_of,
+    fresh,
+    parameters,
+    to_unit_range,
+)
+from brushjax.training.objectives.denoising import (
+    NoiseConfig,
+    draw,
+    draw_timesteps,
+    drop_captions,
+    encode,
+    gaussian,
+    weighted_error,
+)
+from brushjax.training.state import named_keys
+from brushjax.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TextToImageObjective(Objective):
+    """UNet and text encoder, learnt together from noise prediction."""
+
+    unet: UNetConfig
+    text_encoder: CLIPTextConfig
+    """The size of the vocabulary and its special ids are replaced by the tokenizer's."""
+    vae: str
+    """Folder of the frozen autoencoder, or a pipeline folder that holds it."""
+    tokenizer_folder: str
+    base: str = ""
+    """Pipeline folder of a UNet and a text encoder to go on from; empty starts afresh."""
+    noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    caption_dropout: float = 0.1
+    """Share of captions that are replaced by the empty one, for classifier-free guidance."""
+    min_snr_gamma: float = 0.0
+    """Of the min-SNR loss weighting; 0 weighs all timesteps alike."""
+
+    def __post_init__(self) -> None:
+        width = self.text_encoder.hidden_size
+        if self.unet.cross_attention_dim != width:
+            raise ConfigError(
+                f"expected unet.cross_attention_dim {width}, the text encoder's hidden_size; "
+                f"got {self.unet.cross_attention_dim}"
+            )
+
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        if self.base:
+            trainable = {
+                "unet": parameters(weights.load("unet", self.base)),
+                "text_encoder": parameters(weights.load("clip_text", self.base)),
+            }
+        else:
+            keys = named_keys(key, "unet", "text_encoder")
+            trainable = {
+                "unet": fresh(UNet, self.unet, keys["unet"]),
+                "text_encoder": fresh(CLIPText, self._text_config(), keys["text_encoder"]),
+            }
+        return trainable, {"vae": parameters(weights.load("vae", self.vae))}
+
+    def shapes(self) -> tuple[Params, Params]:
+        trainable = {
+            "unet": blueprint(UNet, self.unet)[1],
+            "text_encoder": blueprint(CLIPText, self._text_config())[1],
+        }
+        return trainable, {"vae": blueprint(AutoencoderKL, self._vae_config())[1]}
+
+    def tokenizer(self) -> Tokenize:
+        return read_tokenizer(self.tokenizer_folder)
+
+    def prepare(self, frozen: Params, batch: Batch) -> Batch:
+        vae = build(AutoencoderKL, self._vae_config(), frozen["vae"])
+        mean, deviation = encode(vae, to_unit_range(batch["image"], dtype_of(frozen)))
+        return {"mean": mean, "deviation": deviation, "token_ids": batch["token_ids"]}
+
+    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
+        del frozen
+        named = named_keys(keys, "latents", "noise", "timestep", "captions")
+        unet = build(UNet, self.unet, trainable["unet"])
+        text = build(CLIPText, self._text_config(), trainable["text_encoder"])
+        schedule = self.noise.schedule()
+
+        empty = read_tokenizer(self.tokenizer_folder)([""])[0]
+        ids = drop_captions(batch["token_ids"], empty, self.caption_dropout, named["captions"])
+        context = text(ids).last_hidden_state  # [B, L, D]
+
+        latents = draw(batch["mean"], batch["deviation"], named["latents"])  # [B, h, w, 4]
+        noise = gaussian(named["noise"], latents)
+        timestep = draw_timesteps(named["timestep"], schedule)
+        prediction = unet(schedule.add_noise(latents, noise, timestep), timestep, context)
+        target = schedule.target(latents, noise, timestep)
+        return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
+
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
+        del batch
+        weights.save(build(UNet, self.unet, trainable["unet"]), folder / "unet")
+        text = build(CLIPText, self._text_config(), trainable["text_encoder"])
+        weights.save(text, folder / "text_encoder")
+        weights.save(weights.load("vae", self.vae), folder / "vae")
+        read_tokenizer(self.tokenizer_folder).save(folder / "tokenizer")
+        (folder / "scheduler").mkdir()
+        write_json(folder / "scheduler" / "scheduler_config.json", self.noise.to_dict())
+        write_json(folder / "model_index.json", PIPELINE)
+
+    def _vae_config(self) -> VAEConfig:
+        return read_config(VAEConfig, self.vae, "vae")
+
+    def _text_config(self) -> CLIPTextConfig:
+        tokenizer = read_tokenizer(self.tokenizer_folder)
+        return dataclasses.replace(
+            self.text_encoder,
+            vocab_size=tokenizer.vocabulary_size,
+            bos_token_id=tokenizer.start_id,
+            eos_token_id=tokenizer.end_id,
+            pad_token_id=tokenizer.end_id,
+        )
+
+
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""The model_index.json of a pipeline without a safety checker."""
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON as published pipelines do."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,126 @@
+"""The text of a compilation ahead of time: memory, work, communication, and what to change."""
+
+from __future__ import annotations
+
+import itertools
+
+from brushjax.training.scale.ahead import GIB, OPTIMISATION, Program
+
+SHOWN = 6  # of the largest arrays that lie whole on every chip
+UNKNOWN = """\
+Not known without the chips: the time of a step (the least above is no forecast), how much of the
+communication overlaps with work, what kernels written by hand compute (they count nothing in the
+compiler's figures), and what the run's other programs need: preparing samples, validation, exports.
+Memory is that of optimisation level {level}; a real run compiles at the default one."""
+
+
+def describe(program: Program) -> str:
+    """Returns what is known of a compiled step, for a person who is about to rent the slice."""
+    plan, config = program.plan, program.config
+    chips = plan.mesh.size
+    samples = config.batch_size / (plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
+    head = [
+        f"{program.name}: {chips} chips, mesh {dict(plan.mesh.shape)}, batch {config.batch_size} "
+        f"({samples:g} a chip, in {config.accumulation} part"
+        f"{'s' if config.accumulation > 1 else ''}), {config.compute_dtype}, "
+        f"rematerialise {config.rematerialise!r}",
+    ]
+    parts = [head, _memory(program), _work(program)]
+    if program.fits:
+        parts += [_communication(program)]
+    parts += [_whole(program)]
+    if not program.fits:
+        parts += [advice(program)]
+    trace, compile = program.seconds
+    parts += [
+        [f"Traced in {trace:.0f} s, compiled in {compile:.0f} s (level {OPTIMISATION})."],
+        [UNKNOWN.format(level=OPTIMISATION)],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def advice(program: Program) -> list[str]:
+    """Lists what could be changed so that a step fits, what costs nothing first."""
+    plan, config, held = program.plan, program.config, program.held
+    parallel = plan.mesh.shape["data"]
+    state = sum(held[name] for name in ("trained parameters", "optimizer", "moving average"))
+    lines = []
+    if not config.optimizer_rules and parallel > 1:
+        saved = state * (1 - 1 / parallel) / GIB
+        lines += [
+            "drop optimizer_rules = (), so that each chip keeps a part of parameters and moments "
+            f"(ZeRO-1): about {saved:.1f} GiB less, for no more communication"
+        ]
+    if config.rematerialise == "nothing":
+        lines += [
+            "--rematerialise elementwise: norms and activations are computed twice, no product is"
+        ]
+    if config.rematerialise != "layers":
+        lines += ["--rematerialise layers: much less within a step, for about a third more work"]
+    samples = config.batch_size // (parallel * plan.mesh.shape["fsdp"])
+    if samples > config.accumulation:
+        lines += [
+            f"--accumulation {_next_divisor(samples, config.accumulation)}: the same batch in more "
+            "parts",
+            f"--batch_size {config.batch_size // 2}: half the samples",
+        ]
+    if plan.mesh.shape["fsdp"] == 1 and parallel > 1:
+        saved = held["frozen parameters"] * 3 / 4 / GIB
+        lines += [
+            "--mesh.fsdp 4 with frozen_rules = FULLY_SHARDED: the frozen models are cut over four "
+            f"chips and gathered layer by layer: {saved:.1f} GiB less, for more communication"
+        ]
+    lines += ["a slice of chips with more memory"]
+    over = program.total / GIB - program.chip.memory
+    return [f"It does not fit, by {over:.2f} GiB. What to change, cheapest first:"] + [
+        f"  - {line}" for line in lines
+    ]
+
+
+def _next_divisor(samples: int, parts: int) -> int:
+    return next(more for more in range(parts + 1, samples + 1) if samples % more == 0)
+
+
+def _memory(program: Program) -> list[str]:
+    rows = [(name, size) for name, size in program.held.items() if size]
+    if program.temporary is not None:
+        rows.append(("within a step", program.temporary))
+    lines = [f"  {name:<22}{size / GIB:8.2f}" for name, size in rows]
+    verdict = "fits" if program.fits else "DOES NOT FIT"
+    total = f"  {'at the fullest':<22}{program.total / GIB:8.2f} of {program.chip.memory}"
+    return ["Memory of a chip, GiB", *lines, f"{total}: {verdict}"]
+
+
+def _work(program: Program) -> list[str]:
+    chips = program.plan.mesh.size
+    useful, done = program.useful / chips / 1e12, program.flops / chips / 1e12
+    after, peak = program.compiled / 1e12, program.chip.peak  # as published
+    least = useful / peak * 1e3
+    return [
+        "Work of a chip in a step, TFLOP of convolutions and matrix products",
+        f"  useful                {useful:8.2f}   {least:.0f} ms or more at {peak:g} TFLOP/s",
+        f"  in the program        {done:8.2f}   {done / useful:.3f} of the useful",
+        f"  after optimisation    {after:8.2f}   without kernels written by hand",
+    ][: None if program.fits else -1]
+
+
+def _communication(program: Program) -> list[str]:
+    exchanges = sorted(program.exchanges, key=lambda one: one.kind)
+    rows = []
+    for kind, group in itertools.groupby(exchanges, key=lambda one: one.kind):
+        same = list(group)
+        size = sum(one.bytes for one in same) / 2**20
+        rows.append(f"  {kind:<20}{len(same):5} of {size:10.1f} MiB")
+    sent = program.sent / 2**20
+    if program.ideal:
+        rows.append(
+            f"  together{'':25}{sent:10.1f} MiB, {program.sent / program.ideal:.3f} of what adding "
+            "up the gradients and handing out the parameters needs at least"
+        )
+    return ["Communication of a step: what a chip sends if they stand in rings", *rows]
+
+
+def _whole(program: Program) -> list[str]:
+    total = sum(size for *_, size in program.whole) / GIB
+    lines = [f"  {size / 2**20:8.1f} MiB  {shape}  {name}" for name, shape, size in program.whole]
+    return [f"Arrays that every chip holds whole, {total:.2f} GiB; the largest:", *lines[:SHOWN]]
