@@ -19,36 +19,52 @@ QUERY_CHUNK = 512  # rows of scores held at once: 512 x 4096 float32 is 8 MB, wi
 
 def attention(
     q: Float[Array, "B L K D"],
-    k: Float[Array, "B N K D"],
-    v: Float[Array, "B N K D"],
-    mask: Bool[Array, "L N"] | None = None,
+    k: Float[Array, "B N J D"],
+    v: Float[Array, "B N J D"],
+    *,
+    key_mask: Bool[Array, "B N"] | None = None,
+    bias: Float[Array, "#B #K #L #N"] | None = None,
+    causal: bool = False,
+    scale: float | None = None,
     implementation: Implementation = "auto",
 ) -> Float[Array, "B L K D"]:
-    """Returns softmax(q k^T / sqrt(D)) v for every head, the softmax in at least float32.
+    """Returns softmax(scale q k^T + bias) v for every head, the softmax in at least float32.
+
+    A query that may look at no key at all averages the values of all of them.
 
     Args:
-      mask: True where a query may look at a key; None looks everywhere.
+      k: of J heads, which may be fewer than the queries' K: each serves K / J neighbours.
+      key_mask: False for a key that no query of its sample may look at (padding).
+      bias: added to the scaled scores; -inf is taken for the lowest finite number.
+      causal: the last query sees all keys, the one before it all but the last, and so on.
+      scale: of the scores, D^-0.5 when not given.
       implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head
         at a time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half
-        precision, D a multiple of 8 and at most 128, no mask); "splash" is that of a TPU (lengths
-        that are multiples of 128, no mask); "auto" picks by platform, dtype and size.
+        precision, D a multiple of 8 and at most 128); "splash" is that of a TPU (lengths that are
+        multiples of 128). The kernels take neither key mask nor bias, and are causal for as many
+        queries as keys. "auto" picks by platform, dtype, size and what is masked.
 
     Raises:
-      ValueError: for an implementation that is not in the list.
+      ValueError: for an implementation that is not in the list or can't do what is asked, and for
+        heads of keys that do not divide those of queries.
     """
+    scores = Scores(key_mask, bias, causal, q.shape[-1] ** -0.5 if scale is None else scale)
+    if q.shape[2] % k.shape[2]:
+        raise ValueError(
+            f"expected heads of keys that divide those of queries, got {k.shape[2]} and "
+            f"{q.shape[2]}"
+        )
     if implementation == "auto":
         implementation = execution().attention
     if implementation == "auto":
-        implementation = _pick(q, k, mask)
-    if implementation == "cudnn":
-        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
-    if implementation == "splash":
-        return splash(q, k, v)
+        implementation = _pick(q, k, scores)
+    if implementation in ("cudnn", "splash"):
+        return _fused(q, k, v, scores, implementation)
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, K, L, D]
     if implementation == "plain":
-        out = _plain(q, k, v, mask)
+        out = _plain(q, k, v, scores)
     elif implementation == "chunked":
-        out = _chunked(q, k, v, mask)
+        out = _chunked(q, k, v, scores)
     else:
         raise ValueError(
             f"expected an attention implementation of {Implementation}, got {implementation!r}"
@@ -56,47 +72,136 @@ def attention(
     return out.transpose(0, 2, 1, 3)  # [B, L, K, D]
 
 
-def _pick(q: Array, k: Array, mask: Array | None) -> Implementation:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What is done to the scores between product and softmax."""
+
+    key_mask: Any  # [B, N] or None
+    bias: Any  # [B or 1, K or 1, L or 1, N or 1] or None
+    causal: bool = dataclasses.field(metadata={"static": True})
+    scale: float = dataclasses.field(metadata={"static": True})
+
+    def suits_kernels(self, queries: int, keys: int) -> bool:
+        """Returns whether the fused kernels can do it."""
+        return self.key_mask is None and self.bias is None and (not self.causal or queries == keys)
+
+    def offset(self, first: Any, shape: tuple[int, int], last: int, dtype: Any) -> Array | None:
+        """Returns what is added to the scores of some queries, or None.
+
+        What is hidden gets the lowest finite number, as PyTorch's language models do: -inf would
+        make a row with nothing to see NaN. Added once, so that it stays finite.
+
+        Args:
+          first: the place of the first of them.
+          shape: queries and keys.
+          last: the key that the query at place 0 sees last when causal.
+        """
+        visible = None
+        if self.key_mask is not None:
+            visible = self.key_mask[:, None, None, :]  # [B, 1, 1, N]
+        if self.causal:
+            rows, columns = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+            past = columns <= rows + (first + last)  # [L, N]
+            visible = past if visible is None else visible & past
+        lowest = jnp.finfo(dtype).min
+        hidden = None if visible is None else jnp.where(visible, 0, lowest).astype(dtype)
+        if self.bias is None:
+            return hidden
+        bias = self.bias.astype(dtype)
+        return jnp.maximum(bias if hidden is None else bias + hidden, lowest)
+
+
+def _pick(q: Array, k: Array, scores: Scores) -> Implementation:
     half = q.dtype in (jnp.bfloat16, jnp.float16)
     width, platform = q.shape[-1], execution().platform
     # Without a mesh nothing says how a kernel would have to be divided over several devices.
     known = execution().mesh is not None or jax.device_count() == 1
-    if platform == "gpu" and half and mask is None and width % 8 == 0 and width <= 128:
+    simple = scores.suits_kernels(q.shape[1], k.shape[1])
+    if platform == "gpu" and half and simple and width % 8 == 0 and width <= 128:
         return "cudnn"
-    if platform == "tpu" and known and mask is None and fits_splash(q, k):
+    if platform == "tpu" and known and simple and fits_splash(q, k):
         return "splash"
     return "chunked" if q.shape[1] * k.shape[1] > 1024 * 1024 else "plain"
 
 
-def _plain(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """Attends with everything at once; [..., L, D] with any leading axes."""
-    scores = jnp.matmul(q, jnp.swapaxes(k, -1, -2)) * q.shape[-1] ** -0.5  # [..., L, N]
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
+def _fused(q: Array, k: Array, v: Array, scores: Scores, implementation: Implementation) -> Array:
+    if not scores.suits_kernels(q.shape[1], k.shape[1]):
+        raise ValueError(
+            f"expected neither key mask nor bias, and as many keys as queries when causal, for the "
+            f"{implementation} kernel; use the plain or chunked implementation"
+        )
+    if implementation == "splash":
+        return splash(q, k, v, causal=scores.causal, scale=scores.scale)
+    return jax.nn.dot_product_attention(
+        q, k, v, is_causal=scores.causal, scale=scores.scale, implementation="cudnn"
+    )
+
+
+def _plain(q: Array, k: Array, v: Array, scores: Scores) -> Array:
+    """Attends with everything at once; q [B, K, L, D]."""
+    (heads, queries), keys = q.shape[1:3], k.shape[2]
+    offset = scores.offset(0, (queries, keys), keys - queries, _precise(q))
+    groups = heads // k.shape[1]
+    if groups == 1:
+        return _softmax(q, k, v, scores.scale, offset)
+    if offset is not None and offset.ndim == 4:  # [B, K or 1, L, N]
+        parts = (-1, groups) if offset.shape[1] == heads else (1, 1)
+        offset = offset.reshape(offset.shape[0], *parts, *offset.shape[2:])
+    grouped = q.reshape(q.shape[0], -1, groups, *q.shape[2:])  # [B, J, K/J, L, D]
+    return _softmax(grouped, k[:, :, None], v[:, :, None], scores.scale, offset).reshape(q.shape)
+
+
+def _softmax(q: Array, k: Array, v: Array, scale: float, offset: Array | None) -> Array:
+    """Returns softmax(scale q k^T + offset) v; [..., L, D] with any leading axes."""
+    scores = jnp.matmul(q, jnp.swapaxes(k, -1, -2)) * scale  # [..., L, N]
+    scores = scores.astype(_precise(scores))
+    if offset is not None:
+        scores = scores + offset
     return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
-def _chunked(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def _precise(x: Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _chunked(q: Array, k: Array, v: Array, scores: Scores) -> Array:
     batch, heads, length, width = q.shape
-    chunks = -(-length // QUERY_CHUNK)
+    chunks, groups, keys = -(-length // QUERY_CHUNK), heads // k.shape[1], k.shape[2]
     padding = chunks * QUERY_CHUNK - length
     q = jnp.pad(q, ((0, 0), (0, 0), (0, padding), (0, 0)))
     q = q.reshape(batch * heads * chunks, QUERY_CHUNK, width)
-    k, v = (x.reshape(batch * heads, -1, width) for x in (k, v))
-    rows = None
-    if mask is not None:
-        # Padded queries look everywhere: their softmax stays finite. They are cut off below.
-        rows = jnp.pad(mask, ((0, padding), (0, 0)), constant_values=True)
-        rows = rows.reshape(chunks, QUERY_CHUNK, -1)
+    k, v = (x.reshape(-1, keys, width) for x in (k, v))
+    bias = scores.bias
+    if bias is not None and bias.shape[2] > 1:
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, padding), (0, 0)))
+    scores = dataclasses.replace(scores, bias=bias)
 
     @jax.checkpoint  # the backward pass recomputes a chunk's scores rather than keeping all of them
-    def attend(index: Array, q_chunk: Array, k: Array, v: Array) -> Array:
-        head = index // chunks
-        return _plain(q_chunk, k[head], v[head], None if rows is None else rows[index % chunks])
+    def attend(index: Array, q_chunk: Array, k: Array, v: Array, scores: Scores) -> Array:
+        head, chunk = index // chunks, index % chunks
+        here = _of_chunk(scores, head // heads, head % heads, chunk)
+        first = chunk * QUERY_CHUNK
+        offset = here.offset(first, (QUERY_CHUNK, keys), keys - length, _precise(q_chunk))
+        offset = None if offset is None else offset.reshape(-1, offset.shape[-1])
+        head = head // groups if groups > 1 else head
+        return _softmax(q_chunk, k[head], v[head], scores.scale, offset)
 
-    out = jax.lax.map(lambda item: attend(item[0], item[1], k, v), (jnp.arange(len(q)), q))
+    out = jax.lax.map(lambda item: attend(item[0], item[1], k, v, scores), (jnp.arange(len(q)), q))
     return out.reshape(batch, heads, chunks * QUERY_CHUNK, width)[:, :, :length]
+
+
+def _of_chunk(scores: Scores, sample: Array, head: Array, chunk: Array) -> Scores:
+    """Returns what concerns `QUERY_CHUNK` queries of one head."""
+    mask, bias = scores.key_mask, scores.bias
+    if mask is not None:
+        mask = jax.lax.dynamic_slice_in_dim(mask, sample, 1)
+    if bias is not None:
+        places = zip((sample, head, chunk * QUERY_CHUNK), (1, 1, QUERY_CHUNK), strict=True)
+        for axis, (start, size) in enumerate(places):
+            if bias.shape[axis] > 1:
+                bias = jax.lax.dynamic_slice_in_dim(bias, start, size, axis)
+    return dataclasses.replace(scores, key_mask=mask, bias=bias)
 
 
 @jax.tree_util.register_dataclass

@@ -28,17 +28,21 @@ def fits_splash(q: Array, k: Array) -> bool:
 
 def splash(
     q: Float[Array, "B L K D"],
-    k: Float[Array, "B N K D"],
-    v: Float[Array, "B N K D"],
+    k: Float[Array, "B N J D"],
+    v: Float[Array, "B N J D"],
     *,
+    causal: bool = False,
+    scale: float | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B L K D"]:
-    """Returns softmax(q k^T / sqrt(D)) v for every head without ever holding all scores.
+    """Returns softmax(scale q k^T) v for every head without ever holding all scores.
 
     The compiler can't divide a hand-written kernel, so that on the mesh of `brushjax.nn.execution`
     every device runs it on its own samples and, where a tensor axis divides them, its own heads.
 
     Args:
+      causal: a query sees no key behind its own place.
+      scale: D^-0.5 when not given.
       interpret: runs the kernel step by step on any platform, for tests.
     Raises:
       ValueError: for lengths that are no multiples of 128.
@@ -49,16 +53,19 @@ def splash(
             f"{q.shape[1]} queries and {k.shape[1]} keys; use the chunked implementation"
         )
 
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+
     def attend(q: Array, k: Array, v: Array) -> Array:
-        kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], interpret)
-        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * q.shape[-1] ** -0.5, k, v))
+        kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal, interpret)
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * factor, k, v))
         return jax.vmap(kernel)(q, k, v).transpose(0, 2, 1, 3)
 
     mesh = execution().mesh
     by_hand = jax.sharding.get_abstract_mesh().manual_axes  # of a caller that cut the batch already
     if mesh is None or mesh.size == 1 or by_hand:
         return attend(q, k, v)
-    heads = "tensor" if q.shape[2] % mesh.shape["tensor"] == 0 else None
+    # Heads of keys divide those of queries, so that what divides them divides both.
+    heads = "tensor" if k.shape[2] % mesh.shape["tensor"] == 0 else None
     layout = PartitionSpec(*BATCH, None, heads, None)
     return jax.shard_map(
         attend,
@@ -69,7 +76,7 @@ def splash(
     )(q, k, v)
 
 
-def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> Any:
+def _kernel(heads: int, queries: int, keys: int, causal: bool, interpret: bool) -> Any:
     """Builds the kernel of one sample, forward and backward."""
     # Imported late: it belongs to Pallas, which takes a second to load and only TPUs run it.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -86,9 +93,13 @@ def _kernel(heads: int, queries: int, keys: int, interpret: bool) -> Any:
         block_q_dq=rows,
         block_kv_dq=columns,
     )
-    everywhere = masks.MultiHeadMask([masks.FullMask((queries, keys))] * heads)
+    mask = (masks.CausalMask if causal else masks.FullMask)((queries, keys))
     return kernels.make_splash_mha(
-        everywhere, head_shards=1, q_seq_shards=1, block_sizes=blocks, interpret=interpret
+        masks.MultiHeadMask([mask] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=blocks,
+        interpret=interpret,
     )
 
 

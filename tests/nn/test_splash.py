@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brushjax.nn import Execution, attention, executing
-from brushjax.nn.attention import _pick
+from brushjax.nn.attention import Scores, _pick
 from brushjax.nn.splash import fits_splash, splash
 from brushjax.sharding import MeshShape, make_mesh
 
@@ -22,17 +22,25 @@ def gradients(function, mesh, inputs):
     return jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))(*inputs)
 
 
-@pytest.mark.parametrize("shape", [MeshShape(1), MeshShape(2, 1, 2)], ids=["one", "four"])
-def test_splash_equals_plain_attention_in_values_and_gradients(shape):
+@pytest.mark.parametrize(
+    ("shape", "causal", "key_heads"),
+    [(MeshShape(1), False, 2), (MeshShape(2, 1, 2), False, 2), (MeshShape(2, 1, 2), True, 1)],
+    ids=["one", "four", "causal-grouped"],
+)
+def test_splash_equals_plain_attention_in_values_and_gradients(shape, causal, key_heads):
     rng = np.random.default_rng(0)
-    inputs = [jnp.asarray(rng.standard_normal(SHAPE), jnp.float32) for _ in range(3)]
+    batch, length, heads, width = SHAPE
+    inputs = [
+        jnp.asarray(rng.standard_normal((batch, length, n, width)), jnp.float32)
+        for n in (heads, key_heads, key_heads)
+    ]
     devices = jax.devices()[: shape.data * shape.tensor]
 
     def fused(q, k, v):
-        return splash(q, k, v, interpret=True)
+        return splash(q, k, v, causal=causal, interpret=True)
 
     def plain(q, k, v):
-        return attention(q, k, v, implementation="plain")
+        return attention(q, k, v, causal=causal, implementation="plain")
 
     ours = gradients(fused, make_mesh(shape, devices), inputs)
     theirs = gradients(plain, None, inputs)
@@ -49,11 +57,12 @@ def test_splash_refuses_lengths_that_fill_no_tile():
 
 def test_attention_picks_by_the_platform_it_is_traced_for(monkeypatch):
     long, text = (jnp.zeros((1, n, 8, 40), jnp.bfloat16) for n in (4096, 77))
+    free = Scores(None, None, False, 1.0)
     picks = {}
     for platform in ("cpu", "gpu", "tpu"):
         monkeypatch.setattr(Execution, "platform", platform)
         with executing(Execution(mesh=make_mesh())):
-            picks[platform] = [_pick(long, keys, None) for keys in (long, text)]
+            picks[platform] = [_pick(long, keys, free) for keys in (long, text)]
     assert picks == {
         "cpu": ["chunked", "plain"],
         "gpu": ["cudnn", "cudnn"],
@@ -62,6 +71,9 @@ def test_attention_picks_by_the_platform_it_is_traced_for(monkeypatch):
     assert not fits_splash(text, text)
     wide = jnp.zeros((1, 1024, 1, 512))
     assert not fits_splash(wide, wide)
-    mask = jnp.ones((4096, 4096), bool)
-    assert _pick(long, long, mask) == "chunked"  # no kernel takes a mask
-    assert _pick(long, long, None) == "chunked"  # on eight devices and no mesh to divide it by
+    masked = Scores(jnp.ones((1, 4096), bool), None, False, 1.0)
+    assert _pick(long, long, masked) == "chunked"  # no kernel takes a key mask
+    assert _pick(long, long, free) == "chunked"  # on eight devices and no mesh to divide it by
+    monkeypatch.setattr(Execution, "platform", "gpu")
+    causal = Scores(None, None, True, 1.0)
+    assert [_pick(long, long, causal), _pick(long, text, causal)] == ["cudnn", "plain"]

@@ -170,13 +170,11 @@ class SelfAttention(nnx.Module):
         self.out_proj = linear(width, width, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        length = x.shape[1]
-        mask = jnp.tril(jnp.ones((length, length), bool)) if self.causal else None
         q, k, v = (
             project(x).reshape(*x.shape[:2], self.heads, -1)  # [B, L, K, D/K]
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        return self.out_proj(attention(q, k, v, mask).reshape(x.shape))
+        return self.out_proj(attention(q, k, v, causal=self.causal).reshape(x.shape))
 
 
 class MLP(nnx.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.models.encoders.vit import PlainViTConfig, ViT
 from brushjax.models.published import PublishedConfig
-from brushjax.nn import Rngs, layer_norm, linear
+from brushjax.nn import Rngs, attention, layer_norm, linear
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072  # of rewards over the training pictures
 TEXT_LENGTH = 35  # tokens; longer prompts are cut
@@ -77,12 +77,7 @@ class Projections(nnx.Module):
             projection(source).reshape(*source.shape[:2], self.heads, -1)
             for projection, source in ((self.query, x), (self.key, context), (self.value, context))
         )
-        scores = jnp.einsum("blkd,bnkd->bkln", q, k) * q.shape[-1] ** -0.5
-        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        if there is not None:  # each row's own padding, which nn.attention's masks don't know
-            scores = jnp.where(there[:, None, None, :], scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        return jnp.einsum("bkln,bnkd->blkd", weights, v).reshape(x.shape)
+        return attention(q, k, v, key_mask=there).reshape(x.shape)
 
 
 class Output(nnx.Module):
