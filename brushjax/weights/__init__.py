@@ -1,7 +1,8 @@
 """Weights from and to PyTorch programs, and our own checkpoints.
 
 Read: diffusers and transformers folders, ComfyUI's branch files, the original Stable Diffusion
-code's files, PyTorch pickles (safely), Orbax checkpoints. Written: all of these but pickles.
+code's files, PyTorch's pickles (nothing of them is run), Flax's msgpack files, Orbax
+checkpoints. Written: all of these but pickles and msgpack.
 """
 
 from brushjax.weights.convert import check, convert

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from brushjax.weights.choice import belongs, choose
+from brushjax.weights.flax_files import as_pytorch
 from brushjax.weights.rules import WeightMap, WeightsError
 
 ORBAX = "params"  # folder of the Orbax checkpoint, beside its config.json
@@ -43,9 +45,8 @@ def find(table: WeightMap, path: str | Path) -> Found:
     if place.is_file():
         beside = read_config(place.parent / "config.json")
         ours = beside is not None and _class_of(beside) in table.classes
-        return Found(
-            files=(place,), config=beside if ours and place.name.startswith(table.stem) else None
-        )
+        files = _indexed(place) if place.name.endswith(".json") else (place,)
+        return Found(files=files, config=beside if ours and belongs(table, place.name) else None)
     if (place / table.folder).is_dir() and not (place / "config.json").is_file():
         place = place / table.folder
     config = read_config(place / "config.json")
@@ -69,12 +70,36 @@ def local_path(path: str | Path, tables: tuple[WeightMap, ...]) -> Path:
         raise WeightsError(
             f"there is no file or folder {place}, and it is no hub id such as owner/name."
         )
-    folders = [table.folder for table in tables] + ["scheduler", "tokenizer", "tokenizer_2"]
-    endings = ("json", "txt", "safetensors")
-    wanted = [f"{folder}/*.{ending}" for folder in folders for ending in endings]
+    return from_hub(str(path), _wanted(_listed(str(path)), tables))
+
+
+def _listed(name: str) -> list[str] | None:
+    """Returns the names of a hub repository's files, None where the hub does not tell them."""
+    from huggingface_hub import list_repo_files
+
+    try:
+        return list(list_repo_files(name))
+    except (
+        OSError,
+        ValueError,
+    ):  # out of reach or refused: `from_hub` tries its cache, and says so
+        return None
+
+
+def _wanted(listed: list[str] | None, tables: tuple[WeightMap, ...]) -> list[str]:
+    """Which of a repository's files to download: configs, and each model's weights once."""
+    companions = ("scheduler", "tokenizer", "tokenizer_2")
+    folders = [*(table.folder for table in tables), *companions]
+    wanted = [f"{folder}/*.{ending}" for folder in folders for ending in ("json", "txt")]
     wanted += ["model_index.json", "config.json"]
-    wanted += [f"{stem}*.safetensors*" for stem in {table.stem for table in tables}]
-    return from_hub(str(path), wanted)
+    if listed is None:  # what the cache holds was chosen when it was downloaded
+        return [*wanted, *(f"{folder}/*" for folder in folders), *(f"{t.stem}*" for t in tables)]
+    for table in tables:
+        for folder in (f"{table.folder}/", ""):
+            names = {name.removeprefix(folder) for name in listed if name.startswith(folder)}
+            chosen = choose(table, names)
+            wanted += [folder + name for name in chosen.files] if chosen else []
+    return wanted
 
 
 def from_hub(name: str, wanted: list[str]) -> Path:
@@ -86,9 +111,8 @@ def from_hub(name: str, wanted: list[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    duplicates = ["*.fp16.*", "*.non_ema.*", "*fp16*.json"]
     try:
-        folder = snapshot_download(name, allow_patterns=wanted, ignore_patterns=duplicates)
+        folder = snapshot_download(name, allow_patterns=wanted)
     except (OSError, ValueError) as error:  # the hub's errors are one or the other
         raise WeightsError(
             f"{name} is no file or folder here, and the hub did not give it: "
@@ -103,7 +127,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        return as_pytorch(json.loads(path.read_text()))
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
 
@@ -114,37 +138,37 @@ def _class_of(config: dict[str, Any]) -> str | None:
 
 
 def _weight_files(table: WeightMap, folder: Path) -> tuple[Path, ...]:
-    """Picks a model's weights: full precision before variants, safetensors before pickles."""
-    stem = table.stem
-    for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
-        if (folder / name).is_file():
-            return _shards(folder / name)
-    variants = sorted({*folder.glob(f"{stem}.*.index.json"), *folder.glob(f"{stem}.*.safetensors")})
-    variants = [path for path in variants if not re.search(r"-of-\d+\.safetensors$", path.name)]
-    if len(variants) == 1:
-        return _shards(variants[0])
-    pickles = [
-        folder / f"{name}.bin"
-        for name in (stem, "pytorch_model")
-        if (folder / f"{name}.bin").is_file()
-    ]
-    if not variants and pickles:
-        return (pickles[0],)
-    present = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    problem = (
-        f"several variants of the {table.kind}" if variants else f"no weights of the {table.kind}"
-    )
-    raise WeightsError(
-        f"{folder} holds {problem}: expected {stem}.safetensors (or its shards, or a "
-        f"{table.folder}/ folder with "
-        f"them), found {present}. Pass the path of the file to read."
-    )
+    """Picks a model's weights by the rule of `choice`."""
+    names = sorted(path.name for path in folder.iterdir())
+    try:
+        chosen = choose(table, names)
+        problem = f"no weights of the {table.kind}"
+    except WeightsError as error:
+        chosen, problem = None, str(error)
+    if chosen is None:
+        raise WeightsError(
+            f"{folder} holds {problem}: expected {table.stem}.safetensors (or .bin, its shards, a "
+            f"variant such as fp16, Flax's .msgpack, or a {table.folder}/ folder with them), found "
+            f"{', '.join(names) or 'nothing'}. Pass the path of the file to read."
+        )
+    if chosen.whole is None and chosen.index is not None:
+        return _indexed(folder / chosen.index)
+    return tuple(folder / name for name in _all_shards(folder, chosen.files))
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
-    """Returns a weight file, or all the files that an index names."""
-    if path.suffix != ".json":
-        return (path,)
+def _all_shards(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names; raises WeightsError where they are shards and some are missing."""
+    number = re.search(r"-(\d+)-of-(\d+)", names[0])
+    if number and len(names) != int(number[2]):
+        raise WeightsError(
+            f"{folder} holds {len(names)} of {int(number[2])} shards: {', '.join(names)}. Download "
+            "the others too."
+        )
+    return names
+
+
+def _indexed(path: Path) -> tuple[Path, ...]:
+    """Returns all the files that an index names."""
     index = read_config(path) or {}
     names = sorted(set(index.get("weight_map", {}).values()))
     missing = [name for name in names if not (path.parent / name).is_file()]

@@ -14,10 +14,11 @@ import numpy as np
 from flax import nnx
 
 from brushjax.weights import folders
+from brushjax.weights.formats import read_file
 from brushjax.weights.maps import map_of
 from brushjax.weights.rules import Path as ParameterPath
 from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name, pairs_of
-from brushjax.weights.store import Tensor, read_file
+from brushjax.weights.store import Tensor
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # in diffusers', peft's
 SHOWN = 8  # offenders that an error names

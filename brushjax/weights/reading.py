@@ -11,9 +11,10 @@ from typing import Any
 
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import read_orbax
+from brushjax.weights.formats import read_file
 from brushjax.weights.maps import MAPS, map_of
 from brushjax.weights.rules import LEADING, Dialect, Pair, WeightMap, WeightsError, pairs_of
-from brushjax.weights.store import Tensor, as_linear, read_file, transposed, with_leading
+from brushjax.weights.store import Tensor, as_linear, transposed, with_leading
 
 Config = (
     Mapping[str, Any] | str | Path | Any

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -327,72 +326,3 @@ def finished_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-# --- any file
-# ------------------------------------------------------------------------------------------
-
-
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a weight file by what it holds, safetensors or a PyTorch pickle, not by its ending."""
-    with open(path, "rb") as file:
-        head = file.read(256)
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"{path} is a git-LFS pointer, not the weights ({path.stat().st_size} bytes). "
-            f"Run `git lfs pull` in its repository, or download the file itself."
-        )
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise WeightsError(
-            f"{path} is a web page, not weights: it starts with {head[:40]!r}. The download "
-            f"probably asked for a "
-            f"login or a licence; open the link in a browser and download the file itself."
-        )
-    is_safetensors = (
-        head[8:9] == b"{"
-    )  # its first eight bytes are a length and can look like anything
-    if not is_safetensors and head.startswith((b"PK\x03\x04", b"\x80")):
-        return read_pickle(path), {}
-    return read_safetensors(path)
-
-
-def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Reads a PyTorch pickle by torch's weights-only path, which runs no code from the file."""
-    try:
-        import torch
-    except ImportError as error:
-        raise WeightsError(
-            f"{path} is a PyTorch pickle, which only torch can read safely: pip install "
-            f"'brushjax[torch]', "
-            f"or get a .safetensors file of the same weights."
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"{path} was refused: it is damaged, or reading it would run code from the file. torch "
-            f"says: {first} "
-            f"Get a .safetensors file of the same weights from someone you trust."
-        ) from error
-    content = content.get("state_dict", content)
-    return {
-        name: ArrayTensor(_torch_array(value))
-        for name, value in content.items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def _is_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"PK"  # only torch's newer, zipped format can be memory-mapped
-
-
-def _torch_array(value: Any) -> np.ndarray:
-    """Returns a torch tensor's values without a copy; bfloat16, which numpy lacks, by its bits."""
-    import torch
-
-    value = value.detach().contiguous()
-    if value.dtype == torch.bfloat16:
-        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return value.numpy()

@@ -124,11 +124,10 @@ def test_pickle_that_would_run_code_is_refused(name, zipped, source, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_pickle_without_torch_says_what_to_install(source, monkeypatch):
-    torch.save({"quant_conv.bias": torch.zeros(8)}, source / "model.ckpt")
+def test_pickle_is_read_without_torch(source, monkeypatch):
+    torch.save(load_file(file_of(source)), source / "model.ckpt")
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails from here on
-    with pytest.raises(WeightsError, match=r"pip install 'brushjax\[torch\]'"):
-        weights.load("vae", source / "model.ckpt")
+    weights.load("vae", source / "model.ckpt", config=tiny.VAE)
 
 
 def test_other_kind_of_model_is_an_error(source, tmp_path):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 import brushjax
 from brushjax import sharding, weights
 from brushjax.weights.checkpoints import flat
+from brushjax.weights.formats import read_file
 from brushjax.weights.maps import MAPS
-from brushjax.weights.store import FileTensor, read_file
+from brushjax.weights.store import FileTensor
 from tests.support import GOLDEN
 from tests.weights import tiny
 
@@ -58,14 +58,6 @@ def test_sharded_file_with_index_is_read(folder, original):
     assert fits(folder, original)
     (folder / files[1]).unlink()
     with pytest.raises(weights.WeightsError, match=f"missing are {files[1]}"):
-        weights.read("vae", folder)
-
-
-def test_variant_is_read_when_it_is_the_only_one(folder, original):
-    (folder / f"{STEM}.safetensors").rename(folder / f"{STEM}.fp16.safetensors")
-    assert fits(folder, original)
-    (folder / f"{STEM}.ema.safetensors").write_bytes(b"")
-    with pytest.raises(weights.WeightsError, match="several variants"):
         weights.read("vae", folder)
 
 
@@ -169,29 +161,3 @@ def test_published_files_load_and_save_unchanged(kind, folder, first, tmp_path):
     published = load_file(GOLDEN / folder / MAPS[kind].folder / file.name)
     assert first in published
     assert tiny.same(load_file(file), published)
-
-
-def test_hub_id_downloads_only_what_the_kind_needs(folder, original, monkeypatch):
-    names = (
-        "vae/diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model-00001-of-00002.safetensors",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.bin",
-        "vae/diffusion_pytorch_model.fp16.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
-        "v1-5-pruned.safetensors",
-    )
-    asked = []
-
-    def snapshot(repository, allow_patterns, ignore_patterns):
-        asked.append(repository)
-        asked.extend(
-            filter_repo_objects(
-                names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
-            )
-        )
-        return str(folder.parent)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert fits("someone/something", original)
-    assert asked == ["someone/something", *names[:3]]
