@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         return report.convert_command(
             args.kind, args.src, args.dst, layout, args.dtype, args.config, args.dry_run
         )
-    except ValueError as error:  # WeightsError among them
+    except (ValueError, OSError) as error:  # WeightsError; a full disk, a missing file
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a value as JSON in one piece; see `write_bytes`."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager
@@ -147,6 +148,12 @@ def inside(folder: str | Path, name: str) -> Path:
     return Path(folder, *parts)
 
 
+def as_name(text: str) -> str:
+    """Returns a title or an id as a file's name: what such names must not hold becomes "_"."""
+    name = re.sub(r"[^\w.-]+", "_", text)
+    return "_" * (len(name) - len(name.lstrip("."))) + name.lstrip(".") or "_"
+
+
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Says whether two paths are one file or folder, also through links."""
     return Path(one).resolve() == Path(other).resolve()
@@ -180,6 +187,7 @@ def started_at(pid: int) -> str:
 
 def _unfinished(path: Path) -> Path:
     # Host and process: others may write the same name on a disk that machines share.
+    path = path.absolute()
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}{PART}")
 
 

@@ -122,6 +122,13 @@ def test_names_that_lead_out_of_their_folder_are_refused(tmp_path, name):
         inside(tmp_path, name)
 
 
+@pytest.mark.parametrize(
+    ("text", "name"), [("../a b", "___a_b"), ("..", "__"), ("", "_"), ("brushbench-in.1", None)]
+)
+def test_titles_become_names(text, name):
+    assert files.as_name(text) == (name or text)
+
+
 def test_names_inside_a_folder_are_paths(tmp_path):
     assert inside(tmp_path, "a/b.png") == tmp_path / "a" / "b.png"
     assert inside(tmp_path, "..a") == tmp_path / "..a"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +29,7 @@ from brushjax.data.sets.brushdata import (
     BrushSamples,
     Tokenize,
 )
+from brushjax.files import write_json
 
 FORMAT = 1
 DESCRIPTION = "cache.json"
@@ -77,10 +77,7 @@ class Cache:
 
     def save(self, folder: Path) -> None:
         """Writes cache.json, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{DESCRIPTION}.{os.getpid()}.new"
-        temporary.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1))
-        os.replace(temporary, folder / DESCRIPTION)
+        write_json(folder / DESCRIPTION, {"format": FORMAT, **dataclasses.asdict(self)})
 
     @classmethod
     def load(cls, folder: Path) -> Cache:

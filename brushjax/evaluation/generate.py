@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ from brushjax.evaluation.methods.given import Given
 from brushjax.evaluation.methods.inpainting import Fill, Task
 from brushjax.evaluation.plan import Plan
 from brushjax.evaluation.records import BenchmarkError, Pixels, Unit, digest
-from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_bytes, write_part
+from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_part
+from brushjax.files import as_name, write_bytes
 
 COLUMNS = {
     "key": TEXT,
@@ -86,7 +86,6 @@ class Gallery:
                 rows.append({**row, "fault": NOT_FINITE})
                 continue
             path = self.folder / "pictures" / _file_name(unit)
-            path.parent.mkdir(parents=True, exist_ok=True)
             data = encoded(pictures[index])
             write_bytes(path, data)
             name = str(path.relative_to(self.folder))
@@ -231,6 +230,6 @@ def encoded(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 def _file_name(unit: Unit) -> Path:
     """Readable, and different for every key; ids may hold what file names must not."""
-    words = [unit.record.benchmark, unit.method]
-    clean = [re.sub(r"[^\w.-]+", "_", word) for word in (*words, unit.record.id[:60])]
+    words = [unit.record.benchmark, unit.method, unit.record.id[:60]]
+    clean = [as_name(word) for word in words]
     return Path(clean[0], clean[1], f"{clean[2]}-s{unit.seed}-{unit.key}.png")

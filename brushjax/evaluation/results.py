@@ -25,7 +25,7 @@ from brushjax.evaluation.report.aggregate import (
     macro_mean,
     summaries,
 )
-from brushjax.evaluation.report.formats import write_json, write_text
+from brushjax.evaluation.report.formats import write_json
 from brushjax.evaluation.report.grids import grids, strip_of
 from brushjax.evaluation.report.lint import Finding, lint
 from brushjax.evaluation.report.tables import (
@@ -36,7 +36,8 @@ from brushjax.evaluation.report.tables import (
     paper_tables,
 )
 from brushjax.evaluation.score import Scored
-from brushjax.evaluation.store import write_bytes, write_table
+from brushjax.evaluation.store import write_table
+from brushjax.files import as_name, write_bytes, write_text
 from brushjax.metrics.bootstrap import Bootstrap
 
 
@@ -133,7 +134,7 @@ class Report:
             if sheet is not None:
                 buffer = io.BytesIO()
                 sheet.save(buffer, format="PNG")
-                write_bytes(out / f"{name}.png", buffer.getvalue())
+                write_bytes(out / f"{as_name(name)}.png", buffer.getvalue())
         write_text(out / "table.md", self.markdown())  # last: its presence says that all is there
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brushjax.evaluation.records import BenchmarkError, digest
+from brushjax.files import write_bytes
 
 TEXT, WHOLE, NUMBER, FLAG = "string", "int64", "float64", "bool"
 Schema = Mapping[str, str]
@@ -39,7 +39,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Schema) -
     """Write rows as one Parquet file, in one piece.
 
     Raises:
-        OSError: the disk is full, or can't be written to; nothing half-written stays.
+        WriteError: the disk is full, or can't be written to; nothing half-written stays.
     """
     require_parquet()
     import pyarrow as arrow
@@ -50,29 +50,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], schema: Schema) -
     sink = arrow.BufferOutputStream()
     parquet.write_table(arrow.table(columns, schema=kinds), sink)
     write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file in one piece: a kill or a full disk leaves the old one, or none.
-
-    Raises:
-        OSError: with the file's name and the number of bytes.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"{error.strerror}: {len(data)} bytes could not be written; what is done"
-            " stays, make room and start again",
-            str(path),
-        ) from error
 
 
 def read_parts(folder: Path) -> dict[str, dict[str, Any]]:

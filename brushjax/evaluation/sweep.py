@@ -20,7 +20,6 @@ from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.plan import Plan, make_plan
 from brushjax.evaluation.records import BenchmarkError, Unit
-from brushjax.evaluation.report.formats import write_text
 from brushjax.evaluation.results import Report, Shown, environment
 from brushjax.evaluation.score import (
     Features,
@@ -31,6 +30,7 @@ from brushjax.evaluation.score import (
     score_units,
 )
 from brushjax.evaluation.store import read_parts
+from brushjax.files import write_text
 from brushjax.metrics.bootstrap import Bootstrap
 from brushjax.metrics.metric import Metric
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from brushjax.inference.jobs import Job
 
 NOT_KEPT = ("out", "strip", "prompts", "batch_size", "settings_from")  # where, not what
+FILES = ("image", "mask", "base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora")
 LOADED = ("base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora", "lora_weight")
 
 
@@ -21,8 +22,9 @@ LOADED = ("base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora", "l
 class InpaintArguments:
     """Paints the white part of a mask in a picture according to a prompt.
 
-    With folders as image and out, all of a folder's pictures. A PNG keeps its settings and seed:
-    --settings-from it makes the same picture again, with what is given beside it changed.
+    With folders as image and out, all of a folder's pictures. A PNG keeps its settings and seed,
+    and the names of its files without their folders: --settings-from it, with these files, makes
+    the same picture again; what is given beside them is changed.
 
     Attributes:
         image: picture file, or folder of pictures.
@@ -53,7 +55,7 @@ class InpaintArguments:
         strip: also writes image, mask and result side by side to this file (folder).
         prompts: for a folder a JSON file {"name without ending": "prompt"}; others get the prompt.
         batch_size: pictures of one size to paint at once; it changes results by rounding only.
-        settings_from: PNG to take all settings from that are not given.
+        settings_from: PNG to take all settings from that are not given; files must be given.
     """
 
     image: Path
@@ -101,7 +103,9 @@ def stored_words(words: Sequence[str]) -> list[str]:
     """Returns the settings of the PNG that --settings-from names, as words of a command line.
 
     Raises:
-        ValueError: the file holds no settings, or some that this version doesn't know.
+        ValueError: the file holds no settings, or some that this version doesn't know; or files
+            that it was made from are not given: a picture that came from somewhere must not choose
+            what is read or written here.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--settings-from", "--settings_from", type=Path)
@@ -112,14 +116,16 @@ def stored_words(words: Sequence[str]) -> list[str]:
 
     settings = read_settings(path)
     unknown = settings.keys() - {field.name for field in dataclasses.fields(InpaintArguments)}
+    unknown |= settings.keys() & set(NOT_KEPT)
     if unknown - {"version"}:
         raise ValueError(
             f"{path} has settings that this version doesn't know: {', '.join(sorted(unknown))}"
         )
+    _expect_files(path, settings, words)
     flags: list[str] = []
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
-        if name == "version" or value is None or value is False or value == []:
+        if name in ("version", *FILES) or value is None or value is False or value == []:
             continue
         if value is True:
             flags.append(flag)
@@ -128,6 +134,15 @@ def stored_words(words: Sequence[str]) -> list[str]:
         else:
             flags.append(f"{flag}={value}")
     return flags
+
+
+def _expect_files(path: Path, settings: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Raises ValueError where a file that the settings name is not given anew."""
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
+    names = {name: settings.get(name) for name in FILES if name not in given}
+    flags = [f"--{name.replace('_', '-')} ({value})" for name, value in names.items() if value]
+    if flags:
+        raise ValueError(f"{path} keeps the names of its files only; give {', '.join(flags)}, too")
 
 
 def inpaint_command(arguments: InpaintArguments) -> None:
@@ -144,6 +159,7 @@ def inpaint_command(arguments: InpaintArguments) -> None:
     names = ("image", "mask", "prompt", "out", "strip", "prompts")
     try:
         found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
+        jobs.check_places(found)
         for job in found:
             picture_format(job.out)
         groups, failed = jobs.batches(found, arguments.batch_size)
@@ -221,8 +237,8 @@ def _write(job: Job, picture: Any, arguments: InpaintArguments, seconds: float) 
     kept = dataclasses.asdict(arguments) | {"prompt": job.prompt}
     kept |= {"image": job.image, "mask": job.mask, "version": brushjax.__version__}
     kept = {name: value for name, value in kept.items() if name not in NOT_KEPT}
-    plain = {name: str(x) if isinstance(x, Path) else x for name, x in kept.items()}
-    with_settings = write_picture(job.out, picture, plain)
+    kept |= {name: _names(kept[name]) for name in FILES}
+    with_settings = write_picture(job.out, picture, kept)
     line = f"{job.out}: painted in {seconds:.1f} s"
     if not with_settings:
         line += " (only a PNG keeps the settings)"
@@ -230,6 +246,13 @@ def _write(job: Job, picture: Any, arguments: InpaintArguments, seconds: float) 
         return line
     _write_strip(job, picture)
     return f"{line}; {job.strip}: image, mask and result side by side"
+
+
+def _names(value: Any) -> Any:
+    """Names of files without their folders, which are nobody's business who gets the picture."""
+    if isinstance(value, (tuple, list)):
+        return [_names(one) for one in value]
+    return value and Path(value).name
 
 
 def _write_strip(job: Job, picture: Any) -> None:

@@ -70,6 +70,17 @@ def find_jobs(
     ]
 
 
+def check_places(jobs: Sequence[Job]) -> None:
+    """Raises ValueError where a file to write is one that is read, or is written twice."""
+    taken = {path.resolve(): "the input" for job in jobs for path in (job.image, job.mask)}
+    for job in jobs:
+        for path in filter(None, (job.out, job.strip)):
+            if path.resolve() in taken:
+                where = taken[path.resolve()]
+                raise ValueError(f"{path} would be written over {where}; give it another name")
+            taken[path.resolve()] = "another result"
+
+
 def batches(jobs: Sequence[Job], size: int) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
     """Groups pictures of one size, at most `size` at a time, in the order of their names.
 

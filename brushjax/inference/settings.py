@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from brushjax.weights.store import finished_file
+from brushjax.files import whole_file
 
 KEY = "brushjax"  # of the text chunk, which other programs skip
 
@@ -36,7 +36,7 @@ def write_picture(
         extra["pnginfo"] = info
     if format == "JPEG":
         extra["quality"] = 95
-    with finished_file(path) as unfinished:
+    with whole_file(path) as unfinished:
         Image.fromarray(np.ascontiguousarray(picture)).save(unfinished, format, **extra)
     return "pnginfo" in extra
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from brushjax import config as configs
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
+from brushjax.files import write_text
 from brushjax.training.objectives.contract import Parts
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.flops import useful_flops
@@ -165,9 +165,7 @@ class _Writers:
         path = workdir / "metrics.jsonl"
         again = start >= config.steps  # then only the last evaluation is done again
         rows = [row for row in read_rows(path) if not _is_redone(row, start, again)]
-        temporary = path.with_suffix(".new")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("a", buffering=1)  # a line reaches the disk at once
         self._board = _summary_writer(workdir / "tensorboard", start)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from brushjax.data.faults import TooManyFaults
 from brushjax.data.feed import stacked
 from brushjax.data.sets.brushdata import BrushData, BrushSamples
 from brushjax.data.sources import records
+from brushjax.files import write_json
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import parameters
 from brushjax.training.recipe import TrainConfig
@@ -256,9 +256,7 @@ def _write_shard(
                 add_image(row.tobytes())
             for row in holes:
                 add_hole(row.tobytes())
-        temporary = note.with_name(f"{note.name}.{os.getpid()}.new")
-        temporary.write_text(json.dumps(faults))
-        os.replace(temporary, note)
+        write_json(note, faults)
 
 
 Crop = list[dict[str, Any]]

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
+from brushjax.files import whole_file
 from brushjax.weights.rules import WeightsError
 
 DTYPES = {
@@ -287,7 +287,7 @@ def write_safetensors(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data start at a multiple of 8
-    with finished_file(path) as unfinished, open(unfinished, "wb") as file:
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in tqdm(
             sorted(tensors), desc="writing", unit="tensor", disable=None, delay=2, leave=False
@@ -314,15 +314,3 @@ def naming(name: str) -> Iterator[None]:
         yield
     except WeightsError as error:
         raise WeightsError(f"{name}: {error}") from error
-
-
-@contextlib.contextmanager
-def finished_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place only if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

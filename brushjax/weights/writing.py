@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from brushjax.files import merged_folder
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import flat, write_orbax
 from brushjax.weights.loading import abstract_model, check_fit, kind_of
@@ -138,7 +137,7 @@ def write(
         _refuse_other_weights(weights, place / inner[weights.kind], layout)
     if dry_run:
         return
-    with finished_folder(place) as unfinished:
+    with merged_folder(place, (folders.ORBAX,)) as unfinished:
         for weights in models:
             _write_folder(weights, unfinished / inner[weights.kind], layout, kept)
         if pipeline is not None and pipeline.is_dir():
@@ -241,31 +240,3 @@ def _refuse_other_weights(weights: Weights, folder: Path, layout: str) -> None:
             f"another folder, or "
             f"remove them."
         )
-
-
-@contextlib.contextmanager
-def finished_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder whose content moves to `path` only if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.mkdir()
-        yield unfinished
-        _move(unfinished, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Renames a folder, or, where there is one of that name, its content."""
-    if not target.exists():
-        os.rename(source, target)
-        return
-    for entry in source.iterdir():
-        place = target / entry.name
-        if entry.is_dir() and entry.name != folders.ORBAX:
-            _move(entry, place)
-        else:
-            if place.is_dir():
-                shutil.rmtree(place)
-            os.replace(entry, place)

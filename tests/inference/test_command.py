@@ -95,10 +95,14 @@ def test_inpaint_command_makes_a_picture_again_from_its_settings(files, pipeline
     settings = read_settings(out)
     assert settings["prompt"] == "a red cat"
     assert (settings["seed"], settings["steps"], settings["guess_mode"]) == (5, 2, True)
-    command.main([f"--settings-from={out}", f"--out={again}"])
+    with pytest.raises(SystemExit, match=r"of its files only; give --image \(a\.png\), --mask"):
+        command.main([f"--settings-from={out}", f"--out={again}"])
+    assert (settings["image"], settings["base"]) == ("a.png", pipeline.name)  # no folder
+    given = [word for word in words if word.startswith(("--image", "--mask", "--base", "--brush"))]
+    command.main([f"--settings-from={out}", f"--out={again}", *given])
     np.testing.assert_array_equal(pixels(again), pixels(out))
     assert read_settings(again) == settings
-    command.main([f"--settings-from={out}", f"--out={other}", "--seed=6"])
+    command.main([f"--settings-from={out}", f"--out={other}", "--seed=6", *given])
     assert np.any(pixels(other) != pixels(out))
     with pytest.raises(SystemExit, match=r"a\.png holds no settings"):
         command.main([f"--settings-from={files / 'a.png'}", f"--out={again}"])
@@ -123,7 +127,8 @@ def test_inpaint_command_paints_a_folder_and_names_what_it_could_not(files, pipe
     assert sorted(path.name for path in (files / "strips").iterdir()) == ["one.png", "two.png"]
     assert read_settings(files / "out/two.png")["prompt"] == "a blue cup"
     alone = [f"--settings-from={files / 'out/two.png'}", f"--out={files / 'alone.png'}"]
-    command.main(alone)
+    own = (f"--image={folder / 'two.jpg'}", f"--mask={masks / 'two.png'}", f"--base={pipeline}")
+    command.main([*alone, *own])
     one, of_two = (
         pixels(file).astype(int) for file in (files / "alone.png", files / "out/two.png")
     )
@@ -131,6 +136,22 @@ def test_inpaint_command_paints_a_folder_and_names_what_it_could_not(files, pipe
     (masks / "one.png").unlink()
     with pytest.raises(SystemExit, match=r"has no mask named as one\.jpg"):
         command.main(words)
+
+
+@pytest.mark.parametrize("name", ["out", "strip"])
+def test_inpaint_command_refuses_to_write_over_its_input(files, pipeline, name):
+    before = (files / "a.png").read_bytes()
+    with pytest.raises(SystemExit, match=r"a\.png would be written over the input"):
+        command.main(arguments(files, pipeline, **{name: files / "a.png"}))
+    assert (files / "a.png").read_bytes() == before
+
+
+def test_settings_of_a_picture_choose_no_place(tmp_path):
+    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8), {"out": "/etc/passwd"})
+    with pytest.raises(
+        SystemExit, match=r"a\.png has settings that this version doesn't know: out"
+    ):
+        command.main([f"--settings-from={tmp_path / 'a.png'}"])
 
 
 def test_formats_without_a_place_for_settings_say_so(tmp_path):

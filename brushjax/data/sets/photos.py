@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.files import inside
+
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "photos"
 SPLITS = ("train", "held_out")
 TEMPLATES = ("{}", "a photo of {}", "a close-up of {}", "a picture of {}", "an image of {}")
@@ -141,7 +143,7 @@ def load_photos(folder: Path = SHIPPED) -> tuple[Photo, ...]:
     """
     photos = []
     for entry in _describe(Path(folder)):
-        pixels = _read_pixels(Path(folder) / entry["file"])
+        pixels = _read_pixels(inside(folder, entry["file"]))
         height, width = pixels.shape[:2]
         regions = tuple(_region(item, entry["name"], height, width) for item in entry["regions"])
         train = [r.box for r in regions if r.split == "train"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.numpy import load, save
 
 from brushjax.data.faults import Fault
 from brushjax.data.sources.files import File, is_remote
+from brushjax.files import whole_file
 
 RANDOM_ACCESS = "group_size:1,uncompressed"  # pictures don't shrink, and a group is read as a whole
 
@@ -85,17 +85,12 @@ def writing(path: Path) -> Iterator[Callable[[bytes], Any]]:
         array_record_module,  # pyright: ignore[reportAttributeAccessIssue] - compiled
     )
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    writer = array_record_module.ArrayRecordWriter(str(temporary), RANDOM_ACCESS)
-    try:
-        yield writer.write
-        writer.close()
-        os.replace(temporary, path)
-    finally:
-        if writer.is_open():
+    with whole_file(path) as unfinished:
+        writer = array_record_module.ArrayRecordWriter(str(unfinished), RANDOM_ACCESS)
+        try:
+            yield writer.write
+        finally:
             writer.close()
-        temporary.unlink(missing_ok=True)
 
 
 def _open(paths: Sequence[str]) -> Any:

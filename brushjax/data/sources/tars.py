@@ -19,6 +19,7 @@ from tqdm import tqdm
 from brushjax.data.faults import Fault
 from brushjax.data.sources import files as storage
 from brushjax.data.sources.files import File
+from brushjax.files import whole_file
 
 MEMBERS = ("image", "caption", "height", "width", "segmentation")
 ABSENT, CUT, UNREADABLE = -1, -2, -3  # in place of a size
@@ -150,10 +151,8 @@ def _fingerprint(file: File) -> str:
 def _make_index(file: File, path: Path) -> None:
     """Writes the index of one tar; it appears as a whole or not at all."""
     rows = index_tar(file)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with temporary.open("wb") as out:
+    with whole_file(path) as unfinished, unfinished.open("wb") as out:
         np.save(out, rows, allow_pickle=False)
-    os.replace(temporary, path)
 
 
 def index_tar(file: File) -> np.ndarray:

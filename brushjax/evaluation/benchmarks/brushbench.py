@@ -21,6 +21,7 @@ from brushjax.evaluation.benchmarks.files import (
     white,
 )
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.files import inside
 
 SIDE = 512  # of every picture, as the published scripts resize them
 HOW = "docs/evaluating.md says where the benchmark is to be had and how its folder looks"
@@ -114,7 +115,8 @@ class EditBench(Benchmark):
     def _record(self, entry: tuple[str, dict[str, str]]) -> Record:
         kind, row = entry
         folder, name = Path(self.folder), f"{row['aos']}.png"
-        image, mask = folder / f"references_{kind}" / name, folder / f"masks_{kind}" / name
+        image = inside(folder / f"references_{kind}", name)
+        mask = inside(folder / f"masks_{kind}", name)
         fingerprint = digest(file_bytes(image), file_bytes(mask), str(SIDE))
 
         def read() -> Pixels:
@@ -145,7 +147,7 @@ def _mapped(name: str, folder: Path, runs: str, skip: Sequence[str], limit: int)
 
     def record(entry: tuple[str, Any]) -> Record:
         key, values = entry
-        path = folder / values["image"]
+        path = inside(folder, values["image"])
         content = digest(file_bytes(path), json.dumps(values[runs]))
         rle.decode(values[runs], SIDE, SIDE, first=1, order="row")  # an error now, not in an hour
 

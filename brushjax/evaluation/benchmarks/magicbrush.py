@@ -15,6 +15,7 @@ from brushjax.evaluation.benchmarks.files import (
     white,
 )
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.files import inside
 
 HOW = "docs/evaluating.md says where MagicBrush's test split is to be had and how its folder looks"
 
@@ -76,8 +77,8 @@ class MagicBrush(Benchmark):
     def _turn(
         self, key: str, turns: list[dict[str, str]], number: int, captions: dict[str, Any]
     ) -> Record:
-        turn, folder = turns[number - 1], Path(self.folder) / "images" / key
-        files = {name: folder / turn[name] for name in ("input", "mask", "output")}
+        turn, folder = turns[number - 1], inside(Path(self.folder) / "images", key)
+        files = {name: inside(folder, turn[name]) for name in ("input", "mask", "output")}
         content = {name: file_bytes(path) for name, path in files.items()}
         chained = self.protocol == "multi" and number > 1
 

@@ -12,6 +12,7 @@ import numpy as np
 from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
 from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids, digest
+from brushjax.files import inside
 
 SIDE = 512
 KINDS = (
@@ -75,7 +76,7 @@ class PieBench(Benchmark):
 
     def _record(self, entry: tuple[str, dict[str, Any]]) -> Record:
         key, values = entry
-        path = Path(self.folder) / "annotation_images" / values["image_path"]
+        path = inside(Path(self.folder) / "annotation_images", values["image_path"])
         fingerprint = digest(file_bytes(path), json.dumps(values["mask"]))
         edited_region(values["mask"])
 

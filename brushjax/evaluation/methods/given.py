@@ -9,6 +9,7 @@ from typing import Any
 from brushjax.evaluation.benchmarks.files import with_ending
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import BenchmarkError, Record, digest, shortened
+from brushjax.files import as_name, inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Given:
 
     def find(self, record: Record) -> Path | None:
         """The file of a record's result, or None."""
-        for root in (Path(self.folder) / record.benchmark, Path(self.folder)):
+        for root in (Path(self.folder) / as_name(record.benchmark), Path(self.folder)):
             for name in record.results or (record.id,):
-                found = with_ending(root / name)
+                found = with_ending(inside(root, name))
                 if found is not None:
                     return found
         return None

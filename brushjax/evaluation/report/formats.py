@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brushjax.evaluation.store import write_bytes
+from brushjax.files import write_text
 from brushjax.metrics.bootstrap import Interval
 
 
@@ -56,11 +56,6 @@ def write_json(path: Path, value: Any) -> None:
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, in one piece."""
     write_text(path, "".join(json.dumps(_plain(row)) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one piece: a kill leaves the old one or the new one."""
-    write_bytes(path, text.encode("utf-8"))
 
 
 def _plain(value: Any) -> Any:

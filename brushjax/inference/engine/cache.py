@@ -17,6 +17,7 @@ import jax.export
 from jax.experimental.compilation_cache import compilation_cache
 
 import brushjax
+from brushjax.files import write_bytes
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
@@ -82,9 +83,7 @@ class SavedPrograms:
             path = self._folder / f"{name}.program"
             if not path.exists():
                 exported = jax.export.export(jax.jit(function))(*arguments)
-                partial = path.with_suffix(f".{os.getpid()}.partial")
-                partial.write_bytes(exported.serialize())
-                os.replace(partial, path)
+                write_bytes(path, exported.serialize())
             # Also the first time through the file: the program that is compiled is the same then.
             exported = jax.export.deserialize(bytearray(path.read_bytes()))
             self._loaded[name] = jax.jit(exported.call)

@@ -240,3 +240,12 @@ def test_class_crops_are_of_one_class_and_not_all_alike():
     assert len({crop.tobytes() for crop in crops}) == 5
     means = crops.reshape(-1, 3).mean(0)
     assert means.argmax() == 1  # green
+
+
+def test_photos_outside_the_folder_are_refused(tmp_path):
+    folder = _write(tmp_path / "mine", np.zeros((200, 200, 3), np.uint8), [_region()])
+    entries = json.loads((folder / "photos.json").read_text())
+    entries["photos"][0]["file"] = "../one.png"
+    (folder / "photos.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="expected a name inside"):
+        photos.load_photos(folder)

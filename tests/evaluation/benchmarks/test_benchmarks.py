@@ -212,3 +212,17 @@ def test_broken_parquet_names_its_file(tmp_path):
     (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(BenchmarkError, match=r"test-00000-of-00001.parquet is no complete Parquet"):
         EmuEdit(str(tmp_path)).records()
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/hostname"])
+def test_mapping_files_name_nothing_outside_their_folder(tmp_path, name):
+    for make, benchmark, field in (
+        (miniatures.brushbench, BrushBench, "image"),
+        (miniatures.piebench, PieBench, "image_path"),
+    ):
+        folder = make(tmp_path / field)
+        mapping = json.loads((folder / "mapping_file.json").read_text())
+        next(iter(mapping.values()))[field] = name
+        (folder / "mapping_file.json").write_text(json.dumps(mapping))
+        with pytest.raises(BenchmarkError, match="expected a name inside"):
+            benchmark(folder=str(folder)).records()
