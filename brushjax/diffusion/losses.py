@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -41,6 +42,23 @@ def kl_to_standard_normal(
     mean, logvar = mean.astype(dtype), logvar.astype(dtype)
     element = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
     return element.sum(axis=tuple(range(1, element.ndim)))
+
+
+def min_snr_weights(
+    alphas_cumprod: Float[np.ndarray, " T"], prediction_type: str, gamma: int | float
+) -> Float[np.ndarray, " T"]:
+    """Weight of each timestep's squared error under min-SNR weighting, in float64.
+
+    It is min(SNR, gamma) of the clean latents' error. The noise's error is 1 / SNR of that one, so
+    that its weight ends at 1 where SNR is 0; that of v is 1 / (SNR + 1).
+
+    Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4.
+    """
+    ratio = alphas_cumprod / (1.0 - alphas_cumprod)
+    if prediction_type == "epsilon":
+        return 1.0 / np.maximum(ratio / gamma, 1.0)
+    clipped = np.minimum(ratio, gamma)
+    return clipped / (ratio + 1.0) if prediction_type == "v_prediction" else clipped
 
 
 def timestep_quarters(

@@ -113,7 +113,8 @@ def step_noise(
 
     def draw(seed: Array) -> Array:
         key = jax.random.fold_in(jax.random.key(seed), 1 + step)  # 0 is the initial noise
-        return jax.random.normal(key, like.shape[1:], like.dtype)
+        dtype = jnp.promote_types(like.dtype, jnp.float32)  # bfloat16 has 128 normal values
+        return jax.random.normal(key, like.shape[1:], dtype).astype(like.dtype)
 
     return jax.vmap(draw)(seeds)
 

@@ -75,7 +75,8 @@ class Posterior:
 
     def sample(self, key: Array) -> Float[Array, "B h w C"]:
         """Draws a latent."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        dtype = jnp.promote_types(self.mean.dtype, jnp.float32)  # bfloat16 has 128 normal values
+        noise = jax.random.normal(key, self.mean.shape, dtype).astype(self.mean.dtype)
         return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
 

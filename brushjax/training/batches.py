@@ -68,7 +68,7 @@ def fill_pool(
     )
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     chunk = devices * max(1, each * jax.process_count() // devices)
-    share, (index, _) = share_of(chunk)
+    share, (index, _) = share_of(chunk, mesh)
     chunks, ahead = [], collections.deque()
     starts = range(0, len(source), chunk)
     for start in tqdm(starts, desc="encoding the pool", unit="batch", disable=not is_main()):
@@ -81,15 +81,30 @@ def fill_pool(
     return Pool({name: np.concatenate([c[name] for c in chunks])[: len(source)] for name in names})
 
 
-def share_of(batch_size: int) -> tuple[int, tuple[int, int]]:
-    """Returns this process's samples of a batch, and its (index, count).
+def share_of(batch_size: int, mesh: Mesh) -> tuple[int, tuple[int, int]]:
+    """Returns how many samples of a batch this process reads, and its (index, count) among those
+    that read different ones: processes along the tensor axis read the same.
 
-    Raises: ConfigError if the processes can't share the batch evenly.
+    Raises: ConfigError if the processes can't share the batch evenly, or two of them would need
+      parts of each other's samples.
     """
-    shard = (jax.process_index(), jax.process_count())
-    if batch_size % shard[1]:
-        raise ConfigError(f"expected a batch_size that {shard[1]} hosts divide; got {batch_size}")
-    return batch_size // shard[1], shard
+    rows: dict[int, set[int]] = {}  # of the batch that each process's devices hold
+    for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
+        for device in devices:
+            rows.setdefault(device.process_index, set()).add(row)
+    shares = sorted({tuple(sorted(held)) for held in rows.values()})
+    held = [row for share in shares for row in share]
+    if len(held) > len(set(held)) or len({len(share) for share in shares}) > 1:
+        raise ConfigError(
+            f"expected mesh.tensor {mesh.shape['tensor']} to lie within one host or to take whole "
+            f"hosts, so that each part of a batch has its own; got hosts with the parts {shares}"
+        )
+    if batch_size % len(shares):
+        raise ConfigError(
+            f"expected a batch_size that {len(shares)} hosts divide; got {batch_size}"
+        )
+    mine = tuple(sorted(rows[jax.process_index()]))
+    return batch_size // len(shares), (shares.index(mine), len(shares))
 
 
 def stack(source: Source, numbers: Any) -> Arrays:

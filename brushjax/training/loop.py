@@ -161,7 +161,7 @@ def open_feed(
     the data's faults by cause. A run that has finished reads no data."""
     if step >= config.steps:
         return None, dict
-    share, shard = share_of(config.batch_size)
+    share, shard = share_of(config.batch_size, plan.mesh)
     if config.encode_once:
         source = config.data.source(tokenize)
         pool = fill_pool(config.objective, frozen, source, plan.mesh)

@@ -75,6 +75,18 @@ def cast(tree: Any, dtype: Any) -> Any:
     )
 
 
+def widened(tree: Any) -> Any:
+    """Returns the tree with its floating-point arrays in at least float32."""
+    return jax.tree.map(
+        lambda leaf: (
+            leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+            else leaf
+        ),
+        tree,
+    )
+
+
 def count(tree: Any) -> int:
     """Returns the number of parameters in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -89,11 +101,17 @@ def named_keys(keys: jax.Array, *names: str) -> Mapping[str, jax.Array]:
 def sample_keys(seed: int, step: jax.Array | int, ids: Any) -> jax.Array:
     """Returns a key for each sample of a step.
 
-    It depends on the run's seed, the step and the sample's id alone: where in the batch and on
-    which device a sample lies changes nothing.
+    It depends on the run's seed, the step, the sample's id and, where a batch has a sample several
+    times, on which of these it is: where in the batch and on which device a sample lies changes
+    nothing.
 
     Args:
-      ids: integers [B].
+      ids: integers [B], of the whole batch.
     """
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.asarray(ids))
+    key, ids = jax.random.fold_in(jax.random.key(seed), step), jnp.asarray(ids)
+
+    def draw(number: jax.Array, earlier: jax.Array) -> jax.Array:
+        again = jax.random.fold_in(key, -earlier)  # far from any id, as these count from 0 upwards
+        return jax.random.fold_in(jnp.where(earlier > 0, again, key), number)
+
+    return jax.vmap(draw)(ids, jnp.tril(ids[:, None] == ids, -1).sum(axis=1))

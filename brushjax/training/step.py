@@ -18,7 +18,7 @@ from brushjax.training.objectives.contract import Batch, Objective
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.exchange import Exchange
-from brushjax.training.state import Places, State, cast, sample_keys
+from brushjax.training.state import Places, State, cast, sample_keys, widened
 from brushjax.typing import Params
 
 Metrics = dict[str, Any]
@@ -90,6 +90,7 @@ def make_step(
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         keys = sample_keys(seed, state["step"], batch["id"])
+        batch = objective.across(batch)
         params = cast(state["params"], compute_dtype)
         if places is not None:
             # Cast where they lie, or the compiler gathers float32 and casts what it gathered.
@@ -100,6 +101,7 @@ def make_step(
             gradients, metrics = gradient(params, frozen, batch, keys)
         if places is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, places.state["params"])
+        gradients = widened(gradients)  # the norm and the moments add up millions of squares
         metrics["gradient_norm"] = optax.tree.norm(gradients)
 
         updates, moments = optimizer.update(gradients, state["optimizer"], state["params"])
@@ -136,7 +138,7 @@ def make_validation(
         if places is not None:
             params = jax.lax.with_sharding_constraint(params, places.params)
         with executing(execution or Execution()):
-            prepared = objective.prepare(frozen, batch)
+            prepared = objective.prepare(frozen, objective.across(batch))
             loss, metrics = objective.loss(params, frozen, prepared, keys)
         return {"loss": loss, **metrics}
 
@@ -176,7 +178,7 @@ def _accumulated(
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         ours = gradient(params, frozen, *part)
-        return jax.tree.map(lambda sum, new: sum + new / parts, total, ours), None
+        return jax.tree.map(lambda sum, new: sum + new / parts, total, widened(ours)), None
 
     inputs = jax.tree.map(cut, (dict(batch), keys))
     shapes = jax.eval_shape(gradient, params, frozen, *jax.tree.map(lambda x: x[0], inputs))

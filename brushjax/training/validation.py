@@ -30,7 +30,7 @@ class Validation:
 
     def __init__(self, config: TrainConfig, plan: Plan, tokenize: Tokenize):
         self._plan = plan
-        share, shard = share_of(config.batch_size)
+        share, shard = share_of(config.batch_size, plan.mesh)
         feed = iter(config.validation.batches(share, tokenize, shard=shard))
         self._batches = list(itertools.islice(feed, config.validation_batches))
         self._measure = make_validation(

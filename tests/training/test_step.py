@@ -1,5 +1,6 @@
 """The step: what is differentiated, averaged, drawn and donated, on one device and on eight."""
 
+import dataclasses
 import re
 
 import jax
@@ -238,3 +239,74 @@ def test_optimizer_is_adamw_with_clipping_as_torch_does_it():
         denominator = np.sqrt(second / (1 - 0.999**step)) + 1e-8
         theirs = theirs - 0.1 * first / (1 - 0.9**step) / denominator
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide(tiny.Line):
+    """Many parameters, each with a gradient of its own that bfloat16 holds exactly."""
+
+    def init(self, key):
+        del key
+        return {"slope": jnp.zeros((64, 1024)), "offset": jnp.zeros(())}, {"factor": jnp.ones(())}
+
+    def loss(self, trainable, frozen, batch, keys):
+        del frozen, keys
+        wanted = 1.0 + jnp.arange(64 * 1024).reshape(64, 1024) % 7
+        value = (wanted.astype(trainable["slope"].dtype) * trainable["slope"]).sum()
+        return value.astype(jnp.float32) + 0 * batch["x"].mean(), {}
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("mode", ["one device", "zero-1", "fully sharded"])
+def test_gradient_norm_is_added_up_in_float32(batch, mode, accumulation):
+    """It is what clipping divides by: the same in every mode, and that of float64."""
+    expected = np.sqrt(np.square(1.0 + np.arange(64 * 1024) % 7).sum())
+    shape, parameter_rules, optimizer_rules = MODES.get(mode, MODES["replicated"])
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0))
+    params, frozen = Wide().init(None)
+    state = make_state(params, optimizer)
+    places = None
+    if mode != "one device":
+        mesh = sharding.make_mesh(shape)
+        layout = state_shardings(state, mesh, optimizer_rules)
+        places = Places(mesh, layout, sharding.shardings(params, mesh, parameter_rules))
+        state = jax.device_put(state, layout)
+        batch = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
+    if accumulation > 1 and mode == "zero-1":
+        accumulation = 1  # a sample a device
+    step = make_step(
+        Wide(),
+        optimizer,
+        seed=0,
+        compute_dtype=jnp.bfloat16,
+        accumulation=accumulation,
+        places=places,
+    )
+    state, metrics = step(state, frozen, batch)
+    assert metrics["gradient_norm"].dtype == jnp.float32
+    assert float(metrics["gradient_norm"]) == pytest.approx(expected, rel=1e-5)
+    moved = np.linalg.norm(np.asarray(state["params"]["slope"], np.float64))
+    assert moved == pytest.approx(1, rel=1e-5)
+
+
+def test_parts_of_a_batch_are_added_up_in_float32(batch):
+    """Thirds of a bfloat16 gradient are no bfloat16 numbers."""
+    optimizer = optax.sgd(1.0)
+    six = {name: array[:6] for name, array in batch.items()}
+    norms = []
+    for parts in (1, 3):
+        params, frozen = Wide().init(None)
+        step = make_step(Wide(), optimizer, seed=0, compute_dtype=jnp.bfloat16, accumulation=parts)
+        norms.append(float(step(make_state(params, optimizer), frozen, six)[1]["gradient_norm"]))
+    assert norms[1] == pytest.approx(norms[0], rel=1e-6)
+
+
+def test_sample_met_twice_draws_twice_wherever_it_lies():
+    ids = np.array([3, 5, 3, 7, 3])
+    data = np.asarray(jax.random.key_data(sample_keys(0, 1, ids)))
+    assert len({row.tobytes() for row in data}) == 5
+    moved = np.asarray(jax.random.key_data(sample_keys(0, 1, ids[[2, 4, 3, 1, 0]])))
+    assert {row.tobytes() for row in moved} == {row.tobytes() for row in data}
+    # What is met once, or for the first time, draws as it would alone.
+    alone = np.asarray(jax.random.key_data(sample_keys(0, 1, ids[[0, 1, 3]])))
+    np.testing.assert_array_equal(data[[0, 1, 3]], alone)

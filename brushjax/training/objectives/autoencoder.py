@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from brushjax import weights
+from brushjax.config import ConfigError
 from brushjax.diffusion.losses import kl_to_standard_normal
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.pipelines.published import read_config
@@ -26,7 +27,10 @@ from brushjax.training.objectives.contract import (
     to_unit_range,
 )
 from brushjax.training.objectives.denoising import draw
+from brushjax.training.state import named_keys
 from brushjax.typing import Params
+
+OTHER = "other_"  # before the names of what a sample is given of another one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +59,23 @@ class AutoencoderObjective(Objective):
     def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         del frozen
         vae = build(AutoencoderKL, self.config, trainable)
-        image = to_unit_range(batch["image"], dtype_of(trainable))  # [B, H, W, 3]
-        posterior = vae.encode(image)
+        dtype = dtype_of(trainable)
+        image = to_unit_range(batch["image"], jnp.float32)  # [B, H, W, 3]
+        posterior = vae.encode(image.astype(dtype))
         latents = draw(posterior.mean, jnp.exp(0.5 * posterior.logvar), keys)  # [B, h, w, 4]
-        output = vae.decode(latents).astype(jnp.float32)  # [B, H, W, 3]
+        output = vae.decode(latents.astype(dtype)).astype(jnp.float32)  # [B, H, W, 3]
 
         absolute = jnp.abs(output - image).mean()
-        edges = edge_loss(output, image.astype(jnp.float32))
+        edges = edge_loss(output, image)
         divergence = kl_to_standard_normal(posterior.mean, posterior.logvar).mean()
         per_value = divergence * image.shape[0] / image.size
         value = absolute + self.edge_weight * edges + self.kl_weight * per_value
-        error = jnp.square(jnp.clip(output, -1, 1) - image).mean()
         return value, {
             "l1": absolute,
             "edges": edges,
             "kl": per_value,
-            "psnr": 10.0 * jnp.log10(4.0 / error),
-            "latent_std": latents.astype(jnp.float32).std(),
+            "psnr": psnr(output, image).mean(),
+            "latent_std": latents.std(axis=(1, 2, 3)).mean(),
         }
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
@@ -128,17 +132,28 @@ class LocalityObjective(Objective):
         """Adds the latents to be kept, which the untaught encoder makes of whole pictures."""
         whole = {**blueprint(AutoencoderKL, self._config)[1], **frozen["taught_by"]}
         vae = build(AutoencoderKL, self._config, whole)
-        posterior = vae.encode(to_unit_range(batch["image"], dtype_of(frozen)))
-        return {**batch, "mean": posterior.mean, "logvar": posterior.logvar}
+        prepared = dict(batch)
+        for other in ("", OTHER):
+            if f"{other}image" in batch:
+                posterior = vae.encode(to_unit_range(batch[f"{other}image"], dtype_of(frozen)))
+                prepared |= {f"{other}mean": posterior.mean, f"{other}logvar": posterior.logvar}
+        return prepared
+
+    def across(self, batch: Batch) -> Batch:
+        """Adds the picture, and its latents if known, that is pasted into each sample's hole."""
+        before = preceding(jnp.asarray(batch["id"]))
+        names = [name for name in ("image", "mean", "logvar") if name in batch]
+        return {**batch, **{f"{OTHER}{name}": batch[name][before] for name in names}}
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         del frozen
         vae = build(AutoencoderKL, self._config, trainable)
         image, hole = batch["image"], batch["mask"] > 0  # [B, H, W, 3], [B, H, W, 1]
-        collage = jnp.where(hole, _next(image), image)
+        collage = jnp.where(hole, batch[f"{OTHER}image"], image)
         pictures = jnp.concatenate([image, jnp.where(hole, 0, image), collage])
-        pictures = to_unit_range(pictures, dtype_of(trainable))
-        posterior = vae.encode(pictures)  # [3B, h, w, 4]
+        pictures, dtype = to_unit_range(pictures, jnp.float32), dtype_of(trainable)
+        posterior = vae.encode(pictures.astype(dtype))  # [3B, h, w, 4]
+        named = named_keys(keys, "decoded", "latents")
 
         # Cells on the mask's edge show two pictures: no latents are known of them.
         cell = image.shape[1] // batch["mean"].shape[1]
@@ -146,26 +161,32 @@ class LocalityObjective(Objective):
         filled = 1.0 - cell_maxima(1.0 - hole.astype(jnp.float32), cell)
         known = (jnp.ones_like(kept), kept, kept + filled)
 
-        def errors(ours: Array, wanted: Array) -> list[Array]:
-            both = jnp.where(filled > 0, _next(wanted), wanted)
+        def errors(ours: Array, name: str, scale: float = 1.0) -> list[Array]:
+            ours, wanted, other = (
+                scale * array.astype(jnp.float32)
+                for array in (ours, batch[name], batch[f"{OTHER}{name}"])
+            )
+            both = jnp.where(filled > 0, other, wanted)
             return [
-                _mean_of_cells(jnp.square(one - other), mask)
-                for one, other, mask in zip(jnp.split(ours, 3), (wanted, wanted, both), known)
+                means_of_cells(jnp.square(one - right), mask).mean()
+                for one, right, mask in zip(jnp.split(ours, 3), (wanted, wanted, both), known)
             ]
 
-        scale = self._config.scaling_factor
-        whole, holed, pasted = errors(posterior.mean * scale, batch["mean"] * scale)
-        spread = sum(errors(posterior.logvar, batch["logvar"]))
+        whole, holed, pasted = errors(posterior.mean, "mean", self._config.scaling_factor)
+        spread = sum(errors(posterior.logvar, "logvar"))
 
-        # Half of the batch is decoded as whole pictures, half as collages.
-        half = len(image) // 2
-        drawn = jnp.r_[:half, len(pictures) - (len(image) - half) : len(pictures)]
-        deviation = jnp.exp(0.5 * posterior.logvar[drawn])
-        latents = draw(posterior.mean[drawn], deviation, keys)  # [B, h, w, 4]
-        output = vae.decode(latents).astype(jnp.float32)  # [B, H, W, 3]
-        target = pictures[drawn].astype(jnp.float32)
+        # Half of the samples are decoded as whole pictures, half as collages.
+        as_whole = jax.vmap(jax.random.bernoulli)(named["decoded"])[:, None, None, None]
+
+        def decoded(array: Array) -> Array:
+            first, _, last = jnp.split(array, 3)
+            return jnp.where(as_whole, first, last)
+
+        deviation = jnp.exp(0.5 * decoded(posterior.logvar))
+        latents = draw(decoded(posterior.mean), deviation, named["latents"])  # [B, h, w, 4]
+        output = vae.decode(latents.astype(dtype)).astype(jnp.float32)  # [B, H, W, 3]
+        target = decoded(pictures)
         absolute, edges = jnp.abs(output - target).mean(), edge_loss(output, target)
-        error = jnp.square(jnp.clip(output, -1, 1) - target).mean()
         value = (
             absolute
             + self.edge_weight * edges
@@ -177,7 +198,7 @@ class LocalityObjective(Objective):
             "holed_error": holed,
             "pasted_error": pasted,
             "logvar_error": spread,
-            "psnr": 10.0 * jnp.log10(4.0 / error),
+            "psnr": psnr(output, target).mean(),
         }
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
@@ -193,14 +214,29 @@ class LocalityObjective(Objective):
         return {"taught_by": {name: vae[name] for name in ("encoder", "quant_conv")}}
 
 
-def _mean_of_cells(values: Array, cells: Array) -> Array:
-    """Returns the mean of values [B, h, w, C] over the cells [B, h, w, 1] that are 1."""
-    return (cells * values).sum() / jnp.maximum(cells.sum() * values.shape[-1], 1)
+def means_of_cells(values: Array, cells: Array) -> Array:
+    """Returns each sample's mean [B] of values [B, h, w, C] over its cells [B, h, w, 1] that are 1;
+    0 where none is."""
+    axes = (1, 2, 3)
+    return (cells * values).sum(axes) / jnp.maximum(cells.sum(axes) * values.shape[-1], 1)
 
 
-def _next(samples: Array) -> Array:
-    """Gives every sample of a batch its neighbour's values."""
-    return jnp.roll(samples, 1, axis=0)
+def preceding(ids: Int[Array, " B"]) -> Int[Array, " B"]:
+    """Returns the place of the sample that comes before each in the order of the ids; the last one
+    comes before the first.
+
+    Raises: ConfigError for a batch of one.
+    """
+    if len(ids) < 2:
+        raise ConfigError("expected a batch_size of at least 2: samples are pasted into each other")
+    order = jnp.argsort(ids, stable=True)
+    return jnp.zeros_like(order).at[order].set(jnp.roll(order, 1))
+
+
+def psnr(output: Float[Array, "B H W C"], target: Float[Array, "B H W C"]) -> Float[Array, " B"]:
+    """Returns each picture's peak signal-to-noise ratio in dB; both are in [-1, 1]."""
+    error = jnp.square(jnp.clip(output, -1, 1) - target).mean(axis=(1, 2, 3))
+    return 10.0 * jnp.log10(4.0 / error)
 
 
 def cell_maxima(mask: Float[Array, "B H W 1"], side: int) -> Float[Array, "B h w 1"]:

@@ -68,6 +68,14 @@ class Objective(abc.ABC):
         """
         return batch
 
+    def across(self, batch: Batch) -> Batch:
+        """Returns the batch with what `loss` reads of other samples added to each.
+
+        The step asks for it on the whole batch, prepared or not, before that is cut over devices
+        and parts. What a sample is given may depend on the samples' ids, never on their places.
+        """
+        return batch
+
     @abc.abstractmethod
     def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
         """Returns the scalar to minimise, in float32, and what else is worth logging.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from brushjax.diffusion.losses import prediction_errors, timestep_quarters
+from brushjax.diffusion.losses import min_snr_weights, prediction_errors, timestep_quarters
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.vae import AutoencoderKL
 from brushjax.training.objectives.contract import Parts
@@ -46,14 +46,16 @@ def encode(
 
 
 def gaussian(keys: Array, like: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-    """Returns standard normal values for each sample, drawn with its own key."""
-    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
+    """Returns standard normal values for each sample, drawn with its own key; at least float32, as
+    bfloat16 has but 128 of them."""
+    dtype = jnp.promote_types(like.dtype, jnp.float32)
+    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], dtype))(keys)
 
 
 def draw(
     mean: Float[Array, "B h w C"], deviation: Float[Array, "B h w C"], keys: Array
 ) -> Float[Array, "B h w C"]:
-    """Returns latents drawn from the posterior."""
+    """Returns latents drawn from the posterior, at least float32."""
     return mean + deviation * gaussian(keys, mean)
 
 
@@ -98,11 +100,8 @@ def weighted_error(
     timesteps (the first holds the cleanest, whose errors the whole mean hides).
 
     Args:
-      gamma: of the min-SNR weighting min(SNR, gamma) / SNR of the noise's error; 0 weighs all
-        timesteps alike.
+      gamma: of `min_snr_weights`; 0 weighs all timesteps alike.
       cells: weight of every latent cell, of mean 1 in each sample; None weighs all alike.
-    Source: Hang et al. 2023 (arXiv 2303.09556) section 3.4; for v the weight is min(SNR, gamma) /
-      (SNR + 1).
     """
     errors = prediction_errors(prediction, target)  # [B]
     totals, counts = timestep_quarters(errors, timestep, schedule.num_timesteps)
@@ -115,7 +114,6 @@ def weighted_error(
         errors = prediction_errors(prediction * root, target * root)
     if not gamma:
         return errors.mean(), metrics
-    ratio = schedule.alphas_cumprod / (1.0 - schedule.alphas_cumprod)
-    below = ratio + (schedule.prediction_type == "v_prediction")
-    weights = jnp.asarray(np.minimum(ratio, gamma) / below, jnp.float32)
+    weights = min_snr_weights(schedule.alphas_cumprod, schedule.prediction_type, gamma)
+    weights = jnp.asarray(weights, jnp.float32)
     return (weights[timestep] * errors).mean(), metrics

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from brushjax import weights
 from brushjax.config import ConfigError
@@ -105,10 +106,13 @@ class TextToImageObjective(Objective):
         ids = drop_captions(batch["token_ids"], empty, self.caption_dropout, named["captions"])
         context = text(ids).last_hidden_state  # [B, L, D]
 
-        latents = draw(batch["mean"], batch["deviation"], named["latents"])  # [B, h, w, 4]
+        # The noising is in float32; what the network sees is cast.
+        mean, deviation = (batch[name].astype(jnp.float32) for name in ("mean", "deviation"))
+        latents = draw(mean, deviation, named["latents"])  # [B, h, w, 4]
         noise = gaussian(named["noise"], latents)
         timestep = draw_timesteps(named["timestep"], schedule)
-        prediction = unet(schedule.add_noise(latents, noise, timestep), timestep, context)
+        noisy = schedule.add_noise(latents, noise, timestep).astype(dtype_of(trainable))
+        prediction = unet(noisy, timestep, context)
         target = schedule.target(latents, noise, timestep)
         return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)
 

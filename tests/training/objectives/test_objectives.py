@@ -6,17 +6,23 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from brushjax import weights
+from brushjax import sharding, weights
 from brushjax.config import ConfigError
 from brushjax.data.text import Tokenizer
+from brushjax.diffusion.losses import min_snr_weights
+from brushjax.diffusion.samplers import step_noise
 from brushjax.diffusion.schedule import Schedule
+from brushjax.models.vae import Posterior
 from brushjax.training.objectives.autoencoder import (
     AutoencoderObjective,
     LocalityObjective,
     cell_maxima,
     edge_loss,
+    means_of_cells,
+    preceding,
 )
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.denoising import (
@@ -24,8 +30,11 @@ from brushjax.training.objectives.denoising import (
     draw,
     drop_captions,
     edge_weights,
+    gaussian,
     weighted_error,
 )
+from brushjax.training.state import Places, make_state, state_shardings
+from brushjax.training.step import make_step
 from tests.training.conftest import QUICK, UNET, VAE
 
 KEY = jax.random.key(0)
@@ -72,7 +81,7 @@ def test_autoencoder_is_taught_by_itself_to_see_every_place_alone(base, batch, t
     assert shapes((vae, frozen)) == shapes(objective.shapes())
     program = jax.jit(
         lambda vae, batch: jax.value_and_grad(objective.loss, has_aux=True)(
-            vae, frozen, objective.prepare(frozen, batch), KEYS
+            vae, frozen, objective.prepare(frozen, objective.across(batch)), KEYS
         ),
         compiler_options=QUICK,
     )
@@ -97,6 +106,73 @@ def test_autoencoder_is_taught_by_itself_to_see_every_place_alone(base, batch, t
     np.testing.assert_array_equal(
         after.encoder.conv_out.kernel[...], before.encoder.conv_out.kernel[...] + 1
     )
+
+
+@pytest.mark.slow
+def test_autoencoder_is_taught_alike_on_any_number_of_devices(base, batch):
+    """One sample a device, or one a part, still meets the other one in its collage."""
+    objective, optimizer = LocalityObjective(str(base)), optax.sgd(1.0)
+    whole, few = batch, {name: array[:1] for name, array in batch.items()}
+    with pytest.raises(ConfigError, match="batch_size of at least 2"):
+        objective.across(few)
+    found = {}
+    for name, devices, parts, order in (
+        ("one", 1, 1, [0, 1]),
+        ("parts", 1, 2, [0, 1]),
+        ("devices", 2, 1, [1, 0]),
+    ):
+        vae, frozen = objective.init(KEY)
+        mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+        state = make_state(vae, optimizer)
+        layout = state_shardings(state, mesh, ())
+        places = Places(mesh, layout, sharding.shardings(vae, mesh, ()))
+        step = make_step(objective, optimizer, seed=0, accumulation=parts, places=places)
+        moved = {name: array[order] for name, array in whole.items()}
+        data = jax.device_put(moved, jax.sharding.NamedSharding(mesh, sharding.BATCH))
+        found[name] = step(jax.device_put(state, layout), frozen, data)[1]
+    assert float(found["one"]["pasted_error"]) > 1e-6
+    for name in ("parts", "devices"):
+        for number, value in found["one"].items():
+            ours = float(found[name][number])
+            assert ours == pytest.approx(float(value), rel=1e-4, abs=1e-9), (name, number)
+
+
+@pytest.mark.slow
+def test_autoencoder_is_taught_by_means_over_samples(base, batch):
+    """A sample with a small hole counts as much as one with a large hole."""
+    objective = LocalityObjective(str(base))
+    vae, frozen = objective.init(KEY)
+    mask = np.zeros_like(batch["mask"])
+    mask[0], mask[1, :, :24] = 1, 1
+    prepared = objective.prepare(frozen, objective.across({**batch, "mask": mask}))
+    loss = jax.jit(objective.loss, compiler_options=QUICK)
+    both = loss(vae, frozen, prepared, KEYS)
+    each = [
+        loss(vae, frozen, {k: v[n : n + 1] for k, v in prepared.items()}, KEYS[n : n + 1])
+        for n in range(2)
+    ]
+    assert float(both[0]) == pytest.approx(np.mean([float(one[0]) for one in each]), rel=1e-5)
+    for name, value in both[1].items():
+        mean = np.mean([float(one[1][name]) for one in each])
+        assert float(value) == pytest.approx(mean, rel=1e-4, abs=1e-9), name
+
+
+def test_neighbours_are_chosen_by_id_wherever_samples_lie():
+    ids = np.array([40, 7, 23, 7, 11])
+    expected = {11: 7, 23: 11, 40: 23}
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 3, 4, 1]):
+        moved = ids[order]
+        before = moved[np.asarray(preceding(jnp.asarray(moved)))].tolist()
+        assert {n: b for n, b in zip(moved.tolist(), before) if n != 7} == expected
+        # Of a sample met twice one follows the last and one its own like.
+        assert sorted(b for n, b in zip(moved, before) if n == 7) == [7, 40]
+
+
+def test_cells_are_averaged_within_their_sample():
+    values = jnp.array([1.0, 1.0, 4.0, 8.0]).reshape(2, 1, 2, 1)
+    cells = jnp.array([1.0, 1.0, 0.0, 1.0]).reshape(2, 1, 2, 1)
+    np.testing.assert_allclose(means_of_cells(values, cells), [1, 8])
+    np.testing.assert_allclose(means_of_cells(values, 0 * cells), [0, 0])
 
 
 def test_cell_maxima_see_a_single_pixel():
@@ -151,6 +227,33 @@ def test_min_snr_weighs_as_the_paper_says(kind):
     np.testing.assert_allclose(quarters.weight, [0.5, 0, 0, 0.5])
     np.testing.assert_allclose(quarters.total, [0.5, 0, 0, 2])
     assert float(weighted_error(prediction, target, timestep, schedule, 0.0)[0]) == 2.5
+
+
+def test_min_snr_weighs_the_clean_latents_and_ends_at_zero_snr():
+    for kind, last in (("epsilon", 1), ("v_prediction", 0), ("sample", 0)):
+        settings = {**NoiseConfig().to_dict(), "prediction_type": kind}
+        schedule = Schedule.from_config({**settings, "rescale_betas_zero_snr": True})
+        weights = min_snr_weights(schedule.alphas_cumprod, kind, 5.0)
+        assert np.isfinite(weights).all()
+        assert weights[-1] == pytest.approx(last)
+        # In units of the clean latents' error all three are min(SNR, gamma).
+        ratio = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+        unit = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": 1}[kind]
+        np.testing.assert_allclose(weights * unit, np.minimum(ratio, 5), rtol=1e-12)
+    prediction, last = jnp.ones((1, 2, 2, 4)), jnp.array([len(weights) - 1])
+    assert np.isfinite(weighted_error(prediction, 0 * prediction, last, schedule, 5.0)[0])
+
+
+def test_noise_is_drawn_in_float32():
+    """In bfloat16 there are 128 normal values."""
+    like = jnp.zeros((2, 64, 64, 4), jnp.bfloat16)
+    for noise in (
+        gaussian(KEYS, like),
+        draw(like, like + 1, KEYS),
+        Posterior(like, like).sample(KEY),
+        step_noise(jnp.arange(2, dtype=jnp.uint32), 3, like),
+    ):
+        assert len(np.unique(np.asarray(noise, np.float32))) > 1000
 
 
 def test_latents_are_drawn_with_the_posterior_deviation():
