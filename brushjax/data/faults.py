@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SKIPPED = (
     "wrong size",  # height and width are not the picture's
     "bad segmentation",
     "bad run lengths",
+    "failed sample",  # what nobody foresaw; the message names the exception
 )
 """Causes for which a sample is left out."""
 
@@ -31,8 +33,12 @@ MENDED = (
     "greyscale image",
     "CMYK image",
     "alpha image",
+    "colour profile",
+    "broken profile",
+    "broken EXIF",
     "empty caption",
     "no segmentation",
+    "unknown member",  # of a tar, not read
 )
 """Causes for which a sample is used after a conversion, or as it is."""
 
@@ -41,13 +47,32 @@ ENOUGH = 200  # samples before the share of faulty ones means anything
 SPOKEN = 5  # messages a cause; after these every tenfold count
 
 
-class Fault(Exception):
+class Fault(ValueError):
     """A sample that can't be used: `cause` is one of SKIPPED, the text tells what was found."""
 
     def __init__(self, cause: str, found: str):
         assert cause in SKIPPED, cause
-        super().__init__(f"{cause}: {found}")
-        self.cause = cause
+        super().__init__(cause, found)
+        self.cause, self.found = cause, found
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.found}"
+
+
+@contextlib.contextmanager
+def as_fault(cause: str) -> Iterator[None]:
+    """Turns whatever goes wrong inside into a Fault of this cause; a Fault passes unchanged.
+
+    The one broad catch: decoders raise what nobody can list (struct.error, KeyError, cv2.error,
+    ZeroDivisionError, MemoryError), and one sample of a million must not end a run.
+    """
+    try:
+        yield
+    except Fault:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise Fault(cause, f"{type(error).__name__}: {text}" if text else repr(error)) from error
 
 
 class TooManyFaults(RuntimeError):
@@ -67,13 +92,16 @@ class FaultCounts:
         self.counts: Counter[str] = Counter()
         self._skipped = 0  # of those that were read
 
-    def absent(self, counts: Mapping[str, int], total: int) -> None:
-        """Takes the counts of samples that an index shows to be faulty.
+    def absent(self, counts: Mapping[str, int], left_out: int, total: int) -> None:
+        """Takes the counts of what an index shows to be faulty.
 
+        Args:
+          left_out: samples that this costs: an unreadable tar is one fault, but many samples.
+          total: samples, with these.
         Raises: TooManyFaults if that is more than the allowed share of all.
         """
         self.counts.update(counts)
-        self._check(sum(counts.values()), total)
+        self._check(left_out, total)
 
     def add(self, seen: int, counts: Mapping[str, int]) -> None:
         """Takes the counts of `seen` more samples that were read.
@@ -99,13 +127,19 @@ class FaultCounts:
 
 
 class FaultLog:
-    """Writes what is wrong to the log, less often the more often a cause returns."""
+    """Writes what is wrong to the log, less often the more often a cause returns.
+
+    Attributes:
+      first: {cause: the first sample's name and what was found in it}.
+    """
 
     def __init__(self):
+        self.first: dict[str, str] = {}
         self._met: Counter[str] = Counter()
 
     def __call__(self, cause: str, name: str, found: str) -> None:
         self._met[cause] += 1
+        self.first.setdefault(cause, f"{name}: {found}")
         n = self._met[cause]
         if n <= SPOKEN or (set(str(n)) <= {"1", "0"} and str(n).count("1") == 1):
             log.warning("%s, number %d, in %s: %s", cause, n, name, found)

@@ -16,13 +16,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brushjax.data.faults import Fault, FaultCounts, FaultLog, TooManyFaults, from_rows, to_row
+from brushjax.data.faults import (
+    Fault,
+    FaultCounts,
+    FaultLog,
+    TooManyFaults,
+    as_fault,
+    from_rows,
+    to_row,
+)
 from brushjax.data.feed import Feed, stacked
 from brushjax.data.masks import reference
 from brushjax.data.masks.holes import HoleConfig, sample_hole
 from brushjax.data.order import Order
-from brushjax.data.sources import decoding
+from brushjax.data.sources import decoding, pictures
 from brushjax.data.sources.collection import open_collection
+from brushjax.data.sources.tars import KINDS, WANTED
 from brushjax.data.text import LENGTH
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
@@ -31,6 +40,7 @@ UNLIMITED = 1 << 40  # samples of a source without a pool
 ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
 FAULTS = "faults"  # column that tells the training process what a batch met
 OBJECT_MEMBERS = ("height", "width", "segmentation")
+DONOR_MEMBERS = ("image", "segmentation")
 CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
 _TOKENIZING = threading.Lock()  # the tokenizers library fails where threads use one together
 CROP, HOLE, SUBSTITUTE = 0, 1, 2  # streams of random numbers
@@ -41,7 +51,8 @@ class BrushData:
     """Captioned pictures with annotated objects, as published or of one's own.
 
     Attributes:
-        path: tars in WebDataset's layout (members image, caption, height, width, segmentation),
+        path: tars in WebDataset's layout (members image, caption, height, width, segmentation; or
+            jpg, jpeg, png, webp as image and txt, json as caption),
             ArrayRecord shards, a tensorflow-datasets folder, or a folder with captions.jsonl; local
             or with a protocol (gs://, s3://, hf://); a folder, a file or a pattern.
         size: side of the crops in pixels.
@@ -171,18 +182,40 @@ class BrushSamples:
         self._order = Order(len(self.numbers), config.seed)
 
     def _usable(self) -> np.ndarray:
-        """Numbers of the samples that are not known to be faulty; counts the others."""
+        """Numbers of the samples that are not known to be faulty; counts the others.
+
+        Raises: TooManyFaults if none is left, or more are faulty than may be.
+        """
         collection = self._collection
         known = collection.faults(self._needed)
+        lost = {n: collection.lost(n) for n in known}
         counts: dict[str, int] = {}
         for n, cause in known.items():
             counts[cause] = counts.get(cause, 0) + 1
-            self._log(cause, collection.name(n), "left out from the start")
+            about = f"left out from the start, about {lost[n]} samples"
+            self._log(cause, collection.name(n), about)
+        for kind, (count, first) in collection.members().items():
+            if kind in KINDS:
+                continue
+            counts["unknown member"] = counts.get("unknown member", 0) + count
+            self._log("unknown member", first, f"{count} members of kind {kind!r} are not read")
+        left_out = sum(lost.values())
+        total = len(collection) + left_out - len(lost)
         usable = np.setdiff1d(np.arange(len(collection)), np.array(list(known), np.int64))
-        self._counts.absent(counts, len(collection))
         if not len(usable):
-            raise TooManyFaults(f"{self.config.path}: none of {len(collection)} samples is whole")
+            raise TooManyFaults(self._none(total, counts))
+        self._counts.absent(counts, left_out, total)
         return usable
+
+    def _none(self, total: int, counts: dict[str, int]) -> str:
+        """Says why no sample can be used: what was found, and what was wanted."""
+        text = f"{self.config.path}: none of {total} samples is whole"
+        found = self._collection.members()
+        if found:
+            kinds = ", ".join(f"{kind} ({count})" for kind, (count, _) in sorted(found.items()))
+            wanted = "" if "segmentation" not in self._needed else " and segmentation"
+            text += f"; found members {kinds}; wanted {WANTED}{wanted}"
+        return f"{text}: {counts}" if counts else text
 
     def __len__(self) -> int:
         return self.config.pool or UNLIMITED
@@ -266,10 +299,11 @@ class BrushSamples:
     ) -> list[dict[str, Any]]:
         """Returns what `sample` does, or nothing if it can't be used; `met` gets what was met."""
         try:
-            made, notes = self.sample(number, epoch, holes)
+            with as_fault("failed sample"):
+                made, notes = self.sample(number, epoch, holes)
         except Fault as fault:
             met.append(fault.cause)
-            self._log(fault.cause, self.name(number), str(fault))
+            self._log(fault.cause, self.name(number), fault.found)
             return []
         met.extend(notes)
         return made
@@ -280,7 +314,8 @@ class BrushSamples:
             made = self.tried(number, epoch, met)
             if made:
                 return made[0]
-        raise TooManyFaults(f"{ATTEMPTS} samples in turn can't be used: {met}")
+        first = "; ".join(f"{cause} in {found}" for cause, found in self._log.first.items())
+        raise TooManyFaults(f"{ATTEMPTS} samples in turn can't be used, the first of each: {first}")
 
     def _candidates(self, position: int) -> Iterator[tuple[int, int]]:
         number, epoch = self.place(position)
@@ -322,12 +357,12 @@ class BrushSamples:
         """Objects of another sample, stretched to the crop; none if they can't be read."""
         number = int(self.numbers[rng.integers(len(self.numbers))])
         try:
-            members = self._collection.read(number, OBJECT_MEMBERS)
-            stated = decoding.stated_size(members["height"], members["width"])
-            objects = decoding.Objects(
-                members, stated, (slice(None), slice(None)), self.config.size
-            )
-            return [objects[n] for n in rng.permutation(len(objects))[:1]]
+            with as_fault("failed sample"):
+                members = self._collection.read(number, DONOR_MEMBERS, OBJECT_MEMBERS)
+                shape = pictures.upright_size(members["image"])  # what it states may be anything
+                whole = slice(None), slice(None)
+                objects = decoding.Objects(members, shape, whole, self.config.size)
+                return [objects[n] for n in rng.permutation(len(objects))[:1]]
         except Fault:  # met, and counted, when its own turn comes
             return []
 

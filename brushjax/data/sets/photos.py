@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.data.faults import Fault
+from brushjax.data.sources import pictures
 from brushjax.files import inside
 
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "photos"
@@ -103,17 +105,12 @@ def _read_pixels(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise FileNotFoundError(f"photos.json names {path.name}, but {path} is missing; restore it")
-    data = path.read_bytes()
-    # OpenCV fills a cut-off JPEG with grey and only warns; the end marker tells.
-    cut = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-64:]
-    readable = len(data) > 0 and not cut
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if readable else None
-    if pixels is None:
+    try:
+        return pictures.decode(path.read_bytes()).pixels
+    except Fault as fault:
         raise ValueError(
-            f"expected a complete JPEG or PNG picture in {path}, "
-            f"got {len(data)} bytes that don't decode; restore the file"
-        )
-    return np.ascontiguousarray(pixels[..., ::-1])
+            f"expected a complete JPEG or PNG picture in {path}, got {fault.found}; restore it"
+        ) from fault
 
 
 def _region(entry: dict, photo: str, height: int, width: int) -> Region:

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from brushjax.data.faults import Fault
+import numpy as np
+
+from brushjax.data.faults import Fault, FaultLog
+from brushjax.data.masks import rle
+from brushjax.data.sources import mask_files
 from brushjax.data.sources.files import find, is_remote
 from brushjax.data.sources.records import RecordCollection, select
 from brushjax.data.sources.tars import TarCollection, default_cache
@@ -31,6 +35,14 @@ class Collection(Protocol):
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
         """Returns {sample: cause} of those known not to have the needed members."""
+        ...
+
+    def lost(self, n: int) -> int:
+        """Returns how many samples the faulty number n stands for, about."""
+        ...
+
+    def members(self) -> dict[str, tuple[int, str]]:
+        """Returns {kind: (count, first name)} of all stored members; empty where it isn't known."""
         ...
 
     def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
@@ -89,6 +101,7 @@ class PictureFolder:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._log = FaultLog()
         self._rows = []
         lines = (folder / CAPTIONS).read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
@@ -111,6 +124,13 @@ class PictureFolder:
             missing |= {n: "missing member" for n, r in enumerate(self._rows) if not r["mask"]}
         return missing
 
+    def lost(self, n: int) -> int:
+        del n
+        return 1
+
+    def members(self) -> dict[str, tuple[int, str]]:
+        return {}
+
     def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
         row, names = self._rows[n], {*needed, *optional}
         members = {"caption": row["caption"].encode()}
@@ -128,26 +148,27 @@ class PictureFolder:
 
     def _segmentation(self, masks: list[str]) -> dict[str, bytes]:
         """Turns mask pictures into the members that a tar has."""
-        import cv2
-        import numpy as np
-
-        from brushjax.data.masks import rle
-
         runs, size = [], (0, 0)
         for name in masks:
-            data = np.frombuffer(self._file(name), np.uint8)
-            mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-            if mask is None:
-                raise Fault("bad segmentation", f"{name} does not decode")
+            mask = self._mask(name)
             if runs and mask.shape != size:
                 raise Fault("wrong size", f"{name} has {mask.shape}, the mask before it {size}")
             size = mask.shape
-            runs.append(rle.encode(mask > 127, first=1, order="column"))
+            runs.append(rle.encode(mask, first=1, order="column"))
         return {
             "segmentation": json.dumps({"mask": runs}).encode(),
             "height": str(size[0]).encode(),
             "width": str(size[1]).encode(),
         }
+
+    def _mask(self, name: str) -> np.ndarray:
+        try:
+            mask = mask_files.decode(self._file(name))
+        except ValueError as error:
+            raise Fault("bad segmentation", f"{name}: {error}") from error
+        if mask.reading:
+            self._log("no clear mask", name, mask.reading)
+        return mask.marked
 
 
 def _row(line: str, place: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Whatever is wrong becomes a Fault with its cause; what can be converted is, with
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -13,55 +12,33 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from brushjax.data.faults import Fault
+from brushjax.data.faults import Fault, as_fault
 from brushjax.data.masks import rle
-
-MOST_PIXELS = 1 << 27  # 134 million: more is an attack or a mistake, and would fill the memory
-_OPENED_BY_PIL = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_NOTES = {
-    "L": "greyscale image",
-    "LA": "greyscale image",
-    "1": "greyscale image",
-    "CMYK": "CMYK image",
-    "I;16": "16-bit image",
-    "I;16B": "16-bit image",
-    "I": "16-bit image",
-}
+from brushjax.data.sources import pictures
 
 
 def picture(
     data: bytes, *, as_reference: bool = False
 ) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
-    """Returns a picture as RGB, turned upright as its EXIF data says, and notes on conversions.
+    """Returns a picture as RGB, see `brushjax.data.sources.pictures`, and notes on conversions.
 
     Transparent pixels are laid over white. The reference drops the transparency instead, so that
     pixels show which nobody was meant to see.
 
     Args:
-      data: of the file: JPEG, PNG, WebP or what else Pillow reads.
+      data: of the file.
       as_reference: leave every conversion to OpenCV, as the reference does.
     Raises: Fault if there is no data, no complete picture in it, or more than 134 million pixels.
     """
-    if not data:
-        raise Fault("empty image", "0 bytes")
-    try:
-        opened = Image.open(io.BytesIO(data))
-    except _OPENED_BY_PIL as error:
-        raise Fault("broken image", f"{len(data)} bytes that no decoder knows") from error
-    width, height = opened.size
-    if width * height > MOST_PIXELS:
-        raise Fault("oversized image", f"{width} x {height} pixels")
-    notes = _notes(opened, data)
-    if _is_cut(opened, data):
-        raise Fault("broken image", f"{opened.format} of {len(data)} bytes without its end")
-    if as_reference or not {"alpha image", "CMYK image"} & set(notes):
+    found = pictures.decode(data)
+    if not as_reference:
+        return found.pixels, list(found.notes)
+    with as_fault("broken image"):
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise Fault("broken image", f"{opened.format} of {len(data)} bytes does not decode")
-        return pixels, notes
-    return _by_pillow(opened), notes
+    if pixels is None:
+        raise Fault("broken image", f"{len(data)} bytes that OpenCV doesn't decode")
+    return pixels, list(found.notes)
 
 
 def caption(data: bytes) -> tuple[str, list[str]]:
@@ -85,7 +62,7 @@ def stated_size(height: bytes, width: bytes) -> tuple[int, int]:
         size = int(height.decode("utf-8")), int(width.decode("utf-8"))
     except ValueError as error:
         raise Fault("bad size", f"height {height[:20]!r}, width {width[:20]!r}") from error
-    if min(size) < 1:
+    if min(size) < 1 or size[0] * size[1] > pictures.MOST_PIXELS:
         raise Fault("bad size", f"height {size[0]}, width {size[1]}")
     return size
 
@@ -152,43 +129,3 @@ def resized(picture: np.ndarray, size: int) -> np.ndarray:
     # Area averaging is antialiased when shrinking, but amounts to nearest when enlarging.
     how = cv2.INTER_AREA if picture.shape[0] >= size else cv2.INTER_CUBIC
     return cv2.resize(picture, (size, size), interpolation=how)
-
-
-def _notes(opened: Image.Image, data: bytes) -> list[str]:
-    """Says how a picture differs from 8-bit RGB."""
-    notes = []
-    sixteen = opened.format == "PNG" and len(data) > 24 and data[24] == 16  # of the header chunk
-    if sixteen or _NOTES.get(opened.mode) == "16-bit image":
-        notes.append("16-bit image")
-    elif opened.mode in _NOTES:
-        notes.append(_NOTES[opened.mode])
-    if opened.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in opened.info:
-        notes.append("alpha image")
-    return notes
-
-
-def _is_cut(opened: Image.Image, data: bytes) -> bool:
-    """Says whether the end is missing: OpenCV fills a cut-off picture with grey and only warns."""
-    end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(opened.format or "")
-    if end is not None and end in data[-64:]:
-        return False
-    try:  # some programs write more after the end, and other formats have no such mark
-        opened.load()
-    except _OPENED_BY_PIL:
-        return True
-    return False
-
-
-def _by_pillow(opened: Image.Image) -> np.ndarray:
-    """Converts modes whose meaning OpenCV does not keep."""
-    from PIL import ImageOps
-
-    try:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode == "CMYK":
-            return np.array(upright.convert("RGB"))
-        colours = upright.convert("RGBA")
-        over = Image.new("RGBA", colours.size, "white")
-        return np.array(Image.alpha_composite(over, colours).convert("RGB"))
-    except _OPENED_BY_PIL as error:
-        raise Fault("broken image", str(error)) from error

@@ -254,7 +254,7 @@ def test_what_a_config_does_not_need_can_be_broken(faulty):
 
 
 def test_too_many_faults_stop_a_run(faulty):
-    with pytest.raises(TooManyFaults, match=r"3 of 27 samples.*allowed share of 0.05"):
+    with pytest.raises(TooManyFaults, match=r"4 of 28 samples.*allowed share of 0.05"):
         collection(faulty, faulty_share=0.05).source(tokenize)
     data = collection(faulty, holes=HoleConfig.of_objects(), faulty_share=0.2)
     feed = iter(data.batches(25, tokenize, shard=(0, 1)))

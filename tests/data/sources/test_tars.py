@@ -170,8 +170,88 @@ def test_errors_of_a_file_system_are_faults(tmp_path, monkeypatch):
 
 def test_indices_hold_numbers_only(tmp_path, whole):
     (tmp_path / "0.tar").write_bytes(whole)
-    rows = index_tar(find(str(tmp_path / "0.tar"))[0])
+    rows, kinds = index_tar(find(str(tmp_path / "0.tar"))[0])
     assert rows.dtype.hasobject is False
-    assert rows["size"].shape == (6, 5)
-    assert (rows["size"] > 0).all()
+    assert rows["size"].shape == (6, 6)
+    assert (rows["size"][:, :5] > 0).all()
+    assert kinds["image"] == (6, "000.image")
     np.testing.assert_array_equal(rows["key"], [f"{n:03d}".encode() for n in range(6)])
+
+
+def named(path, names):
+    """Writes members {name: data} as they come."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return opened(path.parent)
+
+
+PAIR = ("image", "caption")
+
+
+def test_names_may_hold_dots(tmp_path):
+    keys = ("v1.2_cat", "photo.final", "a.b/Track 2.0 (clean)", "plain")
+    names = [(f"{key}.{kind}", key.encode()) for key in keys for kind in PAIR]
+    collection = named(tmp_path / "0.tar", names)
+    assert [collection.name(n) for n in range(4)] == [f"0.tar/{key}" for key in keys]
+    assert collection.faults(PAIR) == {}
+    assert collection.read(2, PAIR) == dict.fromkeys(PAIR, b"a.b/Track 2.0 (clean)")
+
+
+@pytest.mark.parametrize("image", ["jpg", "JPEG", "png", "webp"])
+def test_usual_names_are_read(tmp_path, image):
+    words = {"txt": b"a cat", "json": b'{"caption": "a cat", "width": 3}', "both": b"a cat"}
+    names = []
+    for key, text in words.items():
+        names.append((f"{key}.{image}", key.encode()))
+        names += [(f"{key}.{key}", text)] if key != "both" else []
+    names += [("both.json", b'{"caption": "another"}'), ("both.txt", words["both"])]
+    collection = named(tmp_path / "0.tar", names)
+    assert len(collection) == 3
+    assert collection.faults(PAIR) == {}
+    for n, key in enumerate(words):
+        assert collection.read(n, PAIR) == {"image": key.encode(), "caption": b"a cat"}
+
+
+@pytest.mark.parametrize("data", [b"{", b"{}", b"3", b'{"caption": 3}'])
+def test_json_without_a_caption_is_a_fault(tmp_path, data):
+    collection = named(tmp_path / "0.tar", [("a.jpg", b"x"), ("a.json", data)])
+    with pytest.raises(Fault, match="bad caption"):
+        collection.read(0, PAIR)
+
+
+def test_parts_that_stand_apart_are_put_together(tmp_path):
+    names = [(f"{n}.{kind}", f"{kind} {n}".encode()) for kind in ("jpg", "txt") for n in range(12)]
+    collection = named(tmp_path / "0.tar", names)
+    assert len(collection) == 12
+    assert collection.read(7, PAIR) == {"image": b"jpg 7", "caption": b"txt 7"}
+
+
+def test_two_samples_of_one_name_stay_two(tmp_path):
+    names = [(f"a.{kind}", bytes([n])) for n in range(2) for kind in PAIR]
+    collection = named(tmp_path / "0.tar", names)
+    assert [collection.read(n, PAIR)["image"] for n in range(2)] == [b"\0", b"\1"]
+
+
+def test_members_of_unknown_kinds_are_listed(tmp_path):
+    names = [("a.jpg", b""), ("a.txt", b""), ("a.mask.png", b""), ("._a.jpg", b""), ("b.xmp", b"")]
+    collection = named(tmp_path / "0.tar", names)
+    assert len(collection) == 1
+    kinds = collection.members()
+    assert kinds["txt"] == (1, "a.txt")
+    assert kinds["mask.png"] == (1, "a.mask.png")
+    assert kinds["xmp"] == (1, "b.xmp")
+    assert kinds["(hidden)"] == (1, "._a.jpg")
+
+
+def test_an_unreadable_tar_weighs_as_much_as_its_bytes(tmp_path):
+    write_tars(tmp_path, [20, 20])
+    whole = (tmp_path / "00000.tar").read_bytes()
+    (tmp_path / "00002.tar").write_bytes(b"\xaa" * len(whole))
+    collection = opened(tmp_path)
+    faults = collection.faults(MEMBERS)
+    assert list(faults.values()) == ["unreadable tar"]
+    assert collection.lost(0) == 1
+    assert collection.lost(next(iter(faults))) >= 20
