@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,14 +30,18 @@ from brushjax.data.sets.brushdata import (
     BrushSamples,
     Tokenize,
 )
+from brushjax.data.sources.collection import Collection, open_collection
+from brushjax.data.sources.origins import Origin, changes
 from brushjax.files import write_json
 
-FORMAT = 1
-DESCRIPTION = "cache.json"
+FORMAT = 2
+DESCRIPTION, ORIGINS = "cache.json", "origins.json"
+log = logging.getLogger(__name__)
 FREE = ("path", "faulty_share", "index_cache", "workers", "threads", "ahead")
 """Fields of a BrushData that may differ from those the cache was made with: how the data is read,
 and where it lies today."""
 
+SHOWN = 5  # changed files that an error names
 Field = tuple[str, str, tuple[int, ...]]
 """Name, numpy dtype and shape of what every record has."""
 
@@ -50,6 +55,7 @@ class Cache:
         crops: of each sample; holes: of each crop.
         samples: numbers of samples are below this; per_shard: how many numbers a shard stands for.
         data, objective: dumps of the configs that it was made with.
+        encoder: `Objective.encoder` of what encoded it.
     """
 
     image: tuple[Field, ...]
@@ -60,6 +66,7 @@ class Cache:
     per_shard: int
     data: str
     objective: str
+    encoder: str
 
     @property
     def shards(self) -> int:
@@ -183,6 +190,7 @@ def stored(data: BrushData) -> CachedLatents | CachedImages:
     if data.new_holes:
         return CachedImages(data.latents, data.pixels)
     check(Path(data.latents), data.pixels, FREE)
+    compare(Path(data.latents), data)
     return CachedLatents(data.latents, data.seed, data.workers, data.threads, data.ahead)
 
 
@@ -193,6 +201,42 @@ def check(folder: Path, data: BrushData, free: Sequence[str]) -> None:
         raise ConfigError(
             f"{folder} was made from other data; it differs in\n  " + "\n  ".join(changed)
         )
+
+
+def compare(folder: Path, data: BrushData) -> None:
+    """Raises ConfigError if the files that a cache was made from have changed since.
+
+    Latents may have been moved without them: nothing at data.path is compared with nothing, and the
+    log says so.
+    """
+    try:
+        collection = open_collection(data.path, data.index_cache)
+    except FileNotFoundError:
+        log.warning("there is no data at %r to compare the latents in %s with", data.path, folder)
+        return
+    refuse_changed(folder, collection)
+
+
+def refuse_changed(folder: Path, collection: Collection) -> None:
+    """Raises ConfigError if a collection's files are not those that a cache was made from."""
+    rows = json.loads((folder / ORIGINS).read_text())
+    changed = changes([Origin(**row) for row in rows], collection)
+    if changed:
+        shown = changed[:SHOWN] + ([f"... ({len(changed)} files)"] if len(changed) > SHOWN else [])
+        raise ConfigError(
+            f"{folder} was made from other files; since then\n  "
+            + "\n  ".join(shown)
+            + "\nMake it "
+            "anew in another folder, or bring back the files."
+        )
+
+
+def encoder_of(data: Any) -> str:
+    """Returns the digest of what encoded the latents that a Data reads; empty if it reads none."""
+    folder = data.latents if isinstance(data, BrushData) else ""
+    if isinstance(data, CachedLatents | CachedImages):
+        folder = data.path
+    return Cache.load(Path(folder)).encoder if folder else ""
 
 
 @functools.lru_cache(maxsize=4)
@@ -320,6 +364,7 @@ class ImageSamples:
     def __init__(self, folder: Path, data: BrushData, tokenize: Tokenize):
         self._records = Records(folder, holes=False)
         check(folder, data, (*FREE, "holes"))
+        compare(folder, data)
         self._pixels: BrushSamples = data.source(tokenize)
         self._order, self._seed = Order(self._records.samples, data.seed), data.seed
 

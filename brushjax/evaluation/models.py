@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brushjax import identity
 from brushjax.evaluation.records import BenchmarkError
 
 if TYPE_CHECKING:
@@ -141,13 +141,8 @@ def zero_branch(unet: UNet, like: BrushNet) -> BrushNet:
 
 
 def digest(model: nnx.Module) -> str:
-    """A digest of a model's parameters, their names and their types."""
-    import jax
+    """A digest of a model's config and parameters."""
     from flax import nnx
 
-    hashed = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model))):
-        array = np.asarray(leaf)
-        hashed.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        hashed.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return hashed.hexdigest()[:20]
+    config = repr(getattr(model, "config", ""))
+    return identity.digest(config, identity.arrays(nnx.to_pure_dict(nnx.state(model))))

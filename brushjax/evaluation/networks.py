@@ -189,6 +189,8 @@ class Networks:
             if network.tokenizer:
                 folder = paths.get(f"{name}.tokenizer", path)
                 tokenizers[name] = _tokens(network.tokenizer, _place(folder))
+                both = hashes[name] + hash_of(folder)  # other ids are other features
+                hashes[name] = hashlib.sha256(both.encode()).hexdigest()
         if {"aesthetic", "clip_l14"} <= hashes.keys():  # its scores depend on both files
             both = hashes["aesthetic"] + hashes["clip_l14"]
             hashes["aesthetic"] = hashlib.sha256(both.encode()).hexdigest()
@@ -299,10 +301,10 @@ def _collect(places: list[int], values: jax.Array, rows: list[np.ndarray]) -> No
 
 
 def hash_of(path: str | Path) -> str:
-    """The sha256 of a weight file, or of a folder's weight files and config in order of name."""
+    """The sha256 of a weight file, or of a folder's weights, configs and vocabularies by name."""
     place = _place(path)
     digest = hashlib.sha256()
-    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json")
+    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".json", ".txt")
     files = (
         sorted(p for p in place.rglob("*") if p.suffix in endings) if place.is_dir() else [place]
     )

@@ -10,9 +10,18 @@ from typing import Any
 from brushjax.evaluation.methods.given import Given
 from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.models import Models
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Record, Unit, unit_key
+from brushjax.evaluation.records import (
+    TEXTS,
+    Benchmark,
+    BenchmarkError,
+    Record,
+    Unit,
+    unit_key,
+)
 from brushjax.evaluation.store import FLAG, TEXT, WHOLE, write_table
+from brushjax.identity import code, numerics
 
+REPORTING = ("training", "app", "evaluation/report")  # code without a part in pictures and scores
 COLUMNS = {
     "key": TEXT,
     "benchmark": TEXT,
@@ -91,7 +100,7 @@ def make_plan(
             f"expected benchmarks, methods and different seeds, got {list(by_name)},"
             f" {list(by_label)} and {list(seeds)}"
         )
-    settings = {label: method.settings(models) for label, method in by_label.items()}
+    settings = {label: settings_of(method, models) for label, method in by_label.items()}
     units = []
     for name, benchmark in by_name.items():
         records = benchmark.records()
@@ -110,6 +119,15 @@ def make_plan(
             f" {list(by_label)} have the same settings"
         )
     return Plan(units, by_name, by_label, settings)
+
+
+def settings_of(method: Any, models: Models) -> dict[str, Any]:
+    """What a method's pictures depend on besides the records: its settings, the code, and how JAX
+    computes."""
+    settings = method.settings(models)
+    if isinstance(method, Given):
+        return settings
+    return {**settings, "code": code(REPORTING), "jax": dict(numerics())}
 
 
 def row_of(unit: Unit) -> dict[str, Any]:
@@ -138,11 +156,13 @@ def _chained(
         if isinstance(method, Given):
             if not record.scored:
                 continue  # a step on the way, of which only its maker knows
-            key = unit_key(record, seed, {**settings, "file": method.fingerprint(record)})
+            file = {**settings, "file": method.fingerprint(record)}
+            key = unit_key(record, seed, file, texts=())
         elif record.after and record.after not in keys:
             raise BenchmarkError(f"{record.id} follows {record.after}, which is not planned before")
         else:
-            key = unit_key(record, seed, settings, keys.get(record.after, ""))
+            texts = getattr(method, "reads", TEXTS)
+            key = unit_key(record, seed, settings, keys.get(record.after, ""), texts)
         keys[record.id] = key
         yield Unit(record, label, seed, key)
 

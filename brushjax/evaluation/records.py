@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
+
+TEXTS = ("prompt", "instruction", "source_caption", "target_caption", "local_caption", "group")
 
 
 class BenchmarkError(ValueError):
@@ -100,6 +102,8 @@ class Benchmark:
     """Settings of a benchmark; the classes of `brushjax.evaluation.benchmarks` fill this in."""
 
     profiles: tuple[str, ...] = ()  # of the metrics with which the papers' tables were made
+    choosing: tuple[str, ...] = ("folder", "title", "limit", "skip", "count")
+    """Fields that say which records there are, and nothing of how they are scored."""
 
     @property
     def name(self) -> str:
@@ -133,7 +137,13 @@ class Benchmark:
         return True
 
 
-def unit_key(record: Record, seed: int, settings: Mapping[str, Any], before: str = "") -> str:
+def unit_key(
+    record: Record,
+    seed: int,
+    settings: Mapping[str, Any],
+    before: str = "",
+    texts: Sequence[str] = TEXTS,
+) -> str:
     """A digest of everything a picture depends on.
 
     Whatever changes - a pixel, a prompt, a setting, a weight - gives another key, so that a restart
@@ -142,29 +152,19 @@ def unit_key(record: Record, seed: int, settings: Mapping[str, Any], before: str
     Args:
         settings: JSON-able settings of the method and digests of its weights.
         before: key of the unit whose result is the source.
+        texts: fields of the record that the method reads.
     """
     described = {
         "benchmark": record.benchmark,
         "record": record.id,
         "turn": record.turn,
         "pixels": record.fingerprint,
-        "prompt": record.prompt,
-        "instruction": record.instruction,
+        "texts": {name: getattr(record, name) for name in texts},
         "seed": seed,
         "settings": dict(settings),
         "before": before,
     }
     return digest(json.dumps(described, sort_keys=True))
-
-
-def digest(*parts: str | bytes) -> str:
-    """Twenty hexadecimal digits of SHA-256 over parts, each with its length."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        hashed.update(f"{len(data)}:".encode())
-        hashed.update(data)
-    return hashed.hexdigest()[:20]
 
 
 def pixel_digest(pixels: Pixels) -> str:

@@ -12,9 +12,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from brushjax.evaluation.generate import Gallery
-from brushjax.evaluation.plan import COLUMNS, Plan, row_of
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Unit, digest, shortened
+from brushjax.evaluation.plan import COLUMNS, REPORTING, Plan, row_of
+from brushjax.evaluation.records import (
+    TEXTS,
+    Benchmark,
+    BenchmarkError,
+    Unit,
+    digest,
+    shortened,
+)
 from brushjax.evaluation.store import FLAG, NUMBER, TEXT, read_parts, write_part
+from brushjax.identity import code
 from brushjax.metrics.metric import Metric, Need
 from brushjax.metrics.registry import METRICS, needs_of, score, select
 from brushjax.metrics.views import Views
@@ -99,8 +107,17 @@ def metrics_of(
     wanted = [
         one for name in profiles for one in (benchmark.profiles if name == "paper" else (name,))
     ]
-    found = [*benchmark.metrics(), *select(tuple(dict.fromkeys(wanted)), networks=networks)]
+    own = [dataclasses.replace(one, settings=_settings(benchmark)) for one in benchmark.metrics()]
+    found = [*own, *select(tuple(dict.fromkeys(wanted)), networks=networks)]
     return tuple(one for one in found if not names or one.name in names)
+
+
+def _settings(benchmark: Benchmark) -> str:
+    """What a benchmark's own metrics may depend on, as text."""
+    if not dataclasses.is_dataclass(benchmark):
+        return repr(benchmark)
+    fields = [f.name for f in dataclasses.fields(benchmark) if f.name not in benchmark.choosing]
+    return repr([(name, getattr(benchmark, name)) for name in fields])
 
 
 def check_names(benchmarks: Sequence[Benchmark], names: Sequence[str]) -> None:
@@ -156,10 +173,12 @@ def score_units(
 
 
 def row_key(unit: Unit, metrics: Sequence[Metric], networks: Features | None) -> str:
-    """Names the scores of a picture under a set of metrics and weights."""
+    """Names the scores of a picture under a set of metrics, their settings, weights and code."""
     used = sorted({need.network for need in needs_of(metrics)})
     hashes = [f"{name} {networks.hashes[name]}" for name in used] if networks else []
-    return f"{unit.key}-{digest(*[metric.id for metric in metrics], *hashes)}"
+    how = [f"{metric.id} {metric.settings}" for metric in metrics]
+    texts = [getattr(unit.record, name) for name in TEXTS]
+    return f"{unit.key}-{digest(code(REPORTING), *how, *hashes, *texts)}"
 
 
 def collect(

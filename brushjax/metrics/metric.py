@@ -60,6 +60,7 @@ class Metric:
         sentinel: the value that stands for "no difference at all", such as a PSNR's cap. Reports
             count it, because a few of them decide a mean.
         version: raised whenever the same pictures would give another number.
+        settings: what else the number depends on, such as a benchmark's own settings.
     """
 
     profile: str
@@ -70,6 +71,7 @@ class Metric:
     higher_is_better: bool | None = True
     sentinel: float | None = None
     version: int = 1
+    settings: str = ""
 
     @property
     def id(self) -> str:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from brushjax import config as configs
 from brushjax.config import ConfigError
+from brushjax.data.cached import encoder_of
 from brushjax.distributed import barrier, is_main, place, whole_on_host
 from brushjax.training.batches import fill_pool, share_of, stack, to_devices
 from brushjax.training.checkpoint import Checkpoints, whole_folder
@@ -134,6 +135,7 @@ def restore_or_init(
     # The whole models pass through the host's memory: an accelerator may hold a part of them only.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         trainable, frozen = config.objective.init(jax.random.key(config.seed))
+        check_encoder(config, frozen)
         frozen = jax.device_get(cast(frozen, jnp.dtype(config.compute_dtype)))
     frozen = place(frozen, plan.frozen_layout)
     if step is not None:
@@ -147,6 +149,18 @@ def restore_or_init(
         donate_argnums=0,
     )
     return start(place(jax.device_get(trainable), plan.places.state["params"])), frozen, None
+
+
+def check_encoder(config: TrainConfig, frozen: Params) -> None:
+    """Raises ConfigError if data bring latents that another autoencoder than the run's made."""
+    for name in ("data", "validation"):
+        made_by = encoder_of(getattr(config, name))
+        if made_by and made_by != config.objective.encoder(frozen):
+            raise ConfigError(
+                f"the latents of {name} were made with another autoencoder or tokenizer than this "
+                "run's base has; make them anew with python -m brushjax precompute, or train on "
+                "their base"
+            )
 
 
 def open_feed(

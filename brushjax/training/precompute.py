@@ -25,11 +25,21 @@ from tqdm import tqdm
 from brushjax import config as configs
 from brushjax import distributed, weights
 from brushjax.config import ConfigError
-from brushjax.data.cached import DESCRIPTION, FREE, Cache, Field, record_type
+from brushjax.data.cached import (
+    DESCRIPTION,
+    FREE,
+    ORIGINS,
+    Cache,
+    Field,
+    record_type,
+    refuse_changed,
+)
 from brushjax.data.faults import TooManyFaults
 from brushjax.data.feed import stacked
 from brushjax.data.sets.brushdata import BrushData, BrushSamples
 from brushjax.data.sources import records
+from brushjax.data.sources.collection import Collection, open_collection
+from brushjax.data.sources.origins import with_content
 from brushjax.files import write_json
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import parameters
@@ -120,7 +130,7 @@ def precompute(config: TrainConfig, out: Path, settings: PrecomputeConfig) -> di
     samples = data.source(objective.tokenizer())
     encoder = Encoder(config, settings)
     cache = _describe(config, settings, samples, encoder)
-    _claim(cache, out)
+    _claim(cache, out, open_collection(data.path, data.index_cache))
     own = range(jax.process_index(), cache.shards, jax.process_count())
     faults = Counter[str]()
     with ThreadPoolExecutor(settings.threads) as pool:
@@ -141,6 +151,7 @@ class Encoder:
         mesh = Mesh(np.array(jax.local_devices()), ("data",))
         whole, self._cut = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), _BATCH))
         vae = {"vae": parameters(weights.load("vae", self._objective.folder))}
+        self.digest = self._objective.encoder(vae)
         self._frozen = jax.device_put(cast(vae, jnp.dtype(config.compute_dtype)), whole)
         self._prepare = jax.jit(self._objective.prepare, out_shardings=self._cut)
         self.batch_size = settings.batch_size * mesh.size
@@ -198,14 +209,15 @@ def _describe(
         per_shard=settings.per_shard,
         data=configs.dump(config.data),
         objective=configs.dump(config.objective) + f"dtype = {config.compute_dtype!r}\n",
+        encoder=encoder.digest,
     )
 
 
 _PIXELS = ("image", "masked_image", "mask", "token_ids", "time_ids")
 
 
-def _claim(cache: Cache, out: Path) -> None:
-    """Writes cache.json, or checks that the folder is of the same cache.
+def _claim(cache: Cache, out: Path, collection: Collection) -> None:
+    """Writes cache.json and origins.json, or checks that the folder is of the same cache.
 
     Raises: ConfigError if it is of another one.
     """
@@ -218,7 +230,9 @@ def _claim(cache: Cache, out: Path) -> None:
                 f"{out} holds another cache; it differs in\n  " + "\n  ".join(changed) + "\nGive "
                 "another --out, or the config that this one was made with."
             )
+        refuse_changed(out, collection)
         return
+    write_json(out / ORIGINS, [dataclasses.asdict(origin) for origin in with_content(collection)])
     cache.save(out)
 
 

@@ -8,12 +8,15 @@ import jax
 import numpy as np
 import pytest
 
+from brushjax import weights
 from brushjax.config import ConfigError
 from brushjax.data.cached import Cache, CachedImages, CachedLatents
 from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.training import precompute as precomputing
+from brushjax.training.loop import check_encoder
 from brushjax.training.objectives.brushnet import BrushNetObjective
+from brushjax.training.objectives.contract import parameters
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.precompute import Encoder, PrecomputeConfig, precompute
 from brushjax.training.recipe import TrainConfig
@@ -297,3 +300,34 @@ def test_the_command_takes_a_config_file_and_says_what_was_left_out(
         precomputing.main(["configs/quickstart.py", "--out", str(tmp_path / "no")])
     with pytest.raises(SystemExit, match="expected crops >= 1"):
         precomputing.main([str(recipe), "--out", str(out), "--crops", "0"])
+
+
+def test_latents_of_other_files_are_refused_by_name(made, tmp_path):
+    """A copy is the same; a tar with an edited caption of the same length is not."""
+    config, out, _ = made
+    tokenize = config.objective.tokenizer()
+    tar = tmp_path / "0.tar"
+    tar.write_bytes((out.parent / "tars" / "0.tar").read_bytes())
+    copied = dataclasses.replace(config.data, path=str(tmp_path), latents=str(out))
+    copied.source(tokenize)
+    tar.write_bytes(tar.read_bytes().replace(b"picture 3", b"picture X"))
+    for new_holes in (False, True):
+        edited = dataclasses.replace(copied, new_holes=new_holes, seed=config.data.seed)
+        with pytest.raises(ConfigError, match=r"other files; since then\n  0.tar: other content"):
+            edited.source(tokenize)
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"0.tar: other content"):
+        precompute(moved, out, SETTINGS)
+
+
+def test_latents_of_another_autoencoder_are_refused(made):
+    config, out, _ = made
+    vae = parameters(weights.load("vae", config.objective.folder))
+    data = dataclasses.replace(config.data, latents=str(out))
+    for where in ({"data": data}, {"validation": data}, {"data": CachedLatents(str(out))}):
+        stored_in = dataclasses.replace(config, **where)
+        check_encoder(stored_in, {"vae": vae})
+        changed = {**vae, "quant_conv": jax.tree.map(lambda leaf: leaf + 1, vae["quant_conv"])}
+        with pytest.raises(ConfigError, match=r"another autoencoder .* anew with .* precompute"):
+            check_encoder(stored_in, {"vae": changed})
+    check_encoder(config, {})

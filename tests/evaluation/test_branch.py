@@ -1,6 +1,7 @@
 """A whole evaluation of a branch with tiny random networks, and what a restart does."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -14,6 +15,7 @@ from brushjax.evaluation import generate
 from brushjax.evaluation.branch import BranchEvaluation
 from brushjax.evaluation.methods.inpainting import Branch, Sampling
 from brushjax.evaluation.models import Models, digest, zero_branch
+from brushjax.evaluation.plan import settings_of
 from brushjax.evaluation.records import unit_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
@@ -143,19 +145,22 @@ def test_other_weights_or_settings_never_reuse_rows(finished, models):
     _, report = finished
     record = CONFIG.held_out.records()[0]
     trained = Branch(sampling=CONFIG.sampling)
-    settings = trained.settings(models)
+    settings = settings_of(trained, models)
     known = {unit.key for unit in report.plan.units}
-    assert unit_key(record, 0, settings) in known
-    more = dataclasses.replace(trained, sampling=Sampling(steps=3)).settings(models)
-    zero = dataclasses.replace(trained, checkpoint="zero").settings(models)
+    key = functools.partial(unit_key, texts=Branch.reads)
+    assert key(record, 0, settings) in known
+    more = settings_of(dataclasses.replace(trained, sampling=Sampling(steps=3)), models)
+    zero = settings_of(dataclasses.replace(trained, checkpoint="zero"), models)
     other = dataclasses.replace(record, prompt="something else")
     pixels = dataclasses.replace(record, fingerprint="0")
     for changed in (
-        unit_key(record, 0, more),
-        unit_key(record, 7, zero),
-        unit_key(record, 1, settings),
-        unit_key(other, 0, settings),
-        unit_key(pixels, 0, settings),
+        key(record, 0, more),
+        key(record, 7, zero),
+        key(record, 1, settings),
+        key(other, 0, settings),
+        key(pixels, 0, settings),
+        key(record, 0, {**settings, "code": "of another version"}),
+        key(record, 0, {**settings, "jax": {"jax_default_matmul_precision": "highest"}}),
     ):
         assert changed not in known
 

@@ -208,6 +208,14 @@ def test_hashes_follow_the_weights(folder, tmp_path):
     assert hash_of(folder / "dino") not in (before, hash_of(folder / "clip"))
 
 
+def test_hashes_follow_the_vocabulary(tmp_path):
+    words = tmp_path / "merges.txt"
+    words.write_text("a b")
+    before = hash_of(tmp_path)
+    words.write_text("b a")
+    assert hash_of(tmp_path) != before
+
+
 def test_folders_are_compared_as_sets(folder, tiny, tmp_path):
     networks = Networks.load({"clip_l14": folder / "clip"}, batch=2)
     for name, count in (("a", 5), ("b", 4)):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from brushjax.evaluation.methods.inpainting import Copy, Grid, Telea
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown
+from brushjax.evaluation.score import metrics_of, row_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run, Sweep
+from brushjax.metrics.metric import Metric, Need
 from tests.evaluation import miniatures
 
 
@@ -327,3 +330,52 @@ def test_two_different_rows_of_a_picture_are_refused(folder, tmp_path):
     store.write_table(out / "scores/part-zz.parquet", changed, kept)
     with pytest.raises(BenchmarkError, match="another row"):
         run(sweep, out).all(("report",))
+
+
+class Edged(Folder):
+    """A folder whose own metric has a setting that no record carries."""
+
+    edge = 1.0
+
+    def metrics(self):
+        return (Metric("clean", "edged", (), lambda views: self.edge),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wider(Edged):
+    edge: float = 2.0
+
+
+def test_scores_follow_what_they_read(folder, tmp_path, monkeypatch):
+    """Captions, the benchmark's own settings, a metric's network and the code; not the number of
+    records."""
+    plan = run(sweep_of(Folder(folder), methods=(Copy(),), seeds=(0,)), tmp_path / "out").plan
+    unit, benchmark = plan.units[0], Wider(folder)
+
+    def key(unit=unit, benchmark=benchmark, network="a"):
+        need = Need("clip_l14.image", "clip", ("result",))
+        own = metrics_of(benchmark, ("clean",), ("edged", "psnr_all"))
+        networks = types.SimpleNamespace(hashes={"clip_l14": network}, names=(), features=None)
+        return row_key(unit, (*own, Metric("clean", "sim", (), float, (need,))), networks)
+
+    before = key()
+    assert key(benchmark=dataclasses.replace(benchmark, limit=2)) == before
+    others = [key(network="b"), key(benchmark=dataclasses.replace(benchmark, edge=3.0))]
+    for name in ("source_caption", "target_caption", "local_caption"):
+        record = dataclasses.replace(unit.record, **{name: "something else"})
+        others.append(key(dataclasses.replace(unit, record=record)))
+    monkeypatch.setattr("brushjax.evaluation.score.code", lambda without: "of another version")
+    others.append(key())
+    assert len({before, *others}) == 1 + len(others)
+
+
+def test_edited_prompts_and_code_make_pictures_anew(folder, tmp_path, monkeypatch):
+    sweep, out = sweep_of(Folder(folder), methods=(Noisy(), Telea()), seeds=(0,)), tmp_path / "out"
+    before = run(sweep, out).plan.units
+    prompts = Path(folder) / "prompts.json"
+    prompts.write_text(json.dumps({**json.loads(prompts.read_text()), "p1": "edited"}))
+    after = run(sweep, out).plan.units
+    changed = [(b.method, b.record.id) for a, b in zip(before, after) if a.key != b.key]
+    assert changed == [("noisy", "p1")]  # Telea's fill reads no prompt
+    monkeypatch.setattr(planning, "code", lambda without: "of another version")
+    assert not {unit.key for unit in run(sweep, out).plan.units} & {unit.key for unit in after}

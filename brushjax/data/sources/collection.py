@@ -5,7 +5,9 @@ Each gives the same five members of a sample by its number.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,9 +17,11 @@ import numpy as np
 from brushjax.data.faults import Fault, FaultLog
 from brushjax.data.masks import rle
 from brushjax.data.sources import mask_files
-from brushjax.data.sources.files import find, is_remote
+from brushjax.data.sources.files import File, find, is_remote, local
+from brushjax.data.sources.origins import Origin, origins_of, whole
 from brushjax.data.sources.records import RecordCollection, select
 from brushjax.data.sources.tars import TarCollection, default_cache
+from brushjax.identity import digest
 
 CAPTIONS = "captions.jsonl"
 RECORDS = (".array_record", ".arrayrecord")
@@ -31,6 +35,14 @@ class Collection(Protocol):
 
     def name(self, n: int) -> str:
         """Returns what tells a person which sample this is."""
+        ...
+
+    def origins(self) -> list[Origin]:
+        """Returns the files that the samples are made from, by cheap marks."""
+        ...
+
+    def content(self, n: int) -> str:
+        """Returns a digest of what training reads of file n of these."""
         ...
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
@@ -113,6 +125,25 @@ class PictureFolder:
 
     def name(self, n: int) -> str:
         return self._rows[n]["image"]
+
+    def origins(self) -> list[Origin]:
+        """Returns the captions, wherever they were read, and the pictures and masks."""
+        text = self._captions()
+        captions = Origin(CAPTIONS, len(text), mark := digest(text), mark, mark)
+        return [captions, *origins_of(self._files)]
+
+    def content(self, n: int) -> str:
+        """Returns a digest of the captions (n = 0) or of a picture."""
+        return whole(self._files[n - 1]) if n else digest(self._captions())
+
+    def _captions(self) -> str:
+        return json.dumps(self._rows)
+
+    @functools.cached_property
+    def _files(self) -> list[File]:
+        names = [name for row in self._rows for name in (row["image"], *row["mask"])]
+        paths = [str(self._folder / name) for name in dict.fromkeys(names)]
+        return [file for path in paths if os.path.isfile(path) for file in [local(path)]]
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
         missing = {

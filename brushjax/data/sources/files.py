@@ -43,11 +43,19 @@ def find(pattern: str) -> list[File]:
         found = _find_remote(pattern)
     else:
         names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-        stats = [(name, os.stat(name)) for name in names if os.path.isfile(name)]
-        found = [File(name, s.st_size, str(s.st_mtime_ns)) for name, s in stats]
+        found = [local(name) for name in names if os.path.isfile(name)]
     if not found:
         raise FileNotFoundError(f"expected files at {pattern}, found none")
     return found
+
+
+def local(path: str) -> File:
+    """Returns a file of this machine.
+
+    Raises: OSError if there is none.
+    """
+    state = os.stat(path)
+    return File(path, state.st_size, str(state.st_mtime_ns))
 
 
 def _find_remote(pattern: str) -> list[File]:

@@ -21,7 +21,9 @@ from tqdm import tqdm
 from brushjax.data.faults import Fault
 from brushjax.data.sources import files as storage
 from brushjax.data.sources.files import File
+from brushjax.data.sources.origins import Origin, origins_of, sampled
 from brushjax.files import whole_file, write_json
+from brushjax.identity import digest
 
 MEMBERS = ("image", "caption", "height", "width", "segmentation")
 IN_JSON = "json"  # holds the caption among other things
@@ -34,7 +36,7 @@ KINDS = {
 """{what stands behind a name's last dot: the column}"""
 WANTED = "image (or jpg, jpeg, png, webp) and caption (or txt, json)"
 ABSENT, CUT, UNREADABLE = -1, -2, -3  # in place of a size
-FORMAT = 2  # of the index files; another number makes them anew
+FORMAT = 3  # of the index files; another number makes them anew
 HEADERS_AT_ONCE = 8  # tars: their headers are small and, over a network, slow
 GAPS = 1 << 16  # bytes between members that are read along rather than asked for apart
 KEY = 96  # bytes of a sample's name that the index keeps
@@ -106,6 +108,22 @@ class TarCollection:
         tar, row = self._place(n)
         key = self._indices[tar][row]["key"].decode("utf-8", "replace")
         return f"{self.files[tar].name}/{key}"
+
+    def origins(self) -> list[Origin]:
+        """Returns the tars by cheap marks."""
+        return origins_of(self.files)
+
+    def content(self, n: int) -> str:
+        """Returns a digest of tar n: where its members lie, and all but the pictures' own bytes."""
+        index, path = self._indices[n], self.files[n].path
+        texts = [column for column, name in enumerate(COLUMNS) if name != "image"]
+        read = [
+            storage.read(path, int(row["offset"][column]), int(row["size"][column]))
+            for row in index
+            for column in texts
+            if row["size"][column] >= 0
+        ]
+        return digest(index.tobytes(), *read, sampled(self.files[n]))
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
         """Returns {sample: cause} of those whose needed members are not all there."""
@@ -209,7 +227,7 @@ def _make_indices(files: Sequence[File], cache: Path) -> list[Path]:
 
 
 def _fingerprint(file: File) -> str:
-    text = f"{FORMAT}|{os.path.abspath(file.path)}|{file.size}|{file.version}"
+    text = f"{FORMAT}|{os.path.abspath(file.path)}|{file.size}|{file.version}|{sampled(file)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

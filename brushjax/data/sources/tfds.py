@@ -6,6 +6,7 @@ array_record format, whose data source feeds the same pipeline as the tars do.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ import tensorflow_datasets as tfds
 
 from brushjax.data.faults import Fault, FaultLog
 from brushjax.data.sources.collection import Collection, open_collection
+from brushjax.data.sources.files import File, find
+from brushjax.data.sources.origins import Origin, origins_of, whole
 from brushjax.data.sources.records import select
 
 TEXTS = ("caption", "height", "width", "segmentation")
@@ -101,6 +104,18 @@ class TfdsCollection:
 
     def name(self, n: int) -> str:
         return f"example {n} of {self._place}"
+
+    def origins(self) -> list[Origin]:
+        """Returns the folder's files by cheap marks."""
+        return origins_of(self._files)
+
+    def content(self, n: int) -> str:
+        """Returns a digest of file n."""
+        return whole(self._files[n])
+
+    @functools.cached_property
+    def _files(self) -> list[File]:
+        return find(f"{self._place.rstrip('/')}/*")
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
         del needed  # only reading an example tells

@@ -87,6 +87,7 @@ class Branch:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     blend: str = "none"
     seeded = True
+    reads = ("prompt",)
     sees_truth = False
 
     def settings(self, models: Models) -> dict[str, Any]:
@@ -176,6 +177,7 @@ class Blended:
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     blend: str = "none"
     seeded = True
+    reads = ("prompt",)
     sees_truth = False
 
     def settings(self, models: Models) -> dict[str, Any]:
@@ -218,6 +220,7 @@ class Autoencoder:
     label: str = "autoencoder"
     base: str = ""
     seeded = False
+    reads = ()
     sees_truth = True
 
     def settings(self, models: Models) -> dict[str, Any]:
@@ -260,6 +263,7 @@ class Telea:
     label: str = "telea"
     radius: float = 3.0
     seeded = False
+    reads = ()
     sees_truth = False
 
     def settings(self, models: Models) -> dict[str, Any]:
@@ -296,6 +300,7 @@ class Copy:
 
     label: str = "copy"
     seeded = False
+    reads = ()
     sees_truth = True
 
     def settings(self, models: Models) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from brushjax import weights
+from brushjax import identity, weights
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.brushnet import CELL, BrushNet, BrushNetConfig, keep_mask_condition
 from brushjax.models.encoders.clip import CLIPText
@@ -97,6 +98,11 @@ class BrushNetObjective(Objective):
 
     def tokenizer(self) -> Tokenize:
         return read_tokenizer(self.folder)
+
+    def encoder(self, frozen: Params) -> str:
+        ids = self.tokenizer()(PROBE)
+        vae = identity.arrays(frozen["vae"])
+        return identity.digest(repr(self._base.vae), vae, identity.arrays(np.asarray(ids)))
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         """Encodes the image, and the image whose hole is black, as the branch will see it.
@@ -211,6 +217,7 @@ class BrushNetObjective(Objective):
         return Schedule.from_config(self._base.noise)
 
 
+PROBE = ("", "A man's 2 red-brown cats, sitting on the old bridge!")  # tells tokenizers apart
 LATENTS = ("mean", "deviation", "condition", "masked_deviation")
 
 

@@ -68,6 +68,16 @@ class Objective(abc.ABC):
         """
         return batch
 
+    def encoder(self, frozen: Params) -> str:
+        """Returns a digest of what latents and token ids that were stored beforehand depend on,
+        weights included; empty where `prepare` takes none.
+
+        Args:
+          frozen: of `init`.
+        """
+        del frozen
+        return ""
+
     def across(self, batch: Batch) -> Batch:
         """Returns the batch with what `loss` reads of other samples added to each.
 
