@@ -46,7 +46,7 @@ def write_cache(folder: Path, count: int) -> None:
         *(("masked_mean", "<f2", LATENT), ("masked_deviation", "<f2", LATENT)),
         ("keep", "|u1", (64 * 64 // 8,)),
     )
-    cache = Cache(image, hole, 1, 1, count, -(-count // 4), "", "")
+    cache = Cache(image, hole, 1, 1, count, -(-count // 4), "", "", "")
     cache.save(folder)
     rng = np.random.default_rng(0)
     for shard in range(cache.shards):

@@ -241,7 +241,7 @@ def _text(cache: Cache) -> str:
     lines = []
     for field in dataclasses.fields(cache):
         value = getattr(cache, field.name)
-        if isinstance(value, str):
+        if field.name in ("data", "objective"):
             lines += [f"{field.name}.{line}" for line in value.splitlines()]
         else:
             lines.append(f"{field.name} = {value!r}")

@@ -355,7 +355,7 @@ def test_scores_follow_what_they_read(folder, tmp_path, monkeypatch):
     def key(unit=unit, benchmark=benchmark, network="a"):
         need = Need("clip_l14.image", "clip", ("result",))
         own = metrics_of(benchmark, ("clean",), ("edged", "psnr_all"))
-        networks = types.SimpleNamespace(hashes={"clip_l14": network}, names=(), features=None)
+        networks = types.SimpleNamespace(hashes={"clip_l14": network}, names=(), features=len)
         return row_key(unit, (*own, Metric("clean", "sim", (), float, (need,))), networks)
 
     before = key()
