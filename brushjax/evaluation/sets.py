@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from brushjax.data.faults import Fault
+from brushjax.data.sources import pictures
+from brushjax.data.sources.pictures import ENDINGS
 from brushjax.evaluation.networks import Networks
 from brushjax.metrics.frechet import SET_METRICS, SetMetric
 from brushjax.metrics.views import Views
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 CHUNK = 64  # pictures in memory at once
 
 
@@ -62,5 +63,7 @@ def _states(
 
 
 def _read(file: Path) -> np.ndarray:
-    with Image.open(file) as picture:
-        return np.asarray(picture.convert("RGB"))
+    try:
+        return pictures.decode(file.read_bytes()).pixels
+    except Fault as fault:
+        raise ValueError(f"{file} is no complete picture ({fault})") from fault

@@ -18,7 +18,7 @@ from brushjax.data.text import Tokenizer
 from brushjax.diffusion.guidance import classifier_free
 from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
-from brushjax.inference.engine.edit import seeded_noise
+from brushjax.inference.engine.edit import as_bytes, check_finite, finite, seeded_noise
 from brushjax.inference.images import prepare, resize
 from brushjax.inference.inpaint import finish
 from brushjax.models.brushnet import CELL
@@ -92,11 +92,10 @@ class BlendedLatents:
         ends = (np.arange(sampler.steps) + 1) / sampler.steps
         strength = np.where(ends <= guidance_end, guidance, 1.0).astype(np.float32)
         graphs, how = (self._unet, self._vae), (self._together, self._mesh)
-        latents, pictures = jax.device_get(
+        _, pictures, found = jax.device_get(
             fill(*graphs, self._params, sampler, batch, strength, *how)
         )
-        if not np.isfinite(latents).all():
-            raise FloatingPointError("the networks produced NaN or infinity")
+        check_finite(found)
         return finish(prepared, pictures, blend)
 
 
@@ -110,15 +109,16 @@ def fill(
     guidance: Float[Array, " n"],
     together: int = 1,
     mesh: Mesh | None = None,
-) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
-    """The whole fill in one program: final latents and decoded pictures, not blended.
+) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"], Bool[Array, "B 3"]]:
+    """The whole fill in one program: final latents, decoded pictures, not blended, and what
+    `check_finite` takes.
 
     The prediction is changed such that the sampler's estimate m of the clean latents becomes
     mask * m + (1 - mask) * source, so that any sampler can be used.
     """
     unet, vae = nnx.merge(unet_graph, params["unet"]), nnx.merge(vae_graph, params["vae"])
 
-    def run(batch: Mapping[str, Any]) -> tuple[Array, Array]:
+    def run(batch: Mapping[str, Any]) -> tuple[Array, Array, Array]:
         pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
         source = vae.to_latents(pixels)  # [B, h, w, 4]
         mask, context = batch["masks"], batch["context"]
@@ -138,7 +138,7 @@ def fill(
 
         latents = sample(sampler, predict, batch["noise"], (sampler.rows, guidance))  # [B, h, w, 4]
         pictures = vae.to_images(latents)
-        return latents, jnp.round(jnp.clip(pictures / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
+        return latents, as_bytes(pictures), finite(source, latents, pictures)
 
     with executing(Execution(mesh=mesh)):
         return by_groups(run, batch, together, mesh)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from brushjax.inference.inpaint import Inpainter
+    from brushjax.inference.inpaint import Inpainter, InpaintResult
     from brushjax.inference.jobs import Job
 
 NOT_KEPT = ("out", "strip", "prompts", "batch_size", "settings_from")  # where, not what
@@ -52,6 +54,9 @@ class InpaintArguments:
         blend: feather, paste, none, or as the references do: brushnet, brushedit.
         guess_mode: the branch's maps grow from weak to strong with their depth.
         tile: side in pixels of the tiles in which the autoencoder works, for large pictures.
+        mask_alpha: which part of a mask with transparent parts is to be edited; auto takes the one
+            that the mask's frame is not, and says so.
+        resize_mask: scale a mask of another size to its picture's.
         strip: also writes image, mask and result side by side to this file (folder).
         prompts: for a folder a JSON file {"name without ending": "prompt"}; others get the prompt.
         batch_size: pictures of one size to paint at once; it changes results by rounding only.
@@ -81,6 +86,8 @@ class InpaintArguments:
     blend: str = "feather"
     guess_mode: bool = False
     tile: int | None = None
+    mask_alpha: Literal["auto", "opaque", "transparent"] = "auto"
+    resize_mask: bool = False
     strip: Path | None = None
     prompts: Path | None = None
     batch_size: int = 1
@@ -158,19 +165,43 @@ def inpaint_command(arguments: InpaintArguments) -> None:
 
     names = ("image", "mask", "prompt", "out", "strip", "prompts")
     try:
-        found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
-        jobs.check_places(found)
-        for job in found:
-            picture_format(job.out)
-        groups, failed = jobs.batches(found, arguments.batch_size)
-        if not groups:
-            raise failed[0][1] if len(found) == 1 else ValueError(_listed(failed))
-        painter = load_painter(arguments)
-        failed += _paint_all(painter, groups, arguments)
+        with _plain_warnings():
+            found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
+            jobs.check_places(found)
+            for job in found:
+                picture_format(job.out)
+            groups, failed = jobs.batches(found, arguments.batch_size, **_masks(arguments))
+            if not groups:
+                raise failed[0][1] if len(found) == 1 else ValueError(_listed(failed))
+            painter = load_painter(arguments)
+            failed += _paint_all(painter, groups, arguments)
     except (ValueError, TypeError, OSError) as error:  # OSError: files that can't be read
         raise SystemExit(f"error: {error}") from error
     if failed:
         raise SystemExit(f"error: {failed[0][1] if len(found) == 1 else _listed(failed)}")
+
+
+def _masks(arguments: InpaintArguments) -> dict[str, Any]:
+    """How masks are read."""
+    return {"mask_alpha": arguments.mask_alpha, "resize_mask": arguments.resize_mask}
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Says every warning once, in one line, without the line of source that it comes from."""
+    from brushjax.inference.images import TransparencyWarning
+
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            print(f"warning: {message}", file=sys.stderr)
+        said.add(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TransparencyWarning)  # said where it is written
+        warnings.showwarning = show
+        yield
 
 
 def load_painter(arguments: InpaintArguments) -> Inpainter:
@@ -211,40 +242,62 @@ def _paint_all(
     print(f"compiling and painting {count} picture{'s' * (count > 1)} ...", flush=True)
     with tqdm(total=count, unit="picture", disable=None, leave=False) as bar:
         for group in groups:
-            try:
-                result = painter(
-                    [job.image for job in group],
-                    [job.mask for job in group],
-                    [job.prompt for job in group],
-                    seed=[arguments.seed] * len(group),
-                    **sampling,
-                )
-            except FloatingPointError as error:  # of these pictures; wrong settings end the command
-                failed += [(job, error) for job in group]
-                continue
-            finally:
-                bar.update(len(group))
-            for job, picture in zip(group, result.images):
-                bar.write(_write(job, picture, arguments, result.seconds / len(group)))
+            for part, result in _painted(painter, group, arguments.seed, sampling):
+                bar.update(len(part))
+                if isinstance(result, Exception):
+                    failed += [(job, result) for job in part]
+                    continue
+                for i, job in enumerate(part):
+                    bar.write(_write(job, result, i, arguments))
     return failed
 
 
-def _write(job: Job, picture: Any, arguments: InpaintArguments, seconds: float) -> str:
-    """Writes a result and its strip; returns a line that says so."""
+def _painted(
+    painter: Inpainter, group: Sequence[Job], seed: int, sampling: dict[str, Any]
+) -> Iterator[tuple[Sequence[Job], InpaintResult | FloatingPointError]]:
+    """A group's result; after NaN or infinity those of its pictures, one by one, to find whose it
+    is. Wrong settings raise and end the command."""
+    try:
+        result = painter(
+            [job.image for job in group],
+            [job.mask for job in group],
+            [job.prompt for job in group],
+            seed=[seed] * len(group),
+            **sampling,
+        )
+    except FloatingPointError as error:
+        if len(group) == 1:
+            yield group, error
+            return
+        for job in group:
+            yield from _painted(painter, [job], seed, sampling)
+        return
+    yield group, result
+
+
+def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments) -> str:
+    """Writes sample i of a result, and its strip; returns a line that says so."""
     import brushjax
-    from brushjax.inference.settings import write_picture
+    from brushjax.inference.settings import WITH_ALPHA, keeps_transparency, write_picture
+
+    picture = result.images[i]
+    layers = None if result.transparent is None else result.transparent[i]
+    clear = layers is not None and layers[..., 3].min() < 255
+    whole = layers if clear and keeps_transparency(job.out) else picture
 
     kept = dataclasses.asdict(arguments) | {"prompt": job.prompt}
     kept |= {"image": job.image, "mask": job.mask, "version": brushjax.__version__}
     kept = {name: value for name, value in kept.items() if name not in NOT_KEPT}
     kept |= {name: _names(kept[name]) for name in FILES}
-    with_settings = write_picture(job.out, picture, kept)
-    line = f"{job.out}: painted in {seconds:.1f} s"
+    with_settings = write_picture(job.out, whole, kept)
+    line = f"{job.out}: painted in {result.seconds / len(result.images):.1f} s"
+    if clear and whole is picture:
+        line += f" (its transparency is dropped, over white; {', '.join(WITH_ALPHA)} keep it)"
     if not with_settings:
         line += " (only a PNG keeps the settings)"
     if job.strip is None:
         return line
-    _write_strip(job, picture)
+    _write_strip(job, picture, arguments)
     return f"{line}; {job.strip}: image, mask and result side by side"
 
 
@@ -255,7 +308,7 @@ def _names(value: Any) -> Any:
     return value and Path(value).name
 
 
-def _write_strip(job: Job, picture: Any) -> None:
+def _write_strip(job: Job, picture: Any, arguments: InpaintArguments) -> None:
     import numpy as np
 
     from brushjax.inference.images import prepare
@@ -263,7 +316,7 @@ def _write_strip(job: Job, picture: Any) -> None:
     from brushjax.inference.strip import strip
 
     assert job.strip is not None
-    prepared = prepare([job.image], [job.mask])
+    prepared = prepare([job.image], [job.mask], **_masks(arguments))
     columns = {"image": prepared.originals, "mask": prepared.holes, "result": picture[None]}
     write_picture(job.strip, np.asarray(strip(columns, captions=[job.prompt])))
 

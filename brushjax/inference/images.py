@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
+
+from brushjax.data.faults import Fault
+from brushjax.data.sources import mask_files, pictures
+from brushjax.data.sources.mask_files import Mask
+from brushjax.data.sources.pictures import Picture
 
 SIDE_MULTIPLE = 8  # pixels: a latent cell
 INVERTED_SHARE = 0.95  # a mask that marks more than this for editing is probably inverted
 LARGEST_PICTURE = 8192 * 8192  # pixels; beyond it a slip of the hand would fill the memory
-BRUSH_COLOURS = 256  # a brush layer has fewer colours, a cut-out photograph has more
+
+
+class TransparencyWarning(UserWarning):
+    """A picture has transparent parts, which a result in RGB can't keep."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,56 +31,95 @@ class Prepared:
     """A batch of pictures of one size, ready for the networks.
 
     Attributes:
-        originals: [B, H, W, 3] as given.
+        originals: [B, H, W, 3] as given, transparent parts over white.
         holes: [B, H, W, 1] at the pictures' own size, 1 = edit.
         masked: [B, H8, W8, 3] with the hole black, sides at the next lower multiple of 8.
         masks: [B, H8, W8, 1] at that size, 1 = edit.
+        stored: [B, H, W, 4], colours and opacity as stored; None where all is opaque.
     """
 
     originals: UInt8[np.ndarray, "B H W 3"]
     holes: UInt8[np.ndarray, "B H W 1"]
     masked: UInt8[np.ndarray, "B H8 W8 3"]
     masks: UInt8[np.ndarray, "B H8 W8 1"]
+    stored: UInt8[np.ndarray, "B H W 4"] | None = None
+
+    def transparent(
+        self, images: UInt8[np.ndarray, "B H W 3"]
+    ) -> UInt8[np.ndarray, "B H W 4"] | None:
+        """Gives results the sources' opacity outside the holes; what was painted is opaque.
+
+        Pixels that lie over white like the source's keep its colours; of others the white ground
+        is taken away again. None where all sources are opaque.
+        """
+        if self.stored is None:
+            return None
+        alpha = np.where(self.holes == 1, 255, self.stored[..., 3:]).astype(np.float32)
+        ground = 255 - alpha
+        colours = np.rint((images - ground) * 255 / np.maximum(alpha, 1))
+        kept = (images == self.originals).all(axis=-1, keepdims=True) & (self.holes == 0)
+        colours = np.where(kept, self.stored[..., :3], np.clip(colours, 0, 255))
+        return np.concatenate([colours, alpha], axis=-1).astype(np.uint8)
 
 
-def prepare(images: Sequence[Any], masks: Sequence[Any]) -> Prepared:
+def prepare(
+    images: Sequence[Any],
+    masks: Sequence[Any],
+    *,
+    mask_alpha: str = "auto",
+    resize_mask: bool = False,
+) -> Prepared:
     """Reads, checks and preprocesses pictures with their masks.
 
     The hole is made black first, then the sides are brought to multiples of 8 with Lanczos; the
-    mask is resized the same way and marks what is then at least half white (mean of R, G and B).
-    Soft masks are cut at that half.
+    mask is resized the same way and marks what is then at least half white (the brightest of R, G
+    and B). Soft masks are cut at that half.
 
     Args:
         images: what `read_image` takes, all of one size.
         masks: what `read_mask` takes; white = edit.
+        mask_alpha: which part of a mask with transparent parts is to be edited, "opaque",
+            "transparent", or "auto": the part that the mask's frame is not.
+        resize_mask: scale a mask of another size to the picture's instead of refusing it.
 
     Raises:
         TypeError, ValueError: what `read_image` and `read_mask` raise; sizes that differ, with
             both sizes; a mask that marks nothing; sides below 8.
 
     Warns:
-        UserWarning: of a mask that marks more than 95 %, and of one too small for the branch.
+        UserWarning: of a mask that marks more than 95 %, of one too small for the branch, and of
+            how a mask's transparency was read; TransparencyWarning of transparent pictures.
 
     Source: BrushNet's StableDiffusionBrushNetPipeline and its callers' recipe.
     """
-    pictures = [read_image(image) for image in images]
-    whites = [read_mask(mask) for mask in masks]
-    size = pictures[0].shape[:2]
-    for i, (picture, white) in enumerate(zip(pictures, whites, strict=True)):
-        _check_sizes(i, picture.shape[:2], white.shape[:2], size)
-    holes = [_is_white(white) for white in whites]
-    for i, hole in enumerate(holes):
-        _check_share(i, hole, whites[i])
+    read = [_picture(image) for image in images]
+    whites = []
+    size = read[0].pixels.shape[:2]
+    for i, (picture, source) in enumerate(zip(read, masks, strict=True)):
+        name, shape = _name(source, i), picture.pixels.shape[:2]
+        mask = _named(source, lambda source=source: read_mask(source, mask_alpha))
+        if mask.reading:
+            warnings.warn(f"{name} {mask.reading}", stacklevel=3)
+        mask = mask.resized(*shape) if resize_mask else mask
+        _check_sizes(i, name, shape, mask.white.shape, size)
+        _check_share(name, mask)
+        whites.append(mask)
+    if any(picture.alpha is not None for picture in read):
+        message = "an image has transparent parts: networks see them over white, images are RGB"
+        warnings.warn(f"{message}; `transparent` keeps them", TransparencyWarning, stacklevel=3)
+    holes = [mask.marked[..., None] for mask in whites]
     small = tuple(side - side % SIDE_MULTIPLE for side in size)
-    masked = [resize(picture * (1 - hole), small) for picture, hole in zip(pictures, holes)]
-    edits = [_is_white(resize(white, small)) for white in whites]
+    masked = [resize(one.pixels * (1 - hole), small) for one, hole in zip(read, holes)]
+    edits = [Mask(resize(mask.white, small)).marked[..., None] for mask in whites]
     for i, edit in enumerate(edits):
-        _check_cells(i, edit)
-    return Prepared(*(np.stack(parts) for parts in (pictures, holes, masked, edits)))
+        _check_cells(_name(masks[i], i), edit)
+    columns = ([picture.pixels for picture in read], holes, masked, edits)
+    return Prepared(*(np.stack(parts) for parts in columns), stored=_stored(read))
 
 
 def read_image(source: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads a picture as RGB: turned as its EXIF data says, 16 bits brought to 8, alpha dropped.
+    """Reads a picture as RGB: turned as its EXIF data says, in sRGB, 16 bits brought to 8,
+    transparent parts over white.
 
     Args:
         source: PIL image of any mode but floats, path, or uint8 array [H, W, 3].
@@ -81,31 +128,25 @@ def read_image(source: Any) -> UInt8[np.ndarray, "H W 3"]:
         TypeError: not a PIL image, a path or a uint8 array.
         ValueError: an array that is not [H, W, 3], no picture file, or too many pixels.
     """
-    if isinstance(source, (str, Path, Image.Image)):
-        return _opened(source)[..., :3]
-    array = _array(source, "image", (np.uint8,), "scale it to 0..255 and convert it to uint8")
-    if array.ndim != 3 or array.shape[-1] != 3:
-        raise ValueError(f"expected an image [H, W, 3], got shape {array.shape}")
-    return array
+    return _picture(source).pixels
 
 
-def read_mask(source: Any) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads a mask as RGB 0..255, white = edit.
-
-    Where a mask has transparent parts, its alpha alone is the mask: opaque = edit, as in the brush
-    layers of drawing programs, whatever the brush's colour.
+def read_mask(source: Any, alpha: str = "auto") -> Mask:
+    """Reads a mask, white = edit; see `brushjax.data.sources.mask_files`.
 
     Args:
         source: PIL image of any mode but floats, path, or array [H, W] or [H, W, 1, 3 or 4]: bool,
             uint8 0..255, or floats in [0, 1].
+        alpha: which part of a mask with transparent parts is to be edited.
 
     Raises:
         TypeError: not a PIL image, a path, or an array of these types.
         ValueError: an array of another shape, floats outside [0, 1], no picture file, too many
-            pixels, or a picture with a transparent hole, whose polarity is not clear.
+            pixels, or transparency whose meaning can't be told.
     """
     if isinstance(source, (str, Path, Image.Image)):
-        return _without_alpha(_opened(source))
+        picture = _opened(source)
+        return mask_files.of_channels(picture.colours, picture.alpha, alpha)
     allowed = (np.uint8, np.bool_, np.float16, np.float32, np.float64)
     array = _array(source, "mask", allowed, "use bool, or uint8 with white = 255")
     if array.dtype == np.bool_:
@@ -118,14 +159,13 @@ def read_mask(source: Any) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(
             f"expected a mask [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], got shape {array.shape}"
         )
-    if array.shape[-1] == 1:
-        return np.broadcast_to(array, (*array.shape[:2], 3))
-    return _without_alpha(array)
+    opacity = array[..., 3] if array.shape[-1] == 4 else None
+    return mask_files.of_channels(array[..., :3], opacity, alpha)
 
 
 def resize(
-    picture: UInt8[np.ndarray, "H W 3"], size: tuple[int, ...]
-) -> UInt8[np.ndarray, "H2 W2 3"]:
+    picture: UInt8[np.ndarray, "H W *C"], size: tuple[int, ...]
+) -> UInt8[np.ndarray, "H2 W2 *C"]:
     """Resizes to (height, width) with Lanczos; the same size returns the same pixels."""
     if picture.shape[:2] == tuple(size):
         return picture
@@ -133,54 +173,49 @@ def resize(
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
 
 
-def _is_white(mask: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 1"]:
-    total = mask.sum(axis=-1, keepdims=True, dtype=np.uint16)
-    return (2 * total >= 3 * 255).astype(np.uint8)
+def _picture(source: Any) -> Picture:
+    """A picture out of what `read_image` takes."""
+    if isinstance(source, (str, Path, Image.Image)):
+        return _opened(source)
+    array = _array(source, "image", (np.uint8,), "scale it to 0..255 and convert it to uint8")
+    if array.ndim != 3 or array.shape[-1] != 3:
+        raise ValueError(f"expected an image [H, W, 3], got shape {array.shape}")
+    return Picture(array, array, None)
 
 
-def _opened(source: str | Path | Image.Image) -> UInt8[np.ndarray, "H W C"]:
-    """A picture file's or PIL image's pixels, RGB or RGBA."""
+def _opened(source: str | Path | Image.Image) -> Picture:
+    """A picture file's or PIL image's content."""
     if isinstance(source, Image.Image):
-        return _pixels(source)
+        _check_pixels(source.height, source.width)
+        return pictures.converted(source)
     try:
-        with Image.open(source) as file:
-            return _pixels(file)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{source}: {error}") from error
-    except (OSError, SyntaxError) as error:  # no such file; no picture, or one cut short
-        if getattr(error, "filename", None) is not None:
+        return pictures.decode(Path(source).read_bytes(), LARGEST_PICTURE)
+    except Fault as fault:
+        raise ValueError(f"expected a picture file, got {source}: {fault}") from fault
+
+
+def _stored(read: Sequence[Picture]) -> UInt8[np.ndarray, "B H W 4"] | None:
+    """Colours and opacity as stored, where any picture has transparent parts."""
+    if all(picture.alpha is None for picture in read):
+        return None
+    opaque = np.full(read[0].pixels.shape[:2], 255, np.uint8)
+    opacity = [opaque if picture.alpha is None else picture.alpha for picture in read]
+    return np.stack([np.dstack([one.colours, alpha]) for one, alpha in zip(read, opacity)])
+
+
+def _name(source: Any, i: int) -> str:
+    """What a person knows a mask by."""
+    return f"the mask {source}" if isinstance(source, (str, Path)) else f"the mask of sample {i}"
+
+
+def _named(source: Any, read: Callable[[], Mask]) -> Mask:
+    """What `read` gives; its errors name the file, if there is one."""
+    try:
+        return read()
+    except ValueError as error:
+        if not isinstance(source, (str, Path)) or str(source) in str(error):
             raise
-        raise ValueError(f"expected a picture file, got {source}: {error}") from error
-
-
-def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
-    _check_pixels(image.height, image.width)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        array = np.asarray(image)
-        if array.min(initial=0) < 0 or array.max(initial=0) > 0xFFFF:
-            raise ValueError(f"expected 16 bits a pixel, got {array.min()}..{array.max()}")
-        image = Image.fromarray(np.rint(array / 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError(
-            "expected a picture of whole numbers, got floats (PIL's mode F), whose range is not "
-            "known: scale it to 0..255 and convert it to uint8"
-        )
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-
-
-def _without_alpha(array: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W 3"]:
-    """A mask's colours, or its alpha in their place where parts are transparent."""
-    colours, alpha = array[..., :3], array[..., 3:]
-    if not alpha.size or alpha.min() == alpha.max():
-        return colours
-    visible = colours[alpha[..., 0] > 0]
-    if len(np.unique(visible, axis=0)) > BRUSH_COLOURS:
-        raise ValueError(
-            "expected a mask, got what looks like a picture with a transparent hole: pass the "
-            "picture as image, and as mask its hole in white"
-        )
-    return np.repeat(alpha, 3, axis=-1)
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _from_floats(array: np.ndarray) -> UInt8[np.ndarray, ...]:
@@ -202,11 +237,11 @@ def _array(source: Any, what: str, dtypes: tuple[type, ...], advice: str) -> np.
     return array
 
 
-def _check_sizes(i: int, picture: tuple, mask: tuple, first: tuple) -> None:
+def _check_sizes(i: int, name: str, picture: tuple, mask: tuple, first: tuple) -> None:
     if picture != mask:
         raise ValueError(
             f"expected image and mask of one size, got image {picture[0]}x{picture[1]} and mask "
-            f"{mask[0]}x{mask[1]} (height x width, sample {i})"
+            f"{mask[0]}x{mask[1]} (height x width, {name}); resize_mask (--resize-mask) scales it"
         )
     if picture != first:
         raise ValueError(
@@ -228,25 +263,32 @@ def _check_pixels(height: int, width: int) -> None:
         )
 
 
-def _check_share(i: int, hole: np.ndarray, white: np.ndarray) -> None:
-    share = hole.mean()
+def _check_share(name: str, mask: Mask) -> None:
+    share = mask.marked.mean()
     if share == 0:
-        raise ValueError(
-            f"the mask of sample {i} marks nothing: white (at least 128 of 255, or True) means "
-            f"edit, and its brightest value is {white.max()}"
+        brightest = int(mask.white.max())
+        message = (
+            f"{name} marks nothing: a channel of at least 128 of 255, or True, means edit, and its "
+            f"brightest value is {brightest}"
         )
+        if brightest:
+            message += (
+                f"; a brush of {brightest / 255:.0%} opacity over black gives that: paint with "
+                "50 % or more, or keep the brush on a transparent layer"
+            )
+        raise ValueError(message)
     if share > INVERTED_SHARE:
         warnings.warn(
-            f"the mask of sample {i} marks {share:.0%} of the picture for editing: white means "
-            "edit; is it inverted?",
+            f"{name} marks {share:.0%} of the picture for editing: white means edit; is it "
+            "inverted?",
             stacklevel=4,
         )
 
 
-def _check_cells(i: int, edit: np.ndarray) -> None:
+def _check_cells(name: str, edit: np.ndarray) -> None:
     if not edit[::SIDE_MULTIPLE, ::SIDE_MULTIPLE].any():
         warnings.warn(
-            f"the mask of sample {i} is too small for the branch, which reads it at every "
-            f"{SIDE_MULTIPLE}th pixel and finds no hole: widen it",
+            f"{name} is too small for the branch, which reads it at every {SIDE_MULTIPLE}th pixel "
+            "and finds no hole: widen it",
             stacklevel=4,
         )

@@ -35,7 +35,7 @@ from brushjax.inference.images import Prepared, prepare, resize
 from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
-from brushjax.models.vae import AutoencoderKL
+from brushjax.models.vae import AutoencoderKL, in_working_dtype
 from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, load_base
 from brushjax.pipelines.parts import check_parts
 from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures
@@ -52,11 +52,13 @@ class InpaintResult:
         images: RGB 0..255 at the input's own size, blended.
         latents: final scaled latents, of the sides rounded down to multiples of 8.
         seconds: wall time of the whole call.
+        transparent: RGBA with the inputs' opacity outside the masks; None where all were opaque.
     """
 
     images: UInt8[np.ndarray, "B H W 3"]
     latents: Float[np.ndarray, "B h w C"]
     seconds: float
+    transparent: UInt8[np.ndarray, "B H W 4"] | None = None
 
 
 class Inpainter:
@@ -84,6 +86,7 @@ class Inpainter:
         params: dict[str, Params] = {
             name: nnx.to_pure_dict(state) for name, (_, state) in split.items()
         }
+        params["vae"] = in_working_dtype(params["vae"], vae.config)
         self._program = EditProgram(graphs, params, mesh=mesh, saved=programs)
         self._config: Any = unet.config
         self._text = text
@@ -161,7 +164,8 @@ class Inpainter:
                 the package.
             brushnet: what `brushjax.load("brushnet", ...)` reads, ComfyUI's files among it; None
                 takes the base's folder `brushnet`.
-            dtype: of the parameters, and so of the computation.
+            dtype: of the parameters, and so of the computation; the autoencoder's is float32 where
+                its config says force_upcast, and in place of float16, whose range it leaves.
             vae: what `brushjax.load("vae", ...)` reads, instead of the base's.
             tokenizer: folder with vocab.json and merges.txt. For a whole-model file, None takes
                 CLIP's from the hub or its cache.
@@ -210,6 +214,8 @@ class Inpainter:
         tile: int | None = None,
         together: int | None = None,
         approximations: Approximations | None = None,
+        mask_alpha: str = "auto",
+        resize_mask: bool = False,
         context: Any = None,
         negative_context: Any = None,
         initial_noise: Any = None,
@@ -235,6 +241,7 @@ class Inpainter:
             together: samples that a device works on at once; None takes its whole share. With 1 a
                 picture is the same, bit for bit, in any batch and on any number of devices.
             approximations: less work for a slightly different picture.
+            mask_alpha, resize_mask: how masks are read, see `brushjax.inference.images.prepare`.
             context, negative_context: text features [B, L, D] instead of the prompts.
             initial_noise: [B, h, w, 4] instead of the seed.
 
@@ -258,7 +265,11 @@ class Inpainter:
         if initial_noise is not None:
             columns["initial_noise"] = np.asarray(initial_noise)
         size = batch_size({name: len(column) for name, column in columns.items()})
-        prepared = prepare(repeated(columns["image"], size), repeated(columns["mask"], size))
+        prepared = prepare(
+            *(repeated(columns[name], size) for name in ("image", "mask")),
+            mask_alpha=mask_alpha,
+            resize_mask=resize_mask,
+        )
         seeds = batch_seeds(columns["seed"], size)
         inputs = EditInputs(
             masked=prepared.masked,
@@ -274,12 +285,9 @@ class Inpainter:
         )
         options = EditOptions(guess_mode=guess_mode, tile=tile, together=together)
         latents, pictures = self._program(sampler, inputs, options, approximations)
-        if not np.isfinite(latents).all():
-            raise FloatingPointError(
-                "the networks produced NaN or infinity: use float32 weights, or less guidance"
-            )
         images = finish(prepared, pictures, blend)
-        return InpaintResult(images, latents, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return InpaintResult(images, latents, seconds, prepared.transparent(images))
 
     def _sampler(self, name: str, steps: int) -> Sampler:
         if (name, steps) not in self._samplers:

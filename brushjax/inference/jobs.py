@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from brushjax.data.sources.pictures import ENDINGS, FORMATS
 from brushjax.inference.images import prepare
+
+NOT_READ = (".heic", ".heif", ".jxl", ".svg")  # pictures that Pillow doesn't know either
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +86,16 @@ def check_places(jobs: Sequence[Job]) -> None:
             taken[path.resolve()] = "another result"
 
 
-def batches(jobs: Sequence[Job], size: int) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
+def batches(
+    jobs: Sequence[Job], size: int, **masks: Any
+) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
     """Groups pictures of one size, at most `size` at a time, in the order of their names.
 
     Every picture and mask is read and checked here, so that a bad one costs nobody a result.
+
+    Args:
+        size: of a batch.
+        masks: how masks are read, as for `brushjax.inference.images.prepare`.
 
     Returns:
         The batches, and the jobs that can't be done with the reason.
@@ -98,7 +109,7 @@ def batches(jobs: Sequence[Job], size: int) -> tuple[list[list[Job]], list[tuple
     failed: list[tuple[Job, Exception]] = []
     for job in jobs:
         try:
-            shape = prepare([job.image], [job.mask]).originals.shape
+            shape = prepare([job.image], [job.mask], **masks).originals.shape
         except (ValueError, TypeError, OSError) as error:
             failed.append((job, error))
             continue
@@ -108,9 +119,15 @@ def batches(jobs: Sequence[Job], size: int) -> tuple[list[list[Job]], list[tuple
 
 
 def _pictures(folder: Path) -> list[Path]:
-    endings = Image.registered_extensions()
-    readable = (path for path in folder.iterdir() if endings.get(path.suffix.lower()) in Image.OPEN)
-    pictures = sorted(path for path in readable if path.is_file() and path.name[0] != ".")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    pictures = [path for path in files if path.suffix.lower() in ENDINGS]
+    known = {*Image.registered_extensions(), *NOT_READ} - {*ENDINGS}
+    others = [path.name for path in files if path.suffix.lower() in known]
+    if others:
+        warnings.warn(
+            f"left out of {folder}: {', '.join(others)}; only {', '.join(FORMATS)} are read",
+            stacklevel=3,
+        )
     stems = [path.stem for path in pictures]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:

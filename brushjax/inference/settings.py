@@ -14,15 +14,17 @@ from PIL.PngImagePlugin import PngInfo
 
 from brushjax.files import whole_file
 
+WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 KEY = "brushjax"  # of the text chunk, which other programs skip
 
 
 def write_picture(
-    path: Path, picture: UInt8[np.ndarray, "H W 3"], settings: Mapping[str, Any] | None = None
+    path: Path, picture: UInt8[np.ndarray, "H W _c"], settings: Mapping[str, Any] | None = None
 ) -> bool:
     """Writes a picture in the format that its ending names; it is there only once it is complete.
 
     Args:
+        picture: RGB, or RGBA where `keeps_transparency`; sRGB, so without a profile.
         settings: for a PNG, written into it as JSON.
 
     Returns:
@@ -55,6 +57,11 @@ def picture_format(path: Path) -> str:
     return format
 
 
+def keeps_transparency(path: Path) -> bool:
+    """Returns whether the format of a file's ending has a place for opacity."""
+    return picture_format(path) in WITH_ALPHA
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads what `write_picture` wrote into a PNG.
 
@@ -62,7 +69,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ValueError: no picture, or one without settings.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=("PNG",)) as file:
             text = getattr(file, "text", {}).get(KEY)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"expected a PNG with settings at {path}: {error}") from error

@@ -26,6 +26,7 @@ class VAEConfig(PublishedConfig):
     latent_channels: int = 4
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
+    force_upcast: bool | None = None  # half precision gives NaN or worse pictures; None: not said
 
     CLASS_NAME: ClassVar[str] = "AutoencoderKL"
     FIXED: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -37,9 +38,9 @@ class VAEConfig(PublishedConfig):
         "use_post_quant_conv": (True,),
         "mid_block_add_attention": (True,),
     }
-    # Block types repeat what AutoencoderKL is; force_upcast speaks of half precision in PyTorch.
+    # Block types repeat what AutoencoderKL is.
     HARMLESS: ClassVar[frozenset[str]] = frozenset(
-        {"sample_size", "force_upcast", "down_block_types", "up_block_types"}
+        {"sample_size", "down_block_types", "up_block_types"}
     )
 
     @classmethod
@@ -53,7 +54,10 @@ class VAEConfig(PublishedConfig):
             "down_block_types": ["DownEncoderBlock2D"] * blocks,
             "up_block_types": ["UpDecoderBlock2D"] * blocks,
         }
-        return types | super().to_dict()
+        published = types | super().to_dict()
+        if self.force_upcast is None:  # diffusers takes absence for True
+            del published["force_upcast"]
+        return published
 
 
 @jax.tree_util.register_dataclass
@@ -248,6 +252,28 @@ class AutoencoderKL(nnx.Module):
     def to_images(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W E"]:
         """Returns images, about in [-1, 1], of scaled latents."""
         return self.decode(latents / self.config.scaling_factor)
+
+
+def working_dtype(dtype: Any, force_upcast: bool) -> Any:
+    """Returns what an autoencoder computes in where the other networks compute in `dtype`.
+
+    Float32 where its config says `force_upcast`, and in place of float16, whose largest number,
+    65504, activations of published decoders pass.
+    Source: diffusers' `StableDiffusionXLPipeline.upcast_vae`, which knows float16 alone.
+    """
+    dtype = jnp.dtype(dtype)
+    narrow = dtype == jnp.float16 or (force_upcast and dtype.itemsize < 4)
+    return jnp.dtype(jnp.float32) if narrow else dtype
+
+
+def in_working_dtype(params: Any, config: VAEConfig) -> Any:
+    """Returns an autoencoder's parameters in the dtype that it computes in."""
+
+    def cast(x: Any) -> Any:
+        dtype = working_dtype(x.dtype, bool(config.force_upcast))
+        return x if x.dtype == dtype else x.astype(dtype)
+
+    return jax.tree.map(cast, params)
 
 
 def _resnet(channels_in: int, channels_out: int, groups: int, *, rngs: Rngs) -> ResnetBlock:

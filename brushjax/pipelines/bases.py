@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brushjax.data.text import Tokenizer
+from brushjax.models.vae import working_dtype
 from brushjax.weights import WeightsError, load, merge_lora, read
 from brushjax.weights.folders import from_hub, local_path
 from brushjax.weights.maps import MAPS
@@ -117,6 +118,7 @@ def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:
     config = read("vae", sources["vae"]).config
     if models["unet"].config.addition_embed_type is not None and "scaling_factor" not in config:
         config = {**config, "scaling_factor": XL_SCALING}
+    dtype = working_dtype(dtype, bool(config.get("force_upcast")))
     models["vae"] = load("vae", sources["vae"], dtype=dtype, config=config)
     return models
 

@@ -63,8 +63,14 @@ CASES = {
     "CMYK": ({"image": Image.fromarray(photo()).convert("CMYK")}, None),
     "grey image": ({"image": Image.fromarray(photo()).convert("L")}, None),
     "float image file": ({"image": Image.new("F", SIZE[::-1])}, "got floats"),
-    "alpha only": ({"mask": np.dstack([np.zeros((*SIZE, 3), np.uint8), hole()])}, None),
-    "cut-out picture as mask": ({"mask": cut_out}, "transparent hole"),
+    "alpha only": (
+        {"mask": np.dstack([np.zeros((*SIZE, 3), np.uint8), hole()])},
+        ("warning", "opaque part is taken"),
+    ),
+    "alpha that is explained": ({"mask": cut_out, "mask_alpha": "transparent"}, None),
+    "cut-out picture as mask": ({"mask": cut_out}, ("warning", "transparent part is taken")),
+    "transparent picture": ({"image": cut_out}, ("warning", "transparent parts")),
+    "mask of another size": ({"mask": hole()[:12, :16], "resize_mask": True}, None),
     "EXIF rotation": ({"image": rotated}, None),
     "huge image": (
         {"image": np.broadcast_to(np.uint8(0), (LARGEST_PICTURE // 8 + 1, 8, 3)),
@@ -112,7 +118,7 @@ def test_bad_input_gives_a_result_or_a_clear_error(painter, tmp_path, case):
             return
         result = painter(**values)
     assert result.images.shape == (1, *SIZE, 3)
-    said = [str(one.message) for one in caught if one.category is UserWarning]
+    said = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     if expected is None:
         assert not said
     else:

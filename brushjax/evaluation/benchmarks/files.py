@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +12,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from brushjax.data.faults import Fault
+from brushjax.data.sources import mask_files, pictures
+from brushjax.data.sources.pictures import ENDINGS
 from brushjax.evaluation.records import BenchmarkError, shortened
 
 T = TypeVar("T")
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_GREY = 0.1  # share of a mask that may be neither black nor white
 
 
 def read_json(path: Path, kind: type, where: str) -> Any:
@@ -97,29 +100,42 @@ def picture(data: bytes, name: str, size: tuple[int, int] | None = None):
         BenchmarkError: bytes that are no picture.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        raise BenchmarkError(f"{name} is no complete picture ({error}); get it again") from error
-    if size and (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]))
-    return np.asarray(image)
+        pixels = pictures.decode(data).pixels
+    except Fault as fault:
+        raise BenchmarkError(f"{name} is no complete picture ({fault}); get it again") from fault
+    if size and pixels.shape[:2] != size:
+        return np.asarray(Image.fromarray(pixels).resize((size[1], size[0])))
+    return pixels
 
 
-def white(data: bytes, name: str, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
-    """1 where a mask picture is at least half white; another size is resized to the nearest pixel.
+def white(
+    data: bytes, name: str, size: tuple[int, int], alpha: str = "auto", *, clear: bool = False
+) -> UInt8[np.ndarray, "H W"]:
+    """1 where a mask picture marks something; another size is scaled.
+
+    Args:
+        alpha: which part of a mask with transparent parts is meant, see
+            `brushjax.data.sources.mask_files`.
+        clear: refuse a mask of many greys, which is a photograph that lost its transparency.
 
     Raises:
-        BenchmarkError: bytes that are no picture.
+        BenchmarkError: bytes that are no picture, or a mask whose meaning can't be told.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("L")
-    except (OSError, SyntaxError) as error:
-        raise BenchmarkError(f"{name} is no complete picture ({error}); get it again") from error
-    if (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return (np.asarray(image) >= 128).astype(np.uint8)
+        mask = mask_files.decode(data, alpha)
+    except Fault as fault:
+        raise BenchmarkError(f"{name} is no complete picture ({fault}); get it again") from fault
+    except ValueError as error:
+        raise BenchmarkError(f"{name}: {error}") from error
+    if mask.reading:
+        warnings.warn(f"{name} {mask.reading}", stacklevel=2)
+    between = ((mask.white > 64) & (mask.white < 192)).mean()
+    if clear and between > MOST_GREY:
+        raise BenchmarkError(
+            f"{name}: expected a mask, transparent or white where it is edited, got an opaque "
+            f"picture of which {between:.0%} is neither black nor white; get it again, as RGBA"
+        )
+    return mask.resized(*size).marked
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:

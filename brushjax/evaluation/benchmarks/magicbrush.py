@@ -33,6 +33,9 @@ class MagicBrush(Benchmark):
         limit: how many sessions at most; 0 is all.
         skip: sessions to leave out.
 
+    A mask is the photograph itself, transparent where it is edited; one without transparency is
+    white there.
+
     Source: the MagicBrush repository, image_eval.py; CLIP-T takes the local captions.
     """
 
@@ -84,7 +87,8 @@ class MagicBrush(Benchmark):
 
         def read() -> Pixels:
             source = picture(files["input"].read_bytes(), str(files["input"]))
-            hole = white(files["mask"].read_bytes(), str(files["mask"]), source.shape[:2])
+            mask, size = files["mask"], source.shape[:2]
+            hole = white(mask.read_bytes(), str(mask), size, "transparent", clear=True)
             return Pixels(source, hole, picture(files["output"].read_bytes(), str(files["output"])))
 
         texts = {kind: by_file[key][turn["output"]] for kind, by_file in captions.items()}

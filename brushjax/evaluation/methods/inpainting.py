@@ -246,6 +246,8 @@ class Autoencoder:
             pictures = np.stack([_truth(task.pixels) for task in tasks])
             pixels = pictures.astype(np.float32) / 127.5 - 1
             decoded = np.asarray(there_and_back(nnx.to_pure_dict(state), pixels))
+            if not np.isfinite(decoded).all():
+                raise FloatingPointError("the autoencoder produced NaN or infinity")
             return np.round(np.clip(decoded / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
 
         return fill

@@ -7,9 +7,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from brushjax.diffusion.samplers import Sampler, sample
 from brushjax.inference.engine.batch import by_groups
@@ -21,6 +22,8 @@ from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
 from brushjax.nn import Execution, executing
 from brushjax.typing import Params
+
+NETWORKS = ("the autoencoder's encoder", "UNet and branch", "the autoencoder's decoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ def edit(
     inputs: EditInputs,
     options: EditOptions = EditOptions(),  # noqa: B008 - frozen
     mesh: Mesh | None = None,
-) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"]]:
+) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"], Bool[Array, "B 3"]]:
     """Runs a whole edit in one program.
 
     Args:
@@ -48,7 +51,8 @@ def edit(
         mesh: over which the arguments are laid, if they are.
 
     Returns:
-        The final scaled latents (float32) and the decoded pictures, not blended.
+        The final scaled latents (float32), the decoded pictures, not blended, and whether what each
+        of NETWORKS gave is finite: bytes no longer tell.
     """
     with executing(Execution(mesh=mesh)):
         unet, branch, vae = (
@@ -56,11 +60,12 @@ def edit(
         )
         dtype = unet.conv_in.kernel.dtype
 
-        def run(inputs: EditInputs) -> tuple[Array, Array]:
+        def run(inputs: EditInputs) -> tuple[Array, Array, Array]:
             masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
             condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
             latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
-            return latents, decode(vae, latents, options.tile)
+            pictures = decode(vae, latents, options.tile)  # [B, H, W, 3]
+            return latents, as_bytes(pictures), finite(masked_latents, latents, pictures)
 
         if options.together is None:
             return run(inputs)
@@ -80,15 +85,38 @@ def encode(
 
 def decode(
     vae: AutoencoderKL, latents: Float[Array, "B h w 4"], tile: int | None
-) -> UInt8[Array, "B H W 3"]:
-    """Returns pictures 0..255 of scaled latents."""
+) -> Float[Array, "B H W 3"]:
+    """Returns pictures, float32 and about in [-1, 1], of scaled latents."""
     latents = latents.astype(vae.quant_conv.kernel.dtype)
     if tile is None:
         pictures = vae.to_images(latents)
     else:
         pictures = tiled(vae.to_images, latents, tile // vae.factor, (vae.factor, 1))
-    pictures = jnp.clip(pictures.astype(jnp.float32) / 2 + 0.5, 0, 1)
+    return pictures.astype(jnp.float32)
+
+
+def as_bytes(pictures: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
+    """Returns pictures 0..255; NaN becomes 0, so check `finite` first."""
+    pictures = jnp.clip(pictures / 2 + 0.5, 0, 1)
     return jnp.round(pictures * 255).astype(jnp.uint8)
+
+
+def finite(*outputs: Float[Array, "B _h _w _c"]) -> Bool[Array, "B n"]:
+    """Says of every sample whether each network's output is free of NaN and infinity."""
+    return jnp.stack([jnp.isfinite(output).all(axis=(1, 2, 3)) for output in outputs], axis=-1)
+
+
+def check_finite(found: Bool[np.ndarray, "B 3"]) -> None:
+    """Raises FloatingPointError naming the first of NETWORKS that failed, and for which samples."""
+    wrong = ~np.asarray(found)
+    if not wrong.any():
+        return
+    network = int(wrong.any(axis=0).argmax())
+    samples = ", ".join(str(i) for i in np.flatnonzero(wrong[:, network]))
+    raise FloatingPointError(
+        f"the networks produced NaN or infinity, first {NETWORKS[network]}, in sample {samples}: "
+        "use float32 (dtype, --dtype), or less guidance"
+    )
 
 
 def denoise(

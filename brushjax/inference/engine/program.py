@@ -16,7 +16,7 @@ from brushjax.diffusion.samplers import Sampler
 from brushjax.diffusion.tables import padded_rows
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.engine.cache import SavedPrograms, use_compilation_cache
-from brushjax.inference.engine.edit import Graphs, edit
+from brushjax.inference.engine.edit import Graphs, check_finite, edit
 from brushjax.inference.engine.options import PER_STEP, EditInputs, EditOptions
 from brushjax.sharding import BATCH, Rule, shardings
 from brushjax.typing import Params
@@ -73,6 +73,7 @@ class EditProgram:
         Raises:
             ValueError: a sampler that draws noise without seeds, or per-step values of another
                 number than the network calls.
+            FloatingPointError: a network gave NaN or infinity; names it and the samples.
         """
         if sampler.draws_noise and inputs.seeds is None:
             raise ValueError("expected seeds: this sampler draws noise at every step")
@@ -86,7 +87,8 @@ class EditProgram:
         if self._mesh is not None:
             inputs = over_devices(inputs, self._mesh)
         results = self._run(sampler, inputs, options)
-        latents, pictures = jax.device_get(results)
+        latents, pictures, finite = jax.device_get(results)
+        check_finite(finite[:batch])
         return latents[:batch], pictures[:batch]
 
     def _run(self, sampler: Sampler, inputs: EditInputs, options: EditOptions) -> Any:

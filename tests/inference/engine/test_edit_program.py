@@ -220,3 +220,22 @@ def test_vae_in_tiles_is_near_the_whole(parts):
     )
     assert near.shape == whole.shape == (1, 128, 96, 3)
     assert 0 < np.abs(near - whole).mean() < 0.5 * np.std(whole)
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [("encoder", "encoder"), ("decoder", "decoder"), ("unet", "UNet and branch")],
+)
+def test_what_a_network_gives_is_checked_before_it_becomes_bytes(networks, part, named, tile):
+    graphs, params = networks
+    broken = dict(params)
+    if part == "unet":
+        broken["unet"] = jax.tree.map(lambda x: x * np.nan, params["unet"])
+    else:  # the last layer, so that what went before is finite
+        inner = {**params["vae"][part], "conv_out": params["vae"][part]["conv_out"]}
+        inner["conv_out"] = jax.tree.map(lambda x: x * np.inf, inner["conv_out"])
+        broken["vae"] = {**params["vae"], part: inner}
+    sampler, inputs = make_sampler("ddim", SD15_SCHEDULER, 2), make_inputs(2, steps=2)
+    with pytest.raises(FloatingPointError, match=rf"first .*{named}, in sample 0, 1"):
+        EditProgram(graphs, broken)(sampler, inputs, EditOptions(tile=tile))
