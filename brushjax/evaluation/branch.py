@@ -46,7 +46,7 @@ class BranchEvaluation:
 
     Attributes:
         base: pipeline folder of the base model; empty takes the one in the package.
-        weights: the trained branch, where the command is given none.
+        weights: the trained branch, where the command is given none; empty: the base's own.
         held_out: the samples on which the branches are compared.
         steering: the samples whose prompt is swapped; None leaves that part out.
         sampling: how pictures are sampled.

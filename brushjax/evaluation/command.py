@@ -10,7 +10,10 @@ from pathlib import Path
 
 HELP = """\
 examples:
+  python evaluate.py configs/eval/quickstart.py --out runs/shipped      the package's own branch
   python evaluate.py configs/eval/quickstart.py --out runs/eval --weights runs/quickstart/export
+  python evaluate.py configs/eval/quickstart.py --out runs/both \\
+      --weights before=runs/a/export --weights after=runs/b/export
   python evaluate.py configs/eval/quickstart.py --out runs/short --weights runs/quickstart/export \\
       --held_out.count 16 --sampling.steps 10
   python evaluate.py configs/eval/magicbrush.py --out runs/theirs --score-only results/theirs
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = configs.load(options.config)
         config = configs.override(config, overrides, f"evaluate.py {options.config}")
         if options.dry_run:
+            _asked(config.sweep(), options).check()
             print(configs.dump(config) + config.describe())
             return
         command = shlex.join(["python", "evaluate.py", *arguments])
@@ -52,13 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(sweep, options: argparse.Namespace, command: str) -> None:
-    from brushjax.evaluation.models import Models
+    from brushjax.evaluation.models import Models, named_paths
     from brushjax.evaluation.sweep import Run
 
     share = _share(options)
-    if options.score_only:
-        sweep = sweep.for_given(options.score_only)
-    models = Models(options.weights or sweep.weights, sweep.base)
+    sweep = _asked(sweep, options)
+    models = Models(next(iter(named_paths(options.weights).values()), sweep.weights), sweep.base)
     run = Run(sweep, options.out, models, share=share, command=command)
     report = run.all(options.stages)
     if report is None:
@@ -68,6 +71,17 @@ def _run(sweep, options: argparse.Namespace, command: str) -> None:
     print(f"report, tables, scores and pictures: {options.out}")
     if errors := [str(one) for one in report.findings if one.level == "error"]:
         sys.exit("\n".join(errors))
+
+
+def _asked(sweep, options: argparse.Namespace):
+    """The sweep of the config with the weights or the pictures that the command names."""
+    from brushjax.evaluation.models import named_paths
+
+    if options.score_only:
+        return sweep.for_given(options.score_only)
+    weights = named_paths(options.weights)
+    alone = len(weights) == 1 and [*weights.values()] == options.weights  # one without a name
+    return sweep.comparing(weights) if weights and not alone else sweep
 
 
 def _share(options: argparse.Namespace) -> tuple[int, int]:
@@ -82,7 +96,8 @@ def _share(options: argparse.Namespace) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
-        usage="evaluate.py CONFIG.py --out DIR [--weights DIR] [--score-only DIR ...] [--dry-run]"
+        usage="evaluate.py CONFIG.py --out DIR [--weights [NAME=]DIR ...]"
+        " [--score-only [NAME=]DIR ...] [--dry-run]"
         " [--any.field VALUE ...]",
         description="Evaluates weights as a config file says; goes on where it was stopped.",
         epilog=HELP,
@@ -95,14 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes")
     parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help="branch of the methods that name no checkpoint"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="branch of the methods that name no checkpoint; given several times, all are compared",
     )
     parser.add_argument(
         "--score-only",
         action="append",
         default=[],
-        metavar="DIR",
-        help="score the pictures in this folder, made by anyone; can be given several times",
+        metavar="[NAME=]DIR",
+        help="score the pictures in this folder, made by anyone; given several times, all are",
     )
     parser.add_argument(
         "--stages",

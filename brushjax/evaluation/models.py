@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from brushjax.models.brushnet import BrushNet
     from brushjax.models.unet import UNet
 
+GENERIC = ("export", "brushnet", "checkpoints", "params")  # folders that many branches lie in
+ENDINGS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
+DEFAULT = "default"  # the name of a method's branch or base that it does not name itself
 ZERO = "zero"  # in the place of a checkpoint: the branch that training starts from
 
 
@@ -25,7 +28,8 @@ class Models:
     """Bases and branches by path.
 
     Args:
-        weights: the branch that a method without a checkpoint of its own takes.
+        weights: the branch that a method without a checkpoint of its own takes; empty: the one in
+            its base's folder, as in the package's.
         base: the pipeline folder that a method without one takes; empty: the one in the package.
         parts: loaded arguments of `brushjax.Inpainter.from_parts` besides the branch, for `base`.
         branch: a loaded branch, for `weights`.
@@ -41,6 +45,7 @@ class Models:
     ):
         self._weights, self._base = str(weights), base
         self._parts: dict[str, dict[str, Any]] = {base: dict(parts)} if parts else {}
+        self._parts_given = frozenset(self._parts)
         self._branches: dict[tuple[str, str], Any] = {}
         if branch is not None:
             self._branches[self._weights, ""] = branch
@@ -70,19 +75,20 @@ class Models:
         """The branch of a checkpoint; `ZERO` starts one from the base.
 
         Raises:
-            BenchmarkError: no checkpoint is named, here or by --weights.
+            BenchmarkError: no checkpoint is named, here or by --weights, and none lies in the base.
             TypeError: weights of another network.
         """
         from brushjax.models.brushnet import BrushNet
         from brushjax.weights import WeightsError, load
 
-        checkpoint = checkpoint or self._weights
-        place = (checkpoint, base if checkpoint == ZERO else "")
+        given = (self._weights, "") if not checkpoint else (checkpoint, "")
+        place = (ZERO, base) if checkpoint == ZERO else given
+        if place not in self._branches and checkpoint != ZERO:
+            place = (self.source(checkpoint, base), "")
         if place not in self._branches:
+            checkpoint = place[0]
             if checkpoint == ZERO:
                 loaded = zero_branch(self.base(base)["unet"], self._like(base))
-            elif not checkpoint:
-                raise BenchmarkError("expected --weights DIR, or a checkpoint for every method")
             else:
                 try:
                     loaded = load("brushnet", checkpoint)
@@ -93,10 +99,38 @@ class Models:
             self._branches[place] = loaded
         return self._branches[place]
 
+    def source(self, checkpoint: str = "", base: str = "") -> str:
+        """Where the branch of a method comes from: its checkpoint, --weights, or its base's folder.
+
+        Raises:
+            BenchmarkError: none of them names one.
+        """
+        named = checkpoint or self._weights or self._shipped(base)
+        if not named:
+            raise BenchmarkError(
+                "expected --weights DIR, or a checkpoint for every method: the base"
+                f" {base or self._base} holds no brushnet/"
+            )
+        return named
+
+    def _shipped(self, base: str) -> str:
+        """The branch in a base's folder; empty where there is none, or the base has no folder."""
+        from brushjax.pipelines.bases import base_path
+        from brushjax.weights import WeightsError
+
+        path = base or self._base
+        if path in self._parts_given:
+            return ""
+        try:
+            folder = base_path(path or None) / "brushnet"
+        except WeightsError as error:
+            raise BenchmarkError(f"the base {path}: {error}") from error
+        return str(folder) if folder.is_dir() else ""
+
     def _like(self, base: str) -> BrushNet:
         """A branch with the config that a zero-initialised one should have."""
-        if self._weights or (self._weights, "") in self._branches:
-            return self.branch()
+        if (self._weights, "") in self._branches or self._weights or self._shipped(base):
+            return self.branch(base=base)
         from flax import nnx
 
         from brushjax.models.brushnet import BrushNet
@@ -115,6 +149,50 @@ class Models:
         parts = self.base(path)
         names = ("unet", "vae", "text_encoder", "text_encoder_2")
         return {name: self.digest(parts[name]) for name in names if name in parts}
+
+
+def named_paths(arguments: Sequence[str]) -> dict[str, str]:
+    """Paths by name, from arguments such as "PATH" and "NAME=PATH", in their order.
+
+    No path at all is called "default", `ZERO` by its own name. Another path without a name gets the
+    shortest end of it that tells it from the others: of runs/a/export and runs/b/export that is a
+    and b.
+
+    Raises:
+        BenchmarkError: two of one name.
+    """
+    pairs = [_split(argument) for argument in arguments]
+    unnamed = [path for name, path in pairs if not name]
+    short = dict(zip(unnamed, _short_names(unnamed)))
+    names = [name or short[path] for name, path in pairs]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise BenchmarkError(
+            f"expected different names, got {', '.join(doubles)} again; write NAME=PATH"
+        )
+    return dict(zip(names, (path for _, path in pairs)))
+
+
+def _split(argument: str) -> tuple[str, str]:
+    if argument in ("", ZERO):
+        return argument or DEFAULT, argument
+    name, _, path = argument.partition("=")
+    named = path and "/" not in name and not Path(argument).expanduser().exists()
+    return (name, path) if named else ("", argument)
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of paths, without folders and endings that say nothing, that differ."""
+    whole = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    for one in whole:
+        end = Path(one[-1]) if one else Path("weights")
+        one[-1:] = [end.stem if end.suffix in ENDINGS else end.name]
+    telling = [[part for part in one if part not in GENERIC] or one for one in whole]
+    for parts in (telling, whole):
+        for length in range(1, max(map(len, parts), default=0) + 1):
+            names = ["/".join(one[-length:]) for one in parts]
+            if len(set(names)) == len(names):
+                return names
+    return list(paths)
 
 
 def zero_branch(unet: UNet, like: BrushNet) -> BrushNet:

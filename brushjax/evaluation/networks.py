@@ -21,10 +21,13 @@ import jax
 import numpy as np
 
 from brushjax.data.text import Tokenizer
+from brushjax.evaluation.network_files import weights_missing
+from brushjax.evaluation.score import TOKENIZER
 from brushjax.metrics.metric import Need
 from brushjax.metrics.preprocess import PREPROCESS
 from brushjax.metrics.views import TEXTS, Views
 from brushjax.weights import WeightsError, load
+from brushjax.weights.folders import ORBAX
 
 BATCH = 8  # rows of a compiled call: enough to fill two cores, little enough for a GPU of any size
 THREADS = min(4, os.cpu_count() or 1)
@@ -173,13 +176,17 @@ class Networks:
             WeightsError: files that are missing, damaged or of another network.
             FileNotFoundError: a tokenizer that is nowhere.
         """
-        names = [name for name in paths if not name.endswith(".tokenizer")]
+        names = [name for name in paths if not name.endswith(TOKENIZER)]
         unknown = [name for name in names if name not in NETWORKS]
         if unknown:
             raise ValueError(f"unknown networks {unknown}; expected some of {', '.join(NETWORKS)}")
         lost = [f"{name}: {path}" for name, path in paths.items() if not _place(path).exists()]
         if lost:  # before minutes of loading, and never from the network while scoring
-            raise WeightsError(f"there is no file or folder {', '.join(lost)}")
+            known = [name for name in names if not _place(paths[name]).exists()]
+            raise WeightsError(
+                f"there is no file or folder {', '.join(lost)}"
+                + (f"; {weights_missing(known)}" if known else "")
+            )
         models, tokenizers, hashes = {}, {}, {}
         for name in names:
             network, path = NETWORKS[name], paths[name]
@@ -187,7 +194,7 @@ class Networks:
             _check_size(name, models[name], path)
             hashes[name] = hash_of(path)
             if network.tokenizer:
-                folder = paths.get(f"{name}.tokenizer", path)
+                folder = paths.get(name + TOKENIZER, path)
                 tokenizers[name] = _tokens(network.tokenizer, _place(folder))
                 both = hashes[name] + hash_of(folder)  # other ids are other features
                 hashes[name] = hashlib.sha256(both.encode()).hexdigest()
@@ -304,15 +311,19 @@ def hash_of(path: str | Path) -> str:
     """The sha256 of a weight file, or of a folder's weights, configs and vocabularies by name."""
     place = _place(path)
     digest = hashlib.sha256()
-    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".json", ".txt")
-    files = (
-        sorted(p for p in place.rglob("*") if p.suffix in endings) if place.is_dir() else [place]
-    )
-    for file in files:
+    files = sorted(path for path in place.rglob("*") if _counts(path.relative_to(place)))
+    for file in files if place.is_dir() else [place]:
+        digest.update(f"{file.relative_to(place)}:{file.stat().st_size}:".encode())
         with open(file, "rb") as stream:
             while block := stream.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file of a network's folder holds some of it; an Orbax checkpoint's all do."""
+    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".json", ".txt")
+    return path.suffix in endings or ORBAX in path.parts[:-1]
 
 
 def _place(path: str | Path) -> Path:

@@ -131,6 +131,11 @@ class Benchmark:
         """What a reader of its numbers should know; empty for nothing."""
         return ""
 
+    def relabelled(self, labels: Mapping[str, Sequence[str]]) -> Benchmark:
+        """The same where methods were replaced by others: by the label before, the labels now."""
+        del labels
+        return self
+
     def wants(self, label: str, repeat: int) -> bool:
         """Whether the method with this label is run on it, with the repeat-th seed."""
         del label, repeat

@@ -31,6 +31,8 @@ from brushjax.evaluation.report.lint import Finding, lint
 from brushjax.evaluation.report.tables import (
     Table,
     changes_table,
+    group_name,
+    legend,
     means_table,
     paper_benchmarks,
     paper_tables,
@@ -38,7 +40,7 @@ from brushjax.evaluation.report.tables import (
 from brushjax.evaluation.score import Scored
 from brushjax.evaluation.store import write_table
 from brushjax.files import as_name, write_bytes, write_text
-from brushjax.metrics.bootstrap import Bootstrap
+from brushjax.metrics.bootstrap import Bootstrap, Interval
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ class Report:
         findings: what is suspicious.
         notes: facts that the benchmarks add, by name.
         headline: names of the metrics whose changes are printed; empty prints all.
+        methods: what each method is, by label.
     """
 
     plan: Plan
@@ -62,6 +65,7 @@ class Report:
     findings: list[Finding]
     notes: dict[str, str]
     headline: tuple[str, ...] = ()
+    methods: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -71,18 +75,21 @@ class Report:
         baseline: str,
         bootstrap: Bootstrap,
         headline: tuple[str, ...] = (),
+        methods: Mapping[str, str] | None = None,
     ) -> Report:
         """Aggregates and checks the rows of a sweep."""
         means = summaries(scored, bootstrap)
+        oracles = [label for label, method in plan.methods.items() if method.sees_truth]
         return cls(
             plan,
             scored,
             means,
             by_group(scored, bootstrap),
             changes(scored, baseline, bootstrap),
-            lint(scored, means, plan.benchmarks),
+            lint(scored, means, plan.benchmarks, oracles),
             {name: text for name, one in plan.benchmarks.items() if (text := one.note())},
             headline,
+            methods or {},
         )
 
     def flat(self) -> dict[str, float]:
@@ -94,8 +101,9 @@ class Report:
             profile = "" if one.metric.profile == "clean" else f"{one.metric.profile}/"
             numbers[f"{prefix}{one.method}/{profile}{one.metric.name}"] = one.mean.value
         for one in self.changes:
-            if one.benchmark == first and one.metric.name in self.headline:
-                numbers[f"{one.method}/reduction/{one.metric.name}"] = one.reduction.value
+            shown = one.benchmark == first and one.metric.name in self.headline
+            if shown and one.improvement is not None:
+                numbers[f"{one.method}/improvement/{one.metric.name}"] = one.improvement.value
         return numbers
 
     def tables(self, name: str) -> list[Table]:
@@ -114,7 +122,15 @@ class Report:
             if name not in self.plan.benchmarks:
                 parts += [table.markdown() for table in paper_tables(self.means, name)]
         parts.append("".join(f"- {finding}\n" for finding in self.findings))
+        parts.append("".join(f"- `{name}`: {text}\n" for name, text in self.legend.items()))
         return "\n".join(part for part in parts if part)
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """What every method and metric is, by its name in the tables."""
+        used = {one.method for one in self.means}
+        methods = {label: text for label, text in self.methods.items() if label in used}
+        return legend(methods, self.means)
 
     def write(self, out: Path, gallery: Gallery, about: Mapping[str, Any], shown: Shown) -> None:
         """Write scores.parquet, summary.json, table.{md,csv,tex}, changes.csv, report.html, strips.
@@ -148,16 +164,32 @@ class Report:
             groups = list(dict.fromkeys(one.group for one in self.groups if one.benchmark == name))
             grouped = [means_table(self.groups, name, one, self._oracles) for one in groups]
             sections[name] = html.Section(
-                [means.turned(), *others],
+                [means.upright(), *others],
                 grids(self.plan, self.scored, gallery, name, examples),
-                [table.turned() for table in grouped],
+                [table.upright() for table in grouped],
                 self.notes.get(name, ""),
             )
         both = [name for name in paper_benchmarks(self.means) if name not in sections]
         for name in both:
             if tables := paper_tables(self.means, name):
                 sections[name] = html.Section(tables)
-        return html.page("Evaluation", sections, self.findings, about)
+        return html.page(self._head(about), sections, self.findings, about)
+
+    def _head(self, about: Mapping[str, Any]) -> html.Head:
+        counts = dict.fromkeys(self.plan.benchmarks, 0)
+        for name, _ in {(unit.record.benchmark, unit.record.cluster) for unit in self.plan.scored}:
+            counts[name] += 1
+        used = about.get("environment", {})
+        facts = {
+            "made": about.get("date", ""),
+            "command": about.get("command", ""),
+            "benchmarks": ", ".join(f"{name} ({count})" for name, count in counts.items()),
+            "methods": ", ".join(self.plan.methods),
+            "seeds": ", ".join(map(str, sorted({unit.seed for unit in self.plan.units}))),
+            "with": ", ".join(f"{name} {version}" for name, version in used.items()),
+        }
+        title = f"Evaluation on {', '.join(self.plan.benchmarks)}"
+        return html.Head(title, {name: text for name, text in facts.items() if text}, self.legend)
 
     def _latex(self) -> str:
         tables = [table for name in self.plan.benchmarks for table in self.tables(name)]
@@ -170,22 +202,24 @@ class Report:
         rows = []
         for one in [*self.means, *self.groups]:
             macro = (
-                "" if one.group else macro_mean(self.groups, one.benchmark, one.method, one.metric)
+                macro_mean(self.groups, one.benchmark, one.method, one.metric)
+                if one.group is None
+                else ""
             )
             mean = one.mean
-            row = [one.benchmark, one.group, one.method, one.metric.id]
+            row = [one.benchmark, group_name(one.group), one.method, one.metric.id]
             row += [mean.value, mean.low, mean.high, mean.count, one.rows, one.undefined]
             rows.append([*row, one.sentinels, len(one.seeds), one.seed_spread, macro])
         return _csv(head, rows)
 
     def _changes_csv(self) -> str:
         head = ["benchmark", "method", "baseline", "metric", "difference", "low", "high"]
-        head += ["reduction", "reduction_low", "reduction_high", "records", "better"]
+        head += ["improvement", "improvement_low", "improvement_high", "records", "better"]
         rows = [
             [
                 *(one.benchmark, one.method, one.baseline, one.metric.id),
                 *(one.difference.value, one.difference.low, one.difference.high),
-                *(one.reduction.value, one.reduction.low, one.reduction.high),
+                *_ends(one.improvement),
                 *(one.difference.count, "" if one.better is None else one.better),
             ]
             for one in self.changes
@@ -251,6 +285,10 @@ def environment() -> dict[str, str]:
         kind = devices[0].device_kind
         found["device"] = f"{len(devices)} x {kind} ({devices[0].platform})"
     return found
+
+
+def _ends(interval: Interval | None) -> tuple[float | str, ...]:
+    return ("", "", "") if interval is None else (interval.value, interval.low, interval.high)
 
 
 def _csv(head: list[str], rows: list[list[Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.network_files import weights_missing
 from brushjax.evaluation.plan import COLUMNS, REPORTING, Plan, row_of
 from brushjax.evaluation.records import (
     TEXTS,
@@ -30,6 +31,9 @@ from brushjax.metrics.views import Views
 FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
 MEASURED = {"mask_area": NUMBER, **FLAGS}
 MADE = {"picture": TEXT, "sha256": TEXT, "fault": TEXT, "seconds": NUMBER}
+TOKENIZER = (
+    ".tokenizer"  # behind a network's name: its tokenizer's folder, where that lies elsewhere
+)
 BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
 
 
@@ -92,23 +96,26 @@ def metrics_of(
     benchmark: Benchmark,
     profiles: Sequence[str],
     names: Sequence[str] = (),
-    networks: Sequence[str] = (),
+    networks: Sequence[str] | None = (),
 ) -> tuple[Metric, ...]:
     """The metrics of a benchmark.
 
     Args:
         profiles: "paper" stands for the profiles of the papers that report on this benchmark.
         names: of metrics; () takes all.
-        networks: what there are weights for.
+        networks: what there are weights for; None: all there are.
 
     Raises:
-        ValueError: an unknown profile.
+        BenchmarkError: an unknown profile.
     """
     wanted = [
         one for name in profiles for one in (benchmark.profiles if name == "paper" else (name,))
     ]
     own = [dataclasses.replace(one, settings=_settings(benchmark)) for one in benchmark.metrics()]
-    found = [*own, *select(tuple(dict.fromkeys(wanted)), networks=networks)]
+    try:
+        found = [*own, *select(tuple(dict.fromkeys(wanted)), networks=networks)]
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
     return tuple(one for one in found if not names or one.name in names)
 
 
@@ -120,12 +127,43 @@ def _settings(benchmark: Benchmark) -> str:
     return repr([(name, getattr(benchmark, name)) for name in fields])
 
 
-def check_names(benchmarks: Sequence[Benchmark], names: Sequence[str]) -> None:
-    """Raises BenchmarkError for a metric's name that no benchmark and no profile knows."""
+def check_metrics(
+    benchmarks: Sequence[Benchmark],
+    profiles: Sequence[str],
+    names: Sequence[str],
+    networks: Sequence[str],
+) -> None:
+    """Looks at what is asked for before anything is made.
+
+    Args:
+        benchmarks, profiles, names, networks: see `metrics_of`.
+
+    Raises:
+        BenchmarkError: a name that nothing knows, one that these benchmarks and profiles don't
+            have, one for whose network there are no weights, or a benchmark without any metric.
+    """
     known = {one.name for one in METRICS.values()}
     known |= {one.name for benchmark in benchmarks for one in benchmark.metrics()}
     if unknown := sorted(set(names) - known):
         raise BenchmarkError(f"unknown metrics {unknown}; expected some of {sorted(known)}")
+    there: set[str] = set()
+    for benchmark in benchmarks:
+        asked = metrics_of(benchmark, profiles, names, None)
+        able = metrics_of(benchmark, profiles, names, networks)
+        lost = [one for one in asked if one.name not in {other.name for other in able}]
+        if (names and lost) or (not able and asked):
+            needed = dict.fromkeys(need.network for need in needs_of(lost))
+            raise BenchmarkError(
+                f"{', '.join(dict.fromkeys(one.name for one in lost))} on {benchmark.name}:"
+                f" {weights_missing([one for one in needed if one not in networks])}"
+            )
+        there |= {one.name for one in asked}
+    if absent := sorted(set(names) - there):
+        homes = sorted({one.profile for one in METRICS.values() if one.name in absent})
+        raise BenchmarkError(
+            f"no metric {', '.join(absent)} on {', '.join(one.name for one in benchmarks)} in the"
+            f" profiles {', '.join(profiles)}; --profiles {' '.join(homes)} has it"
+        )
 
 
 def score_units(
@@ -230,10 +268,16 @@ def _scored(
             continue
         sample = views[unit.key]
         row |= _measured(unit, sample)
-        # What the definitions compare pixel by pixel needs one size; the papers' scripts resize.
-        mine = [m for m in metrics if m.profile != "clean" or not row["other_size"]]
+        mine = [metric for metric in metrics if _comparable(metric, sample)]
         rows.append({**row, **score(mine, sample, features[unit.key])})
     return rows
+
+
+def _comparable(metric: Metric, sample: Views) -> bool:
+    """Whether sizes fit: definitions compare pixel by pixel, the papers' scripts resize."""
+    others = [sample.source, sample.truth if "truth" in metric.inputs else None]
+    sizes = {picture.shape for picture in others if picture is not None}
+    return metric.profile != "clean" or sizes <= {sample.result.shape}
 
 
 def _features(

@@ -8,7 +8,9 @@ that are its own, over its own devices.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 from brushjax import config as configs
 from brushjax.evaluation.generate import Gallery, generate
 from brushjax.evaluation.methods.given import Given
-from brushjax.evaluation.methods.inpainting import Grid
-from brushjax.evaluation.models import Models
+from brushjax.evaluation.methods.inpainting import Branch, Grid
+from brushjax.evaluation.models import DEFAULT, Models, named_paths
 from brushjax.evaluation.plan import Plan, make_plan
 from brushjax.evaluation.records import BenchmarkError, Unit
 from brushjax.evaluation.results import Report, Shown, environment
 from brushjax.evaluation.score import (
+    TOKENIZER,
     Features,
-    check_names,
+    check_metrics,
     collect,
     metrics_of,
     row_key,
@@ -53,7 +56,8 @@ class Sweep:
         baseline: label of the method that the others are compared with, pair by pair.
         headline: names of the metrics whose changes are printed; empty: all.
         base: pipeline folder of methods that name none; empty: the one in the package.
-        weights: branch of methods that name no checkpoint, where the command is given none.
+        weights: branch of methods that name no checkpoint, where the command is given none; empty:
+            the one in the base's folder, as in the package's.
         batch_size: pictures per call, over all devices of a process.
         together: pictures that a device makes at once. At 1 a picture is the same, bit for bit,
             on any number of devices; more is faster where one does not fill an accelerator, and
@@ -89,10 +93,7 @@ class Sweep:
 
     def describe(self) -> str:
         """What a run would make, a line a benchmark."""
-        methods = [
-            one for m in self.methods for one in (m.methods() if isinstance(m, Grid) else [m])
-        ]
-        lines, total = [], 0
+        methods, lines, total = self.unfolded(), [], 0
         for benchmark in self.benchmarks:
             try:
                 count = len(benchmark.records())
@@ -108,11 +109,62 @@ class Sweep:
             lines.append(f"{benchmark.name}: {count} records, {count * runs} pictures\n")
         return "".join(lines) + f"{total} pictures\n"
 
+    def unfolded(self) -> list[Any]:
+        """The methods, with what a `Grid` stands for in its place."""
+        return [one for m in self.methods for one in (m.methods() if isinstance(m, Grid) else [m])]
+
     def for_given(self, folders: Sequence[str]) -> Sweep:
-        """The same benchmarks and metrics, on pictures that lie in these folders."""
-        labels = [Path(folder).name or "given" for folder in folders]
-        methods = tuple(Given(str(f), label) for f, label in zip(folders, labels, strict=True))
+        """The same benchmarks and metrics, on pictures that lie in these folders.
+
+        Args:
+            folders: paths, or "NAME=PATH" to name one in the report.
+        """
+        methods = tuple(Given(path, name) for name, path in named_paths(folders).items())
         return dataclasses.replace(self, methods=methods, seeds=(0,), baseline="")
+
+    def comparing(self, weights: Mapping[str, str]) -> Sweep:
+        """The same with one method for each of these branches where a method names none.
+
+        Args:
+            weights: name -> path. A method alone of its kind is then called by the name; of several
+                kinds, the name stands in the place of "default", or behind the label.
+        """
+        methods = self.unfolded()
+        open_ = [one for one in methods if isinstance(one, Branch) and not one.checkpoint]
+        labels = {
+            one.label: {_label(one.label, name, len(open_)): path for name, path in weights.items()}
+            for one in open_
+        }
+        replaced = [
+            dataclasses.replace(one, label=label, checkpoint=path) if one in open_ else one
+            for one in methods
+            for label, path in (labels[one.label] if one in open_ else {"": ""}).items()
+        ]
+        benchmarks = (
+            one.relabelled({k: list(v) for k, v in labels.items()}) for one in self.benchmarks
+        )
+        return dataclasses.replace(self, methods=tuple(replaced), benchmarks=tuple(benchmarks))
+
+    def check(self) -> None:
+        """Finds what no run could do, before anything is loaded.
+
+        Raises:
+            BenchmarkError: a baseline that no method is called, a metric that nothing computes
+                here, or one whose network has no weights.
+        """
+        labels = [one.label for one in self.unfolded()]
+        if self.baseline and self.baseline not in labels:
+            raise BenchmarkError(
+                f"expected as baseline one of {', '.join(labels)}, got {self.baseline!r}"
+            )
+        networks = [name for name, _ in self.networks if not name.endswith(TOKENIZER)]
+        check_metrics(self.benchmarks, self.profiles, self.metrics, networks)
+
+
+def _label(label: str, name: str, kinds: int) -> str:
+    if DEFAULT in label.split():
+        return label.replace(DEFAULT, name)
+    return name if kinds == 1 else f"{label} {name}"
 
 
 class Run:
@@ -142,7 +194,8 @@ class Run:
     ):
         if not 0 <= share[0] < share[1]:
             raise BenchmarkError(f"expected a share INDEX/COUNT with INDEX < COUNT, got {share}")
-        check_names(sweep.benchmarks, sweep.metrics)
+        if networks is None:
+            sweep.check()
         self.sweep, self.out, self.share = sweep, Path(out), share
         self.models = Models(base=sweep.base) if models is None else models
         self.gallery = Gallery(self.out)
@@ -228,7 +281,10 @@ class Run:
         self.gallery.refresh()
         scored = collect(self.plan, self.gallery, self.metrics, self.networks)
         sweep = self.sweep
-        report = Report.of(self.plan, scored, sweep.baseline, sweep.bootstrap, sweep.headline)
+        methods = {name: _explained(one, self.models) for name, one in self.plan.methods.items()}
+        report = Report.of(
+            self.plan, scored, sweep.baseline, sweep.bootstrap, sweep.headline, methods
+        )
         report.write(self.out, self.gallery, self._about(), sweep.shown)
         return report
 
@@ -264,12 +320,21 @@ class Run:
 
     def _about(self) -> dict[str, Any]:
         return {
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "command": self._command,
             "settings": self.plan.settings,
             "networks": dict(self.networks.hashes) if self.networks else {},
             "environment": environment(),
             "config": configs.dump(self.sweep).splitlines(),
         }
+
+
+def _explained(method: Any, models: Models) -> str:
+    """What a method is: its own words, or the first lines of what its class says."""
+    if hasattr(method, "explain"):
+        return method.explain(models)
+    words = (inspect.getdoc(type(method)) or "").partition("\n\n")[0]
+    return " ".join(words.split()).removesuffix(".")
 
 
 def _local_devices() -> Sequence[Any]:

@@ -43,7 +43,7 @@ class Bootstrap:
         self, before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None
     ) -> Interval:
         """Interval of 1 - mean(after) / mean(before), paired: both are resampled with the same
-        draws.
+        draws. NaN where the mean before is not above 0: there is nothing to take a share of.
 
         Args:
             before: [n] values of the baseline.
@@ -103,10 +103,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _reduction(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # a baseline of 0 has no reduction: NaN or inf
-        return 1 - after / before
+    return 1 - after / np.where(before > 0, before, np.nan)
 
 
 def _difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -64,14 +64,31 @@ def _pixel_metrics() -> list[Metric]:
                     _pixel(function, other, part),
                     higher_is_better=higher,
                     sentinel=sentinel,
+                    scale="dB" if name == "psnr" else "ratio",
                 )
             )
     metrics += [
-        Metric(PROFILE, "l1", ("truth",), _pixel(pixel.mae, "truth", "all"), (), False),
-        Metric(PROFILE, "l2", ("truth",), _pixel(pixel.mse, "truth", "all"), (), False),
-        Metric(PROFILE, "keep_max_change", ("source", "mask"), _keep_max_change, (), False),
+        Metric(PROFILE, f"{name}_truth", ("truth",), _to_truth(function), higher_is_better=False)
+        for name, function in (("mae", pixel.mae), ("mse", pixel.mse))
+    ]
+    metrics += [
+        Metric(
+            PROFILE,
+            "keep_max_change",
+            ("source", "mask"),
+            _keep_max_change,
+            higher_is_better=False,
+        ),
     ]
     return metrics
+
+
+def _to_truth(function):
+    """A metric function of the whole result against the truth; NaN where the truth is the source,
+    for which the same number has a name already: `mae_all`.
+    """
+    against = _pixel(function, "truth", "all")
+    return lambda views: np.nan if views.truth is views.source else against(views)
 
 
 def _keep_max_change(views: Views) -> float:
@@ -125,6 +142,7 @@ def _clip(size: str) -> list[Metric]:
             ("source", "caption", "source_caption"),
             lambda v, *features: direction(*features, normalized=True),
             (source, result, before, caption),
+            scale="interval",
         ),
     ]
 
@@ -156,6 +174,7 @@ def _preferences() -> list[Metric]:
             ("caption",),
             lambda v, score: float(score),
             (Need("image_reward.score", "openai", ("result", "caption")),),
+            scale="interval",
         ),
         Metric(
             PROFILE,
@@ -170,6 +189,7 @@ def _preferences() -> list[Metric]:
             (),
             lambda v, score: float(score),
             (image("aesthetic.score", "openai", "result"),),
+            scale="interval",
         ),
     ]
 

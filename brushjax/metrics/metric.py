@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -59,6 +60,9 @@ class Metric:
             "not defined for this sample" and is left out of means.
         sentinel: the value that stands for "no difference at all", such as a PSNR's cap. Reports
             count it, because a few of them decide a mean.
+        scale: what differences mean. "ratio": zero is nothing, so that half is half; "share": the
+            mean of yes and no; "dB": a logarithm, of which no percentage means anything;
+            "interval": zero is an arbitrary point, likewise.
         version: raised whenever the same pictures would give another number.
         settings: what else the number depends on, such as a benchmark's own settings.
     """
@@ -68,8 +72,10 @@ class Metric:
     inputs: tuple[str, ...]
     function: Callable[..., float]
     needs: tuple[Need, ...] = ()
+    _: dataclasses.KW_ONLY
     higher_is_better: bool | None = True
     sentinel: float | None = None
+    scale: Literal["ratio", "share", "dB", "interval"] = "ratio"
     version: int = 1
     settings: str = ""
 
@@ -81,6 +87,11 @@ class Metric:
         )
         networks = f"[{','.join(models)}]" if models else ""
         return f"{self.profile}/{self.name}{networks}@{self.version}"
+
+    @property
+    def has_percentages(self) -> bool:
+        """Whether a percentage of its value means anything."""
+        return self.scale in ("ratio", "share")
 
     def __call__(self, sample: Views, features: Features) -> dict[str, float]:
         """Returns {id: value} of one sample.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,7 @@ def _brushedit() -> list[Metric]:
             inputs,
             lambda v: brushedit_psnr(_brushedit_mse(v)),
             sentinel=SAME,
+            scale="dB",
         ),
         Metric(profile, "mse", inputs, _brushedit_mse, higher_is_better=False),
         Metric(
@@ -92,6 +94,7 @@ def _brushedit() -> list[Metric]:
             (),
             lambda v, score: float(score),
             (image("aesthetic.score", "openai", BRUSHEDIT_RESULT),),
+            scale="interval",
         ),
         Metric(
             profile,
@@ -99,6 +102,7 @@ def _brushedit() -> list[Metric]:
             ("caption",),
             lambda v, score: float(score),
             (Need("image_reward.score", "openai", (BRUSHEDIT_RESULT, "caption")),),
+            scale="interval",
         ),
         Metric(
             profile,
@@ -112,7 +116,7 @@ def _brushedit() -> list[Metric]:
 
 # --- PIE-Bench
 
-PIE_RESULT, PIE_SOURCE = "result|jpeg|square-end", "source"
+PIE_RESULT, PIE_SOURCE = "result|jpeg|end|like-source", "source"
 
 
 def _cropped_ssim(views: Views, result: str, source: str) -> float:
@@ -149,23 +153,19 @@ def _pie_part(part: str) -> list[Metric]:
 
         return value
 
-    def metric(name, function, higher, needs=(), sentinel=None) -> Metric:
-        return Metric(
-            "paper:pie", name + suffix, inputs, defined(function), needs, higher, sentinel
-        )
+    def metric(name, function, needs=(), **facts) -> Metric:
+        return Metric("paper:pie", name + suffix, inputs, defined(function), needs, **facts)
 
     keys = tuple(image("dino_b8.keys", "splice", view) for view in (source, result))
+    lpips = Need("lpips_squeeze.score", "lpips", (source, result))
+    lower: dict[str, Any] = {"higher_is_better": False}
+    decibels: dict[str, Any] = {"sentinel": math.inf, "scale": "dB"}
     return [
-        metric("structure_distance", lambda v, a, b: structure_distance(a, b), False, keys),
-        metric("psnr", lambda v: _plain_psnr(v, result, source), True, sentinel=math.inf),
-        metric(
-            "lpips",
-            lambda v, score: float(score),
-            False,
-            (Need("lpips_squeeze.score", "lpips", (source, result)),),
-        ),
-        metric("mse", lambda v: _plain_mse(v, result, source), False),
-        metric("ssim", lambda v: _cropped_ssim(v, result, source), True),
+        metric("structure_distance", lambda v, a, b: structure_distance(a, b), keys, **lower),
+        metric("psnr", lambda v: _plain_psnr(v, result, source), **decibels),
+        metric("lpips", lambda v, score: float(score), (lpips,), **lower),
+        metric("mse", lambda v: _plain_mse(v, result, source), **lower),
+        metric("ssim", lambda v: _cropped_ssim(v, result, source)),
     ]
 
 
@@ -185,14 +185,14 @@ def _pie() -> list[Metric]:
         Metric(
             "paper:pie",
             "clip_similarity_target_image",
-            ("caption",),
+            ("source", "caption"),
             lambda v, i, t: clip_score(i, t),
             after,
         ),
         Metric(
             "paper:pie",
             "clip_similarity_target_image_edit_part",
-            ("caption", "mask"),
+            ("source", "caption", "mask"),
             lambda v, i, t: clip_score(i, t) if v.hole().any() else math.nan,
             edited,
         ),
@@ -242,6 +242,7 @@ def _directions(profile: str, network: str, preprocess: str, normalized: bool) -
             ("source", "source_caption", "caption"),
             lambda v, *features: direction(*features, normalized=normalized),
             (*pictures, *texts),
+            scale="interval",
         ),
     ]
 

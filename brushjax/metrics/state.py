@@ -33,8 +33,11 @@ class Mean:
         """The state of one batch of per-sample values, any shape."""
         array = np.asarray(values, np.float64).ravel()
         defined = array[~np.isnan(array)]
-        # fsum is exact, so a mean does not depend on the order within a batch.
-        return cls(math.fsum(defined), defined.size, array.size - defined.size)
+        # fsum is exact, so a mean does not depend on the order within a batch; it refuses
+        # infinities of both signs, whose sum is not a number.
+        infinite = set(defined[np.isinf(defined)].tolist())
+        total = math.nan if len(infinite) > 1 else math.fsum(defined)
+        return cls(total, defined.size, array.size - defined.size)
 
     def merge(self, other: Mean) -> Mean:
         """The state of both batches together."""

@@ -7,8 +7,9 @@ A view is named by a field and by the steps that follow it, read from left to ri
 
 Steps: `jpeg` (Pillow's default quality, 75, with halved chroma; nothing where the picture was read
 from a JPEG file already), `512` (any whole number: Pillow's bicubic resize to that square),
-`like-source` and `like-truth` (the same, to that picture's size), `square-end` (the lower right
-512 x 512 of a picture that is not square), `keep` and `hole` (the other region set to 0).
+`like-source` and `like-truth` (the same, to that picture's size), `end` (of a picture that is not
+square, the lower right part of the source's size: the last one of a panel), `keep` and `hole` (the
+other region set to 0).
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ Region = Bool[np.ndarray, "_ _"]
 
 TEXTS = ("caption", "source_caption", "local_caption")
 PICTURES = ("result", "source", "truth")
-PIE_SIDE = 512  # of PIE-Bench's pictures; methods that save panels put the edit at the right end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +118,10 @@ class Views:
             return resized(picture, int(step), int(step))
         if step in ("like-source", "like-truth"):
             return resized(picture, *self.picture(step.removeprefix("like-")).shape[:2])
-        if step == "square-end":
-            height, width = picture.shape[:2]
-            return picture if height == width else picture[-PIE_SIDE:, -PIE_SIDE:]
+        if step == "end":
+            height, width = self.picture("source").shape[:2]
+            square = picture.shape[0] == picture.shape[1]
+            return picture if square else picture[-height:, -width:]
         if step in ("keep", "hole"):
             size = next((int(s) for s in name.split("|")[::-1] if s.isdecimal()), None)
             hole = self.hole(size)

@@ -28,7 +28,7 @@ def get_config() -> Sweep:
         baseline="blended",
         base="stable-diffusion-v1-5/stable-diffusion-v1-5",
         networks=(
-            ("clip_l14", "weights/clip-vit-large-patch14"),
+            ("clip_l14", "weights/clip_l14"),
             ("lpips_squeeze", "weights/lpips_squeeze"),
         ),
     )

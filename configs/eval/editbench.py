@@ -25,7 +25,7 @@ def get_config() -> Sweep:
         seeds=(1234,),  # the script's; our noise also depends on the record
         base="stable-diffusion-v1-5/stable-diffusion-v1-5",
         networks=(
-            ("clip_l14", "weights/clip-vit-large-patch14"),
+            ("clip_l14", "weights/clip_l14"),
             ("lpips_squeeze", "weights/lpips_squeeze"),
         ),
     )

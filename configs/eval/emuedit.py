@@ -14,8 +14,8 @@ def get_config() -> Sweep:
         benchmarks=(EmuEdit(split="test"),),  # 3589 rows; the papers don't say which split
         methods=(Copy(),),  # without masks there is nothing for a branch to fill
         networks=(
-            ("clip_b32", "weights/clip-vit-base-patch32"),
-            ("dino_s16", "weights/dino-vits16"),
+            ("clip_b32", "weights/clip_b32"),
+            ("dino_s16", "weights/dino_s16"),
             ("lpips_alex", "weights/lpips_alex"),
         ),
     )

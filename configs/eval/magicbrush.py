@@ -21,7 +21,7 @@ def get_config() -> Sweep:
         ),
         base="stable-diffusion-v1-5/stable-diffusion-v1-5",
         networks=(
-            ("clip_b32", "weights/clip-vit-base-patch32"),
-            ("dino_s16", "weights/dino-vits16"),
+            ("clip_b32", "weights/clip_b32"),
+            ("dino_s16", "weights/dino_s16"),
         ),
     )

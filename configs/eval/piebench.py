@@ -25,8 +25,8 @@ def get_config() -> Sweep:
         seeds=(1234,),
         base="stable-diffusion-v1-5/stable-diffusion-v1-5",
         networks=(
-            ("clip_l14", "weights/clip-vit-large-patch14"),
+            ("clip_l14", "weights/clip_l14"),
             ("lpips_squeeze", "weights/lpips_squeeze"),
-            ("dino_b8", "weights/dino-vitb8"),
+            ("dino_b8", "weights/dino_b8"),
         ),
     )

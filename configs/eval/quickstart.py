@@ -1,6 +1,8 @@
 """Does the quickstart's branch beat the untrained one, and does the prompt steer?
 
 python evaluate.py configs/eval/quickstart.py --out runs/eval --weights runs/quickstart/export
+
+Without --weights it is the branch that the package ships.
 """
 
 from brushjax.data.pipeline import PhotoData
@@ -37,6 +39,5 @@ def get_config() -> BranchEvaluation:
         ),
         seeds=(0, 1),
         baselines=True,
-        weights="runs/quickstart/export",  # where the README's first command leaves it
         batch_size=16,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from brushjax.evaluation.records import unit_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
 from brushjax.inference.engine.edit import edit
+from brushjax.pipelines import bases
 from tests.evaluation import tiny
 from tests.evaluation.tiny import CONFIG
 
@@ -55,7 +57,7 @@ def test_report_holds_every_metric_of_every_picture(finished):
     # Four methods on the held-out samples; the steering ones swapped, own and decoded.
     assert len(rows) == 4 * 3 + 3 * 3
     table = (out / "table.md").read_text()
-    for title in ("outer 4 pixels", "discontinuity", "reduction", "swapped prompt", "chance"):
+    for title in ("outer 4 pixels", "discontinuity", "in percent", "swapped prompt", "chance"):
         assert title in table
     mine = [row["clean/ring_error@1"] for row in rows if row["method"] == "zero"][:3]
     expected = [row["clean/ring_error@1"] for row in rows_of(report, "fill", "zero")]
@@ -189,7 +191,7 @@ def test_evaluator_returns_numbers_for_the_log(finished, models, tmp_path, monke
     numbers = few(7, tmp_path / "export", tmp_path)
     assert asked == [(tmp_path / "export", "")]
     assert (tmp_path / "samples/table.md").is_file()
-    assert {"trained/reduction/ring_error", "trained/edge_discontinuity"} <= set(numbers)
+    assert {"trained/improvement/ring_error", "trained/edge_discontinuity"} <= set(numbers)
     assert all(np.isfinite(value) for value in numbers.values())
     assert "swapped/trained/nearest_named" in finished[1].flat()
 
@@ -207,9 +209,17 @@ def test_seeds_and_digests_differ_where_they_must(models):
     assert digest(other) != digest(branch)
 
 
-def test_missing_weights_are_asked_for():
-    with pytest.raises(ValueError, match="expected --weights DIR"):
-        Models().branch()
+def test_branch_of_the_base_is_taken_where_none_is_named(tmp_path):
+    shipped = Path(bases.__file__).parents[1] / "assets/base"
+    assert Models().source() == str(shipped / "brushnet")
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(ValueError, match=r"expected --weights DIR.*no brushnet/"):
+        Models(base=str(tmp_path)).branch()
+
+
+def test_zero_branch_of_the_package_has_the_shipped_ones_config():
+    models = Models()
+    assert models.branch("zero").config == models.branch().config
 
 
 def test_branch_evaluation_is_a_sweep():

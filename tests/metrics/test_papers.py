@@ -8,7 +8,7 @@ import pytest
 from brushjax.data.sets.photos import load_photos
 from brushjax.metrics.papers import brushedit_mse, brushedit_psnr
 from brushjax.metrics.registry import METRICS, score, select
-from brushjax.metrics.views import Views, jpeg
+from brushjax.metrics.views import Views, jpeg, resized
 from tests.support import GOLDEN
 
 
@@ -66,6 +66,22 @@ def test_pie_counts_the_masked_zeros(noisy):
     mse = found["paper:pie/mse_unedit_part@1"]
     assert mse == pytest.approx(clean * np.mean(~hole))
     assert found["paper:pie/psnr_unedit_part@1"] == pytest.approx(-10 * np.log10(mse))
+
+
+@pytest.mark.parametrize(("side", "panels"), [(64, 1), (96, 1), (64, 4)])
+def test_pie_scores_results_of_other_square_sizes_and_panels(side, panels):
+    """As the script does with 512 pixels: the last picture of a panel, at the source's size."""
+    rng = np.random.default_rng(0)
+    source, hole = rng.integers(0, 256, (64, 64, 3), np.uint8), np.zeros((64, 64), bool)
+    hole[8:40, 8:40] = True
+    last = rng.integers(0, 256, (side, side, 3), np.uint8)
+    result = np.concatenate([np.zeros_like(last)] * (panels - 1) + [last], axis=1)
+    sample = Views(result, source, mask=hole, from_jpeg=True, caption="c", source_caption="s")
+    found = score(select(["paper:pie"], networks=()), sample, {})
+    resized_ = Views(resized(last, 64, 64), source, mask=hole, from_jpeg=True)
+    expected = score(select(["paper:pie"], networks=()), resized_, {})
+    assert found == expected
+    assert len(found) == 9
 
 
 @pytest.mark.torch

@@ -14,6 +14,11 @@ def test_mean_of_nothing_is_nan_and_merges_as_identity():
     assert Mean.empty().merge(Mean.of([3.0])) == Mean.of([3.0])
 
 
+def test_mean_of_infinities_of_both_signs_is_undefined():
+    assert np.isnan(Mean.of([1.0, np.inf, -np.inf]).compute())
+    assert Mean.of([1.0, -np.inf]).compute() == -np.inf
+
+
 def test_moments_merge_like_one_batch():
     rows = np.random.default_rng(0).normal(1e4, 1e-2, (50, 3))  # a large offset shows cancellation
     merged = Moments.empty(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -200,8 +200,13 @@ class Steered(Benchmark):
     def metrics(self) -> tuple[Metric, ...]:
         """Shares of fills nearest to a class: the named one, and the true one."""
         return (
-            Metric("clean", "nearest_named", ("local_caption",), self._nearest("local_caption")),
-            Metric("clean", "nearest_true", ("source_caption",), self._nearest("source_caption")),
+            *(
+                Metric("clean", name, (caption,), self._nearest(caption), scale="share")
+                for name, caption in (
+                    ("nearest_named", "local_caption"),
+                    ("nearest_true", "source_caption"),
+                )
+            ),
         )
 
     def note(self) -> str:
@@ -211,6 +216,11 @@ class Steered(Benchmark):
             f"{self.part}: chance is {100 * chance:.1f} %; the check tells"
             f" {100 * check_accuracy(self.steering):.1f} % of held-out real crops rightly"
         )
+
+    def relabelled(self, labels: Mapping[str, Sequence[str]]) -> Steered:
+        """Asks the methods that took the place of its own."""
+        methods = tuple(new for old in self.methods for new in labels.get(old, (old,)))
+        return dataclasses.replace(self, methods=methods)
 
     def wants(self, label: str, repeat: int) -> bool:
         """Whether the method with this label is run on it, with the repeat-th seed."""

@@ -26,6 +26,11 @@ class Given:
     seeded = False
     sees_truth = False
 
+    def explain(self, models: Models) -> str:
+        """What it is, for the legend."""
+        del models
+        return f"pictures in {self.folder}"
+
     def settings(self, models: Models) -> dict[str, Any]:
         """Nothing but the files themselves matters; they are part of every unit's key."""
         del models

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from brushjax.evaluation.models import Models
+from brushjax.evaluation.models import ZERO, Models, named_paths
 from brushjax.evaluation.records import BenchmarkError, Pixels, Record
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ class Sampling:
     scale: float = 1.0
     guidance_end: float = 1.0
 
+    def __str__(self) -> str:
+        end = "" if self.guidance_end == 1 else f" until {self.guidance_end:g} of the steps"
+        return f"{self.scheduler}, {self.steps} steps, guidance {self.guidance:g}{end}"
+
     @property
     def arguments(self) -> dict[str, Any]:
         """What `brushjax.Inpainter` takes."""
@@ -89,6 +93,15 @@ class Branch:
     seeded = True
     reads = ("prompt",)
     sees_truth = False
+
+    def explain(self, models: Models) -> str:
+        """What it is, for the legend."""
+        if self.checkpoint == ZERO:
+            what = "the branch that training starts from; it adds nothing: the base model alone"
+        else:
+            what = f"the branch {models.source(self.checkpoint, self.base)}"
+        scale = "" if self.sampling.scale == 1 else f", scale {self.sampling.scale:g}"
+        return f"{what} ({self.sampling}{scale}, blend {self.blend})"
 
     def settings(self, models: Models) -> dict[str, Any]:
         """What the pictures depend on besides the record and the seed."""
@@ -122,8 +135,9 @@ class Grid:
     """Every combination of these settings, one branch each.
 
     Attributes:
-        checkpoints, bases: paths, see `Branch`.
-        samplings: schedulers with their numbers of steps.
+        checkpoints, bases: paths, see `Branch`; "NAME=PATH" names one in the report.
+        schedulers, steps, guidance, scales, blends: see `Sampling` and `Branch`.
+        label: what every name in the report starts with.
     """
 
     checkpoints: tuple[str, ...] = ("",)
@@ -138,22 +152,18 @@ class Grid:
     def methods(self) -> list[Branch]:
         """The branches, labelled by what varies between them."""
         axes = (
-            ("", self.checkpoints),
-            ("", self.bases),
-            ("", self.schedulers),
-            ("steps ", self.steps),
-            ("g ", self.guidance),
-            ("w ", self.scales),
-            ("", self.blends),
+            named_paths(self.checkpoints),
+            named_paths(self.bases),
+            {name: name for name in self.schedulers},
+            {f"steps {number}": number for number in self.steps},
+            {f"g {number}": number for number in self.guidance},
+            {f"w {number}": number for number in self.scales},
+            {name: name for name in self.blends},
         )
         methods = []
-        for values in itertools.product(*(values for _, values in axes)):
-            varied = [
-                f"{name}{'default' if value == '' else value}"
-                for (name, choices), value in zip(axes, values)
-                if len(choices) > 1
-            ]
-            chosen: tuple[Any, ...] = values
+        for names in itertools.product(*axes):
+            varied = [name for axis, name in zip(axes, names) if len(axis) > 1]
+            chosen: list[Any] = [axis[name] for axis, name in zip(axes, names)]
             checkpoint, base, scheduler, steps, guidance, scale, blend = chosen
             sampling = Sampling(steps, guidance, scheduler, scale)
             label = " ".join([self.label, *varied])
@@ -179,6 +189,12 @@ class Blended:
     seeded = True
     reads = ("prompt",)
     sees_truth = False
+
+    def explain(self, models: Models) -> str:
+        """What it is, for the legend."""
+        del models
+        what = "blended latents: the base model alone, pasted into the source at every step"
+        return f"{what} ({self.sampling}, blend {self.blend})"
 
     def settings(self, models: Models) -> dict[str, Any]:
         """What the pictures depend on besides the record and the seed."""
@@ -294,7 +310,7 @@ class Telea:
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """The input as it is: what the metrics say of a method that does nothing.
+    """The input as it is, which is the truth itself where the source is to be restored.
 
     Attributes:
         label: its name in the report.

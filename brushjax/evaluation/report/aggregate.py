@@ -21,7 +21,7 @@ class Summary:
     """One metric of one method on one benchmark.
 
     Attributes:
-        group: a kind of edit, or empty for all records.
+        group: a kind of edit ("": records of which no kind is known); None for all records.
         mean: over records, each the mean over its seeds; intervals draw whole sessions.
         rows: how many pictures are behind it; undefined: of them, those without such a number.
         sentinels: how many have the value that stands for "no difference at all".
@@ -29,7 +29,7 @@ class Summary:
     """
 
     benchmark: str
-    group: str
+    group: str | None
     method: str
     metric: Metric
     mean: Interval
@@ -50,8 +50,9 @@ class Change:
 
     Attributes:
         difference: of the means, paired, drawn by session.
-        reduction: share of the baseline's mean that the method takes away.
-        by_group: `reduction` with whole groups drawn: whether it would hold for other kinds; None
+        improvement: the same as a share of the baseline's mean, above 0 where the method is better;
+            None where such a share means nothing.
+        by_group: `improvement` with whole groups drawn: whether it would hold for other kinds; None
             where there is one group.
     """
 
@@ -60,8 +61,13 @@ class Change:
     baseline: str
     metric: Metric
     difference: Interval
-    reduction: Interval
+    improvement: Interval | None
     by_group: Interval | None
+
+    @property
+    def gain(self) -> Interval:
+        """The difference, above 0 where the method is better."""
+        return self.difference if self.metric.higher_is_better else _negative(self.difference)
 
     @property
     def significant(self) -> bool:
@@ -79,7 +85,7 @@ class Change:
 def summaries(scored: Scored, bootstrap: Bootstrap) -> list[Summary]:
     """Every metric of every method on every benchmark, over all records."""
     return [
-        _summary(scored, name, "", method, metric, bootstrap)
+        _summary(scored, name, None, method, metric, bootstrap)
         for name, metrics in scored.metrics.items()
         for method in scored.methods(name)
         for metric in metrics
@@ -113,14 +119,17 @@ def macro_mean(groups: Sequence[Summary], benchmark: str, method: str, metric: M
 
 
 def changes(scored: Scored, baseline: str, bootstrap: Bootstrap) -> list[Change]:
-    """Every method against the baseline, where both were run; nothing without a baseline."""
+    """Every method against the baseline, where both were run; nothing without a baseline.
+
+    Metrics of which neither end is better are not compared.
+    """
     found = []
     for name, metrics in scored.metrics.items():
         if baseline not in scored.methods(name):
             continue
         for method in scored.methods(name):
             if method != baseline:
-                for metric in metrics:
+                for metric in (one for one in metrics if one.higher_is_better is not None):
                     change = _change(scored, name, method, baseline, metric, bootstrap)
                     if change.difference.count:
                         found.append(change)
@@ -136,17 +145,17 @@ def per_record(rows: Sequence[dict[str, Any]], metric: Metric) -> dict[tuple[str
 
 
 def _summary(
-    scored: Scored, name: str, group: str, method: str, metric: Metric, bootstrap: Bootstrap
+    scored: Scored, name: str, group: str | None, method: str, metric: Metric, bootstrap: Bootstrap
 ) -> Summary:
-    rows = [row for row in scored.of(name, method) if not group or row["group"] == group]
+    rows = [row for row in scored.of(name, method) if group is None or row["group"] == group]
     values = np.array([row[metric.id] for row in rows])
     seeds = sorted({row["seed"] for row in rows})
     records = per_record(rows, metric)
     clusters = {(row["sample"], row["turn"]): row["session"] for row in rows}
     finite = np.array(list(records.values()))
     if np.isinf(finite).any():  # a script's infinite PSNR: its mean has no interval
-        count = int((~np.isnan(finite)).sum())
-        mean = Interval(float(np.nanmax(finite)), math.nan, math.nan, count)
+        whole = Mean.of(finite)
+        mean = Interval(whole.compute(), math.nan, math.nan, whole.count)
     else:
         mean = bootstrap.mean(finite, [clusters[place] for place in records])
     sentinel = metric.sentinel
@@ -176,15 +185,25 @@ def _change(
     group = {(row["sample"], row["turn"]): row["group"] for row in rows}
     old, new = _finite(before, places), _finite(after, places)
     sessions, groups = [session[one] for one in places], [group[one] for one in places]
+
+    def share(clusters: list) -> Interval:
+        reduction = bootstrap.reduction(old, new, clusters)
+        return _negative(reduction) if metric.higher_is_better else reduction
+
+    shares = metric.has_percentages
     return Change(
         benchmark=name,
         method=method,
         baseline=baseline,
         metric=metric,
         difference=bootstrap.difference(old, new, sessions),
-        reduction=bootstrap.reduction(old, new, sessions),
-        by_group=bootstrap.reduction(old, new, groups) if len(set(groups)) > 1 else None,
+        improvement=share(sessions) if shares else None,
+        by_group=share(groups) if shares and len(set(groups)) > 1 else None,
     )
+
+
+def _negative(one: Interval) -> Interval:
+    return Interval(-one.value, -one.high, -one.low, one.count)
 
 
 def _finite(values: dict, places: list) -> Float[np.ndarray, " n"]:

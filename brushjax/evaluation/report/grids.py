@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,32 +37,46 @@ class Grid:
 
 
 def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: int) -> list[Grid]:
-    """Best and worst by the first metric of which one end is better; and some at random."""
-    metric = ranking(scored.metrics[benchmark])
-    methods = scored.methods(benchmark)
-    method = next((m for m in methods if plan.methods[m].seeded), methods[0])
+    """Best and worst by the first metric that tells, and some of the others at random.
+
+    No record is shown twice; where there are few, all are shown, from best to worst.
+    """
     if count < 1:
         return []
+    methods = scored.methods(benchmark)
+    method = next((m for m in methods if plan.methods[m].seeded), methods[0])
     places = list(dict.fromkeys(_place(u) for u in plan.scored if u.record.benchmark == benchmark))
-    found = []
+    found, ranked = [], []
+    metric = ranking(scored.metrics[benchmark], scored.of(benchmark, method))
     if metric is not None:
         values = per_record(scored.of(benchmark, method), metric)
         ranked = sorted((p for p in values if not math.isnan(values[p])), key=values.__getitem__)
         if metric.higher_is_better:
             ranked.reverse()
-        what = f"by {metric.name} of {method}"
-        found = [(f"best {what}", ranked[:count]), (f"worst {what}", ranked[::-1][:count])]
-    draw = np.random.default_rng(0).permutation(len(places))[:count]
-    found.append(("at random", [places[int(index)] for index in sorted(draw)]))
+        by = f"by {metric.name} of {method}"
+        if len(ranked) > 2 * count:
+            ranked = [*ranked[:count], *ranked[-count:]]
+            found = [(f"best {by}", ranked[:count]), (f"worst {by}", ranked[count:][::-1])]
+        else:
+            found = [(f"from best to worst {by}", ranked)]
+    others = [place for place in places if place not in set(ranked)]
+    draw = np.random.default_rng(0).permutation(len(others))[:count]
+    name = "others at random" if ranked else "at random"
+    found.append((name, [others[int(index)] for index in sorted(draw)]))
+    found = [(heading, chosen) for heading, chosen in found if chosen]
     return [
         Grid(heading, [shown(plan, gallery, benchmark, place) for place in chosen])
         for heading, chosen in found
     ]
 
 
-def ranking(metrics: tuple[Metric, ...]) -> Metric | None:
-    """The first metric of which one end is better."""
-    return next((one for one in metrics if one.higher_is_better is not None), None)
+def ranking(metrics: Sequence[Metric], rows: Sequence[Mapping[str, Any]]) -> Metric | None:
+    """The first metric of which one end is better and by which these rows differ."""
+    for metric in metrics:
+        values = {row[metric.id] for row in rows if not math.isnan(row[metric.id])}
+        if metric.higher_is_better is not None and len(values) > 1:
+            return metric
+    return None
 
 
 def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) -> Shown:

@@ -32,22 +32,30 @@ class Finding:
 
 
 def lint(
-    scored: Scored, means: Sequence[Summary], benchmarks: Mapping[str, Benchmark]
+    scored: Scored,
+    means: Sequence[Summary],
+    benchmarks: Mapping[str, Benchmark],
+    oracles: Sequence[str] = (),
 ) -> list[Finding]:
-    """All findings, errors first."""
+    """All findings, errors first.
+
+    Args:
+        oracles: methods that see the truth: that they leave their sources as they are is no news.
+    """
     found: list[Finding] = []
     for name, benchmark in benchmarks.items():
         for method in scored.methods(name):
             where, rows = f"{name}, {method}", scored.of(name, method)
-            found += [Finding(level, where, text) for level, text in _pictures(rows)]
+            seen = method in oracles
+            found += [Finding(level, where, text) for level, text in _pictures(rows, seen)]
             found += [Finding(level, where, text) for level, text in _count(rows, benchmark)]
             mine = [one for one in means if (one.benchmark, one.method) == (name, method)]
-            found += [Finding(level, where, text) for level, text in _numbers(mine)]
+            found += [Finding(level, where, text) for level, text in _numbers(mine, seen)]
         found += [Finding("warning", name, text) for text in _twins(scored, name)]
     return sorted(found, key=lambda one: one.level)
 
 
-def _pictures(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _pictures(rows: Sequence[Mapping[str, Any]], oracle: bool) -> Iterator[tuple[str, str]]:
     def count(flag: str) -> int:
         return sum(bool(row[flag]) for row in rows)
 
@@ -56,7 +64,7 @@ def _pictures(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         yield level, f"{black} of {len(rows)} pictures are black; turn off a safety checker"
     if lost := sum(row["fault"] == NOT_FINITE for row in rows):
         yield "warning", f"{lost} of {len(rows)} pictures are missing: the networks gave NaN"
-    if same := count("unchanged"):
+    if (same := count("unchanged")) and not oracle:
         yield "warning", f"{same} of {len(rows)} results are their sources, unchanged"
     if sizes := count("other_size"):
         yield (
@@ -75,14 +83,14 @@ def _count(rows: Sequence[Mapping[str, Any]], benchmark: Benchmark) -> Iterator[
         yield "warning", f"{len(records)} records where {expected} were published"
 
 
-def _numbers(means: Sequence[Summary]) -> Iterator[tuple[str, str]]:
+def _numbers(means: Sequence[Summary], oracle: bool) -> Iterator[tuple[str, str]]:
     # Compared on the same rows: a number that some rows lack says nothing about the others.
     whole = [one for one in means if not one.undefined]
     values = {f"{one.metric.profile}/{one.metric.name}": one.mean.value for one in whole}
     for text in impossible(values):
         yield "error", f"impossible: {text}"
     for one in means:
-        if one.sentinels:
+        if one.sentinels and not oracle:
             yield (
                 "warning",
                 f"{one.metric.id}: {one.sentinels} of {one.rows} pictures have"

@@ -49,11 +49,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A printed table with its source and what is to be known about it."""
+    """A printed table with its source and what is to be known about it.
+
+    Attributes:
+        own: name of the row that is the paper's own method.
+    """
 
     id: str
     paper: str
     table: str
+    own: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -80,6 +85,7 @@ def published() -> tuple[Table, ...]:
             entry["id"],
             entry["paper"],
             entry["table"],
+            entry["own"],
             tuple(Column(**column) for column in entry["columns"]),
             tuple(
                 Row(

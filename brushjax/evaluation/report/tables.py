@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from brushjax.evaluation.report.aggregate import Change, Summary
 from brushjax.evaluation.report.formats import markdown_table, number, percent
+from brushjax.evaluation.report.names import meaning, title
 from brushjax.evaluation.report.published import Table as Published
 from brushjax.evaluation.report.published import tables_of
-from brushjax.metrics.metric import Metric
+from brushjax.metrics.bootstrap import Interval
 
-TITLES = {
-    "ring_error": "error in the hole's outer 4 pixels",
-    "edge_discontinuity": "discontinuity across the edge",
-    "edge_step": "step across the edge",
-    "psnr_hole": "PSNR in the hole, dB",
-    "mse_hole": "MSE in the hole",
-    "psnr_keep": "PSNR outside the hole, dB",
-    "mse_keep": "MSE outside the hole",
-    "nearest_named": "nearest to the class that the swapped prompt names",
-    "nearest_true": "nearest to the true class",
-}
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{sign: f"\\{sign}" for sign in "&%_#${}"},
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
 SPLITS = ("brushbench-inside", "brushbench-outside")
 
 
@@ -53,6 +53,10 @@ class Table:
         ]
         return Table(self.title, [self.head[0], *names], rows, self.note)
 
+    def upright(self) -> Table:
+        """Turned so that it is longer than wide."""
+        return self.turned() if len(self.rows) < len(self.head) - 1 else self
+
     def markdown(self) -> str:
         """As Markdown that also reads as plain text."""
         rows = [[cell.text for cell in row] for row in self.rows]
@@ -72,19 +76,16 @@ class Table:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def title(metric: Metric) -> str:
-    """What a reader calls a metric; the papers' profiles are named beside it."""
-    if metric.profile == "clean":
-        return TITLES.get(metric.name, metric.id.partition("/")[2].rpartition("@")[0])
-    return f"{metric.id.partition('/')[2].rpartition('@')[0]} ({metric.profile})"
-
-
 def means_table(
-    means: Sequence[Summary], benchmark: str, group: str = "", oracles: Sequence[str] = ()
+    means: Sequence[Summary],
+    benchmark: str,
+    group: str | None = None,
+    oracles: Sequence[str] = (),
 ) -> Table:
     """Metrics by methods, each mean with its interval.
 
     Args:
+        group: a kind of edit; None: all records.
         oracles: methods that see the truth, and so are not marked as best.
     """
     mine = [one for one in means if (one.benchmark, one.group) == (benchmark, group)]
@@ -101,8 +102,13 @@ def means_table(
         ]
         rows.append([Cell(title(metric)), *cells])
     records = max((one.mean.count for one in mine), default=0)
-    of = f"{benchmark}, {group}" if group else benchmark
+    of = benchmark if group is None else f"{benchmark}, {group_name(group)}"
     return Table(f"{of}: {records} records", ["mean [95 % interval]", *methods], rows)
+
+
+def group_name(group: str | None) -> str:
+    """What a group is called; all records have no such name."""
+    return "" if group is None else group or "(no group)"
 
 
 def changes_table(
@@ -118,25 +124,35 @@ def changes_table(
     if not mine:
         return None
     grouped = any(one.by_group for one in mine)
-    head = ["method", "metric", "difference", "reduction", *(["over groups"] if grouped else [])]
+    head = ["method", "metric", "gain", "in percent", *(["over groups"] if grouped else [])]
     rows = []
     for one in mine:
         verdict = {True: " better", False: " worse", None: ""}[one.better]
         row = [
             Cell(one.method),
             Cell(title(one.metric)),
-            Cell(number(one.difference) + verdict, one.difference.value),
-            Cell(percent(one.reduction), one.reduction.value),
+            Cell(number(one.gain) + verdict, one.gain.value),
+            _share(one.improvement),
         ]
-        if grouped:
-            group = one.by_group
-            row.append(Cell(percent(group), group.value) if group else Cell("-"))
-        rows.append(row)
-    return Table(f"{benchmark}: against {mine[0].baseline}, on the same records", head, rows)
+        rows.append([*row, _share(one.by_group)] if grouped else row)
+    title_ = f"{benchmark}: against {mine[0].baseline}, on the same records"
+    return Table(title_, head, rows, "Gains are above 0 where the method is better.")
+
+
+def legend(methods: Mapping[str, str], means: Sequence[Summary]) -> dict[str, str]:
+    """What every method and metric of a report is, by the name that the tables have for it."""
+    metrics = {title(one.metric): meaning(one.metric) for one in means}
+    return {**methods, **{name: text for name, text in metrics.items() if text}}
+
+
+def _share(one: Interval | None) -> Cell:
+    return Cell("-") if one is None else Cell(percent(one), one.value)
 
 
 def paper_tables(means: Sequence[Summary], benchmark: str) -> list[Table]:
-    """The papers' rows on a benchmark with ours below them, in the papers' units."""
+    """The papers' rows on a benchmark with ours below them, in the papers' units, and how far ours
+    are from the paper's own.
+    """
     tables = []
     ours = _ours(means, benchmark)
     for table, rows in tables_of(benchmark):
@@ -148,15 +164,17 @@ def paper_tables(means: Sequence[Summary], benchmark: str) -> list[Table]:
         }
         if not mine:
             continue
-        last = list(table.values(rows[-1]).items())
+        own = next((row for row in rows if row.method == table.own), None)
         cells = [
             [Cell(row.method + (" (!)" if row.misprints else "")), *map(_printed, row.values)]
             for row in rows
         ]
         for method, values in mine.items():
             cells.append([Cell(f"ours: {method}"), *_scaled(table, values)])
-            gaps = {name: values[name] - value for name, value in last if name in values}
-            cells.append([Cell(f"ours: {method}, less {rows[-1].method}"), *_scaled(table, gaps)])
+            if own is not None:
+                theirs = table.values(own)
+                gaps = {name: values[name] - theirs[name] for name in theirs if name in values}
+                cells.append([Cell(f"ours: {method}, less {own.method}"), *_scaled(table, gaps)])
         notes = [
             *table.notes,
             *(f"(!) {r.method}: {'; '.join(r.misprints)}." for r in rows if r.misprints),
@@ -177,7 +195,7 @@ def _ours(means: Sequence[Summary], benchmark: str) -> dict[str, dict[str, float
     splits = SPLITS if benchmark == "brushbench" else (benchmark,)
     values: dict[str, dict[str, list[float]]] = {}
     for one in means:
-        if one.benchmark in splits and not one.group:
+        if one.benchmark in splits and one.group is None:
             name = f"{one.metric.profile}/{one.metric.name}"
             values.setdefault(one.method, {}).setdefault(name, []).append(one.mean.value)
     return {
@@ -196,16 +214,15 @@ def _scaled(table: Published, values: dict[str, float]) -> list[Cell]:
 
 def _printed(value: float | int | None) -> Cell:
     """With the digits that the papers print: four below 1, two above."""
-    if value is None:
-        return Cell("-")
+    if value is None or not math.isfinite(value):
+        return Cell("-" if value is None else number(value))
     return Cell(f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}", float(value))
 
 
 def _mean(one: Summary, best: float) -> Cell:
-    name = one.metric.name
-    digits = 2 if name.startswith("psnr") else 4
-    share = name.startswith("nearest")
-    text = percent(one.mean) if share else number(one.mean, digits)
+    scale = one.metric.scale
+    digits = 2 if scale == "dB" else 4
+    text = percent(one.mean) if scale == "share" else number(one.mean, digits)
     if one.undefined:
         text += f" (n {one.mean.count})"
     return Cell(text, one.mean.value, one.mean.value == best)
@@ -219,6 +236,4 @@ def _best(values: list[float], higher: bool | None) -> float:
 
 
 def _escaped(text: str) -> str:
-    for sign in ("\\", "&", "%", "_", "#", "$"):
-        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else f"\\{sign}")
-    return text
+    return text.translate(LATEX)

@@ -4,7 +4,11 @@ import dataclasses
 
 import pytest
 
+from brushjax.evaluation.report import tables
+from brushjax.evaluation.report.aggregate import Summary
 from brushjax.evaluation.report.published import impossible, published, suspicious_rows, tables_of
+from brushjax.metrics.bootstrap import Interval
+from brushjax.metrics.metric import Metric
 
 TABLES = {table.id: table for table in published()}
 
@@ -30,6 +34,26 @@ def test_every_table_is_here_with_its_source():
         assert table.source
         assert all(len(row.values) == len(table.columns) for row in table.rows)
         assert all(column.scale > 0 for column in table.columns)
+
+
+def test_own_row_is_named_and_not_the_last_one():
+    for table in published():
+        assert table.own in {row.method for row in table.rows}, table.id
+    table = TABLES["brushedit-4"]
+    turned = dataclasses.replace(table, rows=table.rows[::-1])
+    wanted = table.columns[0].metric
+    mean = Interval(30.0, 29.0, 31.0, 5)
+    profile, _, name = wanted.partition("/")
+    metric = Metric(profile, name, (), lambda views: 0.0)
+    means = [Summary("brushbench-inside", None, "m", metric, mean, 5, 0, 0, (30.0,))]
+    for one in (table, turned):
+        rows = [row for row in one.rows if row.benchmark == "brushbench-inside"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tables, "tables_of", lambda benchmark, one=one, rows=rows: [(one, rows)])
+            (made,) = tables.paper_tables(means, "brushbench-inside")
+        gap = made.rows[-1]
+        assert gap[0].text == "ours: m, less BrushEdit*"
+        assert gap[1].value == pytest.approx(30 - 31.98)
 
 
 def test_values_are_in_the_metrics_units():

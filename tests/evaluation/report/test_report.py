@@ -1,25 +1,37 @@
 """Tables, numbers, the HTML page, and what the linters find in rows."""
 
+import dataclasses
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from brushjax.evaluation.benchmarks.held_out import Steered
+from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.plan import Plan
+from brushjax.evaluation.records import Pixels, Record, Unit
 from brushjax.evaluation.report.aggregate import by_group as grouped
 from brushjax.evaluation.report.aggregate import changes, macro_mean, summaries
 from brushjax.evaluation.report.formats import markdown_table, number, percent, write_json
-from brushjax.evaluation.report.grids import Grid, Shown
-from brushjax.evaluation.report.html import Section, page
+from brushjax.evaluation.report.grids import Grid, Shown, grids
+from brushjax.evaluation.report.html import Head, Section, page
 from brushjax.evaluation.report.lint import Finding
-from brushjax.evaluation.report.tables import Cell, Table
+from brushjax.evaluation.report.names import meaning, title
+from brushjax.evaluation.report.tables import Cell, Table, changes_table, means_table
 from brushjax.evaluation.score import Scored
+from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.bootstrap import Bootstrap, Interval
 from brushjax.metrics.metric import Metric
+from brushjax.metrics.registry import METRICS, select
+from brushjax.metrics.views import Views
 
-PSNR = Metric("clean", "psnr_keep", (), lambda views: 0.0, sentinel=100.0)
+PSNR = Metric("clean", "psnr_keep", (), lambda views: 0.0, sentinel=100.0, scale="dB")
 ERROR = Metric("clean", "ring_error", (), lambda views: 0.0, higher_is_better=False)
+SSIM = Metric("clean", "ssim_keep", (), lambda views: 0.0)
+AREA = Metric("clean", "region_area", (), lambda views: 0.0, higher_is_better=None)
 FAST = Bootstrap(resamples=200)
 
 
@@ -87,10 +99,11 @@ def test_changes_are_paired_and_say_what_is_better():
     column = [0.2, 0.4, 0.6, 0.8]
     rows = scored({("zero", 0): column, ("m", 0): [0.9 * value for value in column]})
     psnr, error = changes(rows, "zero", FAST)
+    assert psnr.improvement is None  # a percentage of decibels means nothing
     assert (error.method, error.baseline) == ("m", "zero")
     assert error.difference.high < 0  # unpaired, the spread of the samples would hide it
     assert error.better
-    assert error.reduction.value == pytest.approx(0.1)
+    assert error.improvement.value == pytest.approx(0.1)
     assert error.by_group is not None
     assert psnr.better is None
     assert not changes(rows, "absent", FAST)
@@ -110,6 +123,92 @@ def test_infinite_numbers_have_a_mean_without_an_interval():
     mean = summaries(rows, FAST)[1].mean
     assert mean.value == math.inf
     assert math.isnan(mean.low)
+
+
+def test_mean_with_infinities_of_both_signs_is_undefined_and_never_the_largest():
+    rows = scored({("m", 0): [0.1, math.inf, -math.inf], ("n", 0): [0.1, -math.inf, 0.3]})
+    means = {one.method: one for one in summaries(rows, FAST) if one.metric is ERROR}
+    assert math.isnan(means["m"].mean.value)
+    assert means["n"].mean.value == -math.inf
+    assert means["n"].seeds == (-math.inf,)
+
+
+def test_records_without_a_group_are_not_all_records():
+    rows = scored({("m", 0): [0.1, 0.3, 0.1, 0.3, 0.1]})
+    for row in rows.rows:
+        row["group"] = "" if row["group"] == "even" else "odd"
+    groups = grouped(rows, FAST)
+    everything = means_table(summaries(rows, FAST) + groups, "b")
+    assert everything.title == "b: 5 records"
+    assert everything.rows[1][1].value == pytest.approx(0.18)
+    assert means_table(groups, "b", "").title == "b, (no group): 3 records"
+
+
+def test_gains_are_above_zero_where_a_method_is_better():
+    column = [0.2, 0.4, 0.6, 0.8]
+    better = scored({("zero", 0): column, ("m", 0): [0.9 * value for value in column]})
+    for row in better.rows:
+        row[SSIM.id] = 1 - row[ERROR.id]
+        row[PSNR.id] = 20 - 10 * row[ERROR.id]
+    found = changes(Scored(better.rows, {"b": (PSNR, ERROR, SSIM, AREA)}), "zero", FAST)
+    assert [one.metric.name for one in found] == ["psnr_keep", "ring_error", "ssim_keep"]
+    assert all(one.better and one.gain.low > 0 for one in found)
+    psnr, error, ssim = found
+    assert psnr.improvement is None
+    assert error.improvement.value == pytest.approx(0.1)
+    assert ssim.improvement.value == pytest.approx(0.05 / 0.5)
+    table = changes_table(found, "b")
+    for row in table.rows:
+        assert "-" not in row[2].text
+        assert row[2].text.endswith(" better")
+    assert [row[3].text.partition(" [")[0] for row in table.rows] == ["-", "10.0 %", "10.0 %"]
+
+
+def test_percentages_need_a_baseline_above_zero():
+    column = [-0.2, -0.4, 0.1, 0.1]
+    rows = scored({("zero", 0): column, ("m", 0): [value - 1 for value in column]})
+    (_, error) = changes(rows, "zero", FAST)
+    assert error.better
+    assert math.isnan(error.improvement.value)
+
+
+def test_every_metric_has_one_name_an_arrow_and_a_meaning():
+    found = [*METRICS.values(), *SEAM_METRICS, *Steered().metrics()]
+    assert sorted(one.id for one in found if not meaning(one)) == []
+    assert title(PSNR) == "psnr_keep ↑"
+    assert title(ERROR) == "ring_error ↓"
+    assert title(AREA) == "region_area"
+    titles = [title(one) for one in found]
+    assert len(set(titles)) == len(titles)
+    same = Views(np.full((8, 8, 3), 9, np.uint8), np.zeros((8, 8, 3), np.uint8))
+    same = dataclasses.replace(same, truth=same.source)
+    values = {one.name: one(same, {})[one.id] for one in select(networks=()) if one.applies(same)}
+    assert math.isnan(values["mae_truth"])  # it would repeat mae_all
+    assert values["mae_all"] > 0
+
+
+def test_best_and_worst_do_not_overlap(tmp_path):
+    for count, expected in ((3, [3, 3, 3]), (5, [5, 5, 1]), (6, [11])):
+        found = grids(*few_records(tmp_path, 11), "b", count)
+        assert [len(grid.rows) for grid in found] == expected
+        captions = [row.caption for grid in found for row in grid.rows]
+        assert len(set(captions)) == len(captions)
+    assert found[0].rows[0].caption == "r0: p"  # the least error
+
+
+def few_records(folder, count):
+    """A plan, its rows and its gallery, without files."""
+    pixels = Pixels(np.zeros((4, 4, 3), np.uint8))
+    units = [
+        Unit(Record("b", f"r{n}", "p", lambda: pixels, ""), "m", 0, f"k{n}") for n in range(count)
+    ]
+    rows = scored({("m", 0): [0.1 + 0.01 * n for n in range(count)]})
+    for row in rows.rows:
+        row["sample"] = f"r{row['sample']}"
+    method = SimpleNamespace(seeded=True, sees_truth=False)
+    gallery = Gallery(folder)
+    gallery.rows.update({unit.key: {"fault": "x"} for unit in units})
+    return Plan(units, {}, {"m": method}, {}), rows, gallery
 
 
 def test_sentinels_are_counted():
@@ -133,12 +232,15 @@ def test_page_is_one_file_that_escapes_and_sorts():
     grid = Grid("best", [Shown("caption & more", {"source": picture})])
     finding = Finding("error", "b, m", "impossible: x < y")
     section = Section([Table("t", ["m", "x"], cells)], [grid], note="a note")
-    text = page("t", {"b": section}, [finding], {"a": 1})
+    head = Head("<t>", {"made": "today"}, {"n": "a <method>", "x": "a metric"})
+    text = page(head, {"b": section}, [finding], {"a": 1})
+    assert "<title>&lt;t&gt;</title>" in text
+    assert 'title="a &lt;method&gt;"' in text
     assert "<b>m</b>" not in text
     assert "&lt;b&gt;m&lt;/b&gt;" in text
     assert 'data-value="0.1"' in text
     assert 'class="error"' in text
     assert "caption &amp; more" in text
     assert len(re.findall(r'src="data:image/jpeg;base64,', text)) == 1
-    assert not re.search(r'(src|href)="(?!data:)', text)  # nothing is fetched from anywhere
+    assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing is fetched from anywhere
     assert "aria-sort" in text
