@@ -46,7 +46,7 @@ def test_metric_is_refused_on_the_one_benchmark_that_lacks_its_network(tmp_path)
     """LPIPS has another network in each paper."""
     networks = (("lpips_squeeze", "weights/lpips_squeeze"),)
     run(tmp_path, BrushBench("a"), metrics=("lpips",), networks=networks)
-    with pytest.raises(BenchmarkError, match="lpips on emuedit-test: .*lpips_alex"):
+    with pytest.raises(BenchmarkError, match=r"lpips on emuedit-test: .*lpips_alex"):
         run(tmp_path, BrushBench("a"), EmuEdit("b"), metrics=("lpips",), networks=networks)
 
 
