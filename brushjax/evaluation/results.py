@@ -109,7 +109,7 @@ class Report:
     def tables(self, name: str) -> list[Table]:
         """The tables of a benchmark that are printed."""
         found = [means_table(self.means, name, oracles=self._oracles)]
-        against = changes_table(self.changes, name, self.headline)
+        against = changes_table(self.changes, name, self.headline, self._oracles)
         return [*found, *([against] if against else []), *paper_tables(self.means, name)]
 
     def markdown(self) -> str:

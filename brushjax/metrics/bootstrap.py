@@ -43,7 +43,8 @@ class Bootstrap:
         self, before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None
     ) -> Interval:
         """Interval of 1 - mean(after) / mean(before), paired: both are resampled with the same
-        draws. NaN where the mean before is not above 0: there is nothing to take a share of.
+        draws. NaN where the mean before is not above 0 in every draw: there may be nothing to take
+        a share of.
 
         Args:
             before: [n] values of the baseline.
@@ -52,7 +53,8 @@ class Bootstrap:
                 drawn, because samples of one source are alike and count for less than independent
                 ones.
         """
-        return self._interval(_reduction, [before, after], clusters)
+        found = self._interval(_reduction, [before, after], clusters)
+        return found if np.isfinite(found.low) else dataclasses.replace(found, value=np.nan)
 
     def difference(
         self, before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None

@@ -32,7 +32,7 @@ def number(value: float | Interval, digits: int = 4) -> str:
     if isinstance(value, Interval):
         ends = f"{number(value.low, digits)}, {number(value.high, digits)}"
         return f"{number(value.value, digits)} [{ends}]"
-    return f"{value:.{digits}f}" if math.isfinite(value) else _undefined(value)
+    return _rounded(value, digits) if math.isfinite(value) else _undefined(value)
 
 
 def percent(value: float | Interval) -> str:
@@ -40,8 +40,15 @@ def percent(value: float | Interval) -> str:
     if isinstance(value, Interval) and math.isnan(value.low):
         return percent(value.value)
     if isinstance(value, Interval):
-        return f"{percent(value.value)} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
-    return f"{100 * value:.1f} %" if math.isfinite(value) else _undefined(value)
+        ends = f"{_rounded(100 * value.low, 1)}, {_rounded(100 * value.high, 1)}"
+        return f"{percent(value.value)} [{ends}]"
+    return f"{_rounded(100 * value, 1)} %" if math.isfinite(value) else _undefined(value)
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Without a minus where nothing is left of the number."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _undefined(value: float) -> str:

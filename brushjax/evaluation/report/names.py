@@ -9,10 +9,10 @@ UNITS = {"dB": ", in dB", "share": ", as a share of the pictures", "ratio": "", 
 
 MEASURES = {
     "psnr": "peak signal-to-noise ratio",
-    "mse": "mean squared error, colours from 0 to 1",
-    "mae": "mean absolute error, colours from 0 to 1",
-    "ssim": "structural similarity, at most 1",
-    "lpips": "LPIPS, a learned perceptual distance",
+    "mse": "mean squared error (colours 0 to 1)",
+    "mae": "mean absolute error (colours 0 to 1)",
+    "ssim": "structural similarity (at most 1)",
+    "lpips": "LPIPS, a learned perceptual distance,",
     "structure_distance": "distance of self-similarities in DINO's features",
 }
 PLACES = {

@@ -112,14 +112,18 @@ def group_name(group: str | None) -> str:
 
 
 def changes_table(
-    changes: Sequence[Change], benchmark: str, names: Sequence[str] = ()
+    changes: Sequence[Change],
+    benchmark: str,
+    names: Sequence[str] = (),
+    oracles: Sequence[str] = (),
 ) -> Table | None:
     """What the methods change against the baseline; None where nothing was compared.
 
     Args:
         names: of the metrics to show; empty shows all.
+        oracles: methods that see the truth, which are no rivals and not shown.
     """
-    mine = [one for one in changes if one.benchmark == benchmark]
+    mine = [one for one in changes if one.benchmark == benchmark and one.method not in oracles]
     mine = [one for one in mine if not names or one.metric.name in names]
     if not mine:
         return None

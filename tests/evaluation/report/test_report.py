@@ -64,6 +64,7 @@ def test_numbers_carry_their_intervals():
     assert number(Interval(0.5, 0.25, 0.75, 9), 2) == "0.50 [0.25, 0.75]"
     assert percent(Interval(0.413, 0.35, 0.4721, 9)) == "41.3 % [35.0, 47.2]"
     assert number(math.nan) == percent(math.nan) == "-"
+    assert (number(-1e-9), percent(-1e-9)) == ("0.0000", "0.0 %")
     assert number(Interval(math.inf, math.nan, math.nan, 3)) == "inf"
 
 
@@ -157,6 +158,7 @@ def test_gains_are_above_zero_where_a_method_is_better():
     assert psnr.improvement is None
     assert error.improvement.value == pytest.approx(0.1)
     assert ssim.improvement.value == pytest.approx(0.05 / 0.5)
+    assert changes_table(found, "b", oracles=("m",)) is None  # it sees the truth
     table = changes_table(found, "b")
     for row in table.rows:
         assert "-" not in row[2].text
