@@ -4,7 +4,7 @@ import argparse
 import sys
 
 SCORING = ("clip_vision", "dino", "lpips", "image_reward", "aesthetic")
-KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, "pipeline")
+KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, "clip", "pipeline")
 EXAMPLES = """
 SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers',
 ComfyUI's or the original Stable Diffusion code's names, a folder written by to-jax, or a hub id
@@ -23,6 +23,9 @@ examples:
     convert_weights.py to-torch brushnet runs/mine/brushnet mine.safetensors --dtype float16
   a UNet from the hub into our own checkpoint:
     convert_weights.py to-jax unet stable-diffusion-v1-5/stable-diffusion-v1-5 unet-orbax/
+  a metric's network, from torchvision's file and from the hub (see docs/evaluating.md):
+    convert_weights.py to-jax lpips squeezenet1_1-b8a52dc0.pth weights/lpips_squeeze
+    convert_weights.py to-jax clip openai/clip-vit-large-patch14 weights/clip_l14
   is it still the same? (exit code 1 if not):
     convert_weights.py check brushnet runs/mine/brushnet mine.safetensors
 """

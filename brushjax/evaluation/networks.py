@@ -311,7 +311,8 @@ def hash_of(path: str | Path) -> str:
     """The sha256 of a weight file, or of a folder's weights, configs and vocabularies by name."""
     place = _place(path)
     digest = hashlib.sha256()
-    files = sorted(path for path in place.rglob("*") if _counts(path.relative_to(place)))
+    inside = (path for path in place.rglob("*") if path.is_file())
+    files = sorted(path for path in inside if _counts(path.relative_to(place)))
     for file in files if place.is_dir() else [place]:
         digest.update(f"{file.relative_to(place)}:{file.stat().st_size}:".encode())
         with open(file, "rb") as stream:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from brushjax.weights import folders
 from brushjax.weights.loading import abstract_model, check_fit
 from brushjax.weights.maps import MAPS
-from brushjax.weights.reading import Config, Weights, kinds_in, read
+from brushjax.weights.reading import TOGETHER, Config, Weights, kinds_in, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor
 from brushjax.weights.writing import write
@@ -32,7 +32,8 @@ def convert(
     """Converts weights of any layout that can be read into any that can be written.
 
     Args:
-        kind: a kind of model, or "pipeline" for all that `source` holds.
+        kind: a kind of model; "clip" for both halves of one, with its tokenizer, or "pipeline" for
+            all that `source` holds.
         source: as for `load`.
         target: as for `save`.
         layout: one of writing.LAYOUTS. When None: for a .safetensors name "comfyui" for a branch
@@ -53,14 +54,16 @@ def convert(
         raise WeightsError(
             "a pipeline has several configs; convert its parts one by one to give one."
         )
-    models = [read(one, source, config) for one in (kinds_in(source) if pipeline else (kind,))]
+    kinds = kinds_in(source) if pipeline else TOGETHER.get(kind, (kind,))
+    models = [read(one, source, config) for one in kinds]
     for weights in models:
         _, structs = abstract_model(weights.kind, weights.config)
         check_fit(weights, structs)
     if layout is None:
         single = "comfyui" if kind == "brushnet" else "ldm"
         layout = single if Path(target).suffix == ".safetensors" else "diffusers"
-    whole = folders.local_path(source, tuple(MAPS.values())) if pipeline else None
+    tables = tuple(MAPS[one] for one in (MAPS if pipeline else kinds))
+    whole = folders.local_path(source, tables) if pipeline or kind in TOGETHER else None
     write(models, target, layout, dtype, pipeline=whole, dry_run=dry_run)
     return models
 
@@ -103,7 +106,7 @@ def check(
                 f"{first} holds {', '.join(kinds)}; {second} {', '.join(kinds_in(second))}."
             )
     else:
-        kinds = (kind,)
+        kinds = TOGETHER.get(kind, (kind,))
     for one in kinds:
         sides = read(one, first, config).tensors, read(one, second, config).tensors
         names = sorted(sides[0].keys() | sides[1].keys())

@@ -13,6 +13,10 @@ from brushjax.weights.flax_files import as_pytorch
 from brushjax.weights.rules import WeightMap, WeightsError
 
 ORBAX = "params"  # folder of the Orbax checkpoint, beside its config.json
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "vocab.txt"),
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -91,7 +95,7 @@ def _wanted(listed: list[str] | None, tables: tuple[WeightMap, ...]) -> list[str
     companions = ("scheduler", "tokenizer", "tokenizer_2")
     folders = [*(table.folder for table in tables), *companions]
     wanted = [f"{folder}/*.{ending}" for folder in folders for ending in ("json", "txt")]
-    wanted += ["model_index.json", "config.json"]
+    wanted += ["model_index.json", "config.json", *TOKENIZER_FILES]
     if listed is None:  # what the cache holds was chosen when it was downloaded
         return [*wanted, *(f"{folder}/*" for folder in folders), *(f"{t.stem}*" for t in tables)]
     for table in tables:

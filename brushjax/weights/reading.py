@@ -16,6 +16,7 @@ from brushjax.weights.maps import MAPS, map_of
 from brushjax.weights.rules import LEADING, Dialect, Pair, WeightMap, WeightsError, pairs_of
 from brushjax.weights.store import Tensor, as_linear, transposed, with_leading
 
+TOGETHER = {"clip": ("clip_vision", "clip_text")}  # what one file or folder is published as
 Config = (
     Mapping[str, Any] | str | Path | Any
 )  # a dict, the path of a config.json, or one of our configs
@@ -224,8 +225,9 @@ def list_tensors(kind: str, path: str | Path) -> list[Listed]:
 
     No model is built and no value is read.
     """
-    if kind == "pipeline":
-        return [row for one in kinds_in(path) for row in list_tensors(one, path)]
+    parts = kinds_in(path) if kind == "pipeline" else TOGETHER.get(kind, ())
+    if parts:
+        return [row for one in parts for row in list_tensors(one, path)]
     table = map_of(kind)
     found = folders.find(table, path)
     if found.orbax is not None:

@@ -150,6 +150,10 @@ def _copy_companions(source: Path, target: Path) -> None:
             shutil.copytree(source / name, target / name)
         elif (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    for name in folders.TOKENIZER_FILES:  # of transformers' folders, beside the weights
+        if (source / name).is_file():
+            (target / "tokenizer").mkdir(exist_ok=True)
+            shutil.copyfile(source / name, target / "tokenizer" / name)
 
 
 def _check_request(models: Sequence[Weights], place: Path, layout: str) -> None:

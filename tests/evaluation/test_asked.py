@@ -1,5 +1,7 @@
 """What a sweep refuses before it makes anything, and how its methods get their names."""
 
+from pathlib import Path
+
 import pytest
 
 from brushjax.evaluation.benchmarks.brushbench import BrushBench
@@ -146,3 +148,11 @@ def test_command_compares_all_weights(capsys):
 def test_given_pictures_are_named_briefly():
     sweep = Sweep((Folder("x"),), ()).for_given(["results/theirs", "ours=results/x"])
     assert [one.label for one in sweep.methods] == ["theirs", "ours"]
+
+
+def test_documents_name_every_published_file_with_its_size_and_licence():
+    page = (Path(__file__).parents[2] / "docs/evaluating.md").read_text()
+    for name, one in NETWORK_FILES.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        for part in (one.source, one.address, f"{one.megabytes:g} MB", one.licence, one.kind):
+            assert part in row, (name, part)

@@ -9,6 +9,7 @@ from flax import nnx
 from PIL import Image
 
 import brushjax
+import convert_weights
 from brushjax.data.text import train_tokenizer
 from brushjax.evaluation import networks as module
 from brushjax.evaluation.networks import Networks, hash_of
@@ -184,6 +185,35 @@ def test_wrong_networks_are_refused_before_anything_is_scored(folder):
         Networks.load({"dino_s16": folder / "nothing at all"})
     with pytest.raises(ValueError, match="give that too"):
         Networks({"aesthetic": {}})
+
+
+def test_clip_of_the_hubs_layout_becomes_ours_with_its_tokenizer(folder, tiny, tmp_path):
+    ours = tmp_path / "clip_b32"
+    assert convert_weights.main(["to-jax", "clip", str(folder / "clip"), str(ours)]) == 0
+    assert sorted(path.name for path in ours.iterdir()) == [
+        "clip_vision",
+        "text_encoder",
+        "tokenizer",
+    ]
+    assert convert_weights.main(["check", "clip", str(folder / "clip"), str(ours)]) == 0
+    needs = [image("clip_b32.image", "openai", "result"), text("clip_b32.text")]
+    many = samples(2)
+    found = [
+        Networks.load({"clip_b32": path}, batch=2).features(needs, many)
+        for path in (folder / "clip", ours)
+    ]
+    for one, other in zip(*found, strict=True):
+        for need in needs:
+            np.testing.assert_array_equal(one[need], other[need])
+    before = hash_of(ours)
+    chunk = max((ours / "clip_vision").rglob("d/*"), key=lambda path: path.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert hash_of(ours) != before  # an Orbax checkpoint's files have no endings
+
+
+def test_missing_weights_say_how_to_make_them(tmp_path):
+    with pytest.raises(brushjax.weights.WeightsError, match=r"to-jax lpips alexnet-owt.*\.pth"):
+        Networks.load({"lpips_alex": tmp_path / "lpips_alex"})
 
 
 def test_missing_network_output_and_tokenizer_are_named(folder, tiny):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brushjax import files
 from brushjax.evaluation import plan as planning
 from brushjax.evaluation import store
 from brushjax.evaluation import sweep as sweep_module
@@ -194,7 +195,7 @@ def test_stages_run_alone_and_say_what_is_missing(folder, tmp_path):
 
 def test_full_disk_keeps_what_is_done(folder, tmp_path, monkeypatch):
     sweep, out = sweep_of(Folder(folder)), tmp_path / "out"
-    write, left = store.os.fsync, [5]
+    write, left = files.os.fsync, [5]
 
     def fsync(number):
         left[0] -= 1
@@ -202,13 +203,13 @@ def test_full_disk_keeps_what_is_done(folder, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         write(number)
 
-    monkeypatch.setattr(store.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(OSError, match="make room and start again"):
         run(sweep, out).all()
     assert not list(out.rglob("*.part"))
     done = len(list((out / "pictures").rglob("*.png")))
     assert done
-    monkeypatch.setattr(store.os, "fsync", write)
+    monkeypatch.setattr(files.os, "fsync", write)
     run(sweep, out).all()
     run(sweep, tmp_path / "fresh").all()
     same(table(out), table(tmp_path / "fresh"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import convert_weights
 from brushjax import weights
 from tests.weights import tiny
 
@@ -99,6 +100,29 @@ def test_config_of_a_published_file_is_told_by_its_shapes(name, tmp_path):
     assert {k: told[k] for k in wanted if k in config} == {
         k: wanted[k] for k in wanted if k in config
     }
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", [*CONFIGS, "lpips"])
+def test_published_file_of_a_metrics_network_becomes_ours_by_the_command(name, zipped, tmp_path):
+    kind = name.partition("-")[0]
+    config = CONFIGS.get(name, {"_class_name": "LPIPS", "net": "squeeze"})
+    state = tiny.state_dict(kind, config)
+    source = tiny.write_folder(tmp_path / "source", kind, config, state)
+    file = source / "model.safetensors"  # torchvision's names are ours
+    if kind != "lpips":
+        file = tmp_path / "theirs.safetensors"
+        weights.convert(kind, source, file, layout="ldm")
+    heads = {"lpips": {"classifier.1.bias": torch.zeros(3)}, "dino": {"head.bias": torch.zeros(3)}}
+    published = load_file(file) | heads.get(kind, {})
+    torch.save(published, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    command = ["to-jax", kind, str(tmp_path / "net.pth"), str(tmp_path / "ours")]
+    assert convert_weights.main(command) == 0
+    found = weights.read(kind, tmp_path / "ours")
+    assert found.layout == "orbax"
+    assert set(found.tensors) == set(state)
+    for key, tensor in found.tensors.items():
+        np.testing.assert_array_equal(tensor.array(), state[key].numpy())
 
 
 def test_halves_of_an_open_clip_file(tmp_path):
