@@ -22,7 +22,7 @@ import brushjax
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.engine.edit import Graphs, seeded_noise
-from brushjax.inference.engine.options import EditInputs
+from brushjax.inference.engine.options import Condition, EditInputs
 from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.images import prepare
 
@@ -86,8 +86,7 @@ def make_inputs(options):
         "masked": prepared.masked,
         "masks": prepared.masks,
         "noise": noise,
-        "context": context,
-        "negative": negative,
+        "conditions": (Condition(negative), Condition(context)),
         "seeds": seeds,
     }
 
@@ -123,7 +122,7 @@ def main():
             )
             guidance = changes.get("guidance", options.guidance)
             inputs = EditInputs(
-                **given | {"negative": given["negative"] if guidance > 1 else None},
+                **given | {"conditions": given["conditions"][0 if guidance > 1 else 1 :]},
                 guidance=np.float32(guidance),
                 scales=np.ones(sampler.steps, np.float32),
             )

@@ -22,7 +22,7 @@ from flax import nnx
 from benchmarks.edit_sides import SCHEDULER
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.inference.engine.edit import denoise
-from brushjax.inference.engine.options import NAIVE, EditInputs, EditOptions, Savings
+from brushjax.inference.engine.options import NAIVE, Condition, EditInputs, EditOptions, Savings
 from brushjax.inference.engine.predict import Predictor
 from brushjax.inference.engine.program import padded_inputs
 from brushjax.models import BrushNet, BrushNetConfig, UNet, UNetConfig
@@ -60,8 +60,7 @@ def make_inputs(options):
         masked=None,
         masks=None,
         noise=noise,
-        context=text[0],
-        negative=text[1],
+        conditions=(Condition(text[1]), Condition(text[0])),
         guidance=np.float32(7.5),
         scales=np.ones(options.steps, np.float32),
     )

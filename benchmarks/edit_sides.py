@@ -127,7 +127,7 @@ def run_jax(options):
 
     from brushjax.diffusion.samplers import make_sampler
     from brushjax.inference.engine.edit import Graphs, denoise, edit
-    from brushjax.inference.engine.options import EditInputs, EditOptions
+    from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
     from brushjax.inference.engine.program import padded_inputs
     from brushjax.models import AutoencoderKL, BrushNet, BrushNetConfig, UNet, UNetConfig, VAEConfig
     from brushjax.models.brushnet import keep_mask_condition
@@ -156,8 +156,7 @@ def run_jax(options):
         masked=drawn.picture,
         masks=drawn.mask,
         noise=nhwc(drawn.noise),
-        context=drawn.positive,
-        negative=drawn.negative,
+        conditions=(Condition(drawn.negative), Condition(drawn.positive)),
         guidance=GUIDANCE,
         scales=np.ones(exact.steps, np.float32),
     )

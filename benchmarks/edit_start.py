@@ -31,7 +31,7 @@ def child(options):
     from benchmarks.edit_sides import SCHEDULER
     from brushjax.diffusion.samplers import make_sampler
     from brushjax.inference.engine.edit import Graphs
-    from brushjax.inference.engine.options import EditInputs
+    from brushjax.inference.engine.options import Condition, EditInputs
     from brushjax.inference.engine.program import EditProgram
     from brushjax.models import AutoencoderKL, BrushNet, BrushNetConfig, UNet, UNetConfig, VAEConfig
 
@@ -51,8 +51,7 @@ def child(options):
         masked=np.zeros((1, size, size, 3), np.uint8),
         masks=np.ones((1, size, size, 1), np.uint8),
         noise=random.standard_normal((1, size // 8, size // 8, 4), np.float32),
-        context=text[0],
-        negative=text[1],
+        conditions=(Condition(text[1]), Condition(text[0])),
         guidance=np.float32(7.5),
         scales=np.ones(steps, np.float32),
     )

@@ -1,6 +1,8 @@
 """Guidance of the prediction, and blending the result into the original picture."""
 
 import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,26 @@ BLENDS = ("feather", "paste", "none", "brushnet", "brushedit")
 FEATHER_RADIUS = 10  # pixels: half of BrushNet's 21-pixel Gaussian window
 
 
-def classifier_free(
-    negative: Float[Array, " B *S"], positive: Float[Array, " B *S"], guidance: Float[Array, ""]
+def guided(
+    predictions: Sequence[Float[Array, " B *S"]], scales: Float[Array, " n"]
 ) -> Float[Array, " B *S"]:
-    """Moves the prediction away from the negative prompt: negative + g (positive - negative).
+    """Weighs the predictions of n + 1 conditions, each of which says more than the one before it:
+    e_0 + sum_i g_i (e_i - e_(i-1)).
 
-    Source: Ho & Salimans 2022, eq. 6 with g = 1 + w.
+    With two conditions this is classifier-free guidance, the weights of negative and positive being
+    (1 - g, g). With (nothing, image, image and text) it is the dual guidance of instruct-pix2pix,
+    the weights being (1 - g_I, g_I - g_T, g_T).
+
+    Args:
+        predictions: of the conditions, the least conditioned first.
+        scales: g_1 ... g_n; 1 everywhere gives the last prediction.
+
+    Source: Ho & Salimans 2022, eq. 6 with g = 1 + w; Brooks et al. 2023, eq. 3.
     """
-    return negative + guidance * (positive - negative)
+    result = predictions[0]
+    for i, (less, more) in enumerate(itertools.pairwise(predictions)):
+        result = result + scales[i] * (more - less)
+    return result
 
 
 def blend(

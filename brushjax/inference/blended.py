@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
 
 from brushjax.data.text import Tokenizer
-from brushjax.diffusion.guidance import classifier_free
+from brushjax.diffusion.guidance import guided as weigh
 from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
 from brushjax.inference.engine.edit import as_bytes, check_finite, finite, seeded_noise
@@ -131,8 +131,7 @@ def fill(
             twice = jnp.concatenate([x, x]) if guided else x
             prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
             if guided:
-                negative, positive = jnp.split(prediction, 2)
-                prediction = classifier_free(negative, positive, strength)
+                prediction = weigh(jnp.split(prediction, 2), strength[None])
             wanted = (source - row.from_sample * x) / row.from_prediction
             return mask * prediction + (1 - mask) * wanted
 

@@ -29,7 +29,7 @@ from brushjax.inference.engine.batch import (
     repeated,
 )
 from brushjax.inference.engine.edit import Graphs, seeded_noise
-from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
 from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.images import Prepared, prepare, resize
 from brushjax.models.brushnet import CELL, BrushNet
@@ -275,12 +275,13 @@ class Inpainter:
             masked=prepared.masked,
             masks=prepared.masks,
             noise=_noise(columns.get("initial_noise"), seeds, prepared),
-            context=repeated(texts["prompt"].context, size),
-            negative=repeated(texts["negative_prompt"].context, size) if guidance > 1 else None,
+            conditions=tuple(
+                Condition(repeated(texts[name].context, size), _added(texts[name], prepared))
+                for name in ("negative_prompt", "prompt")
+                if name in texts
+            ),
             guidance=np.float32(guidance),
             scales=scales,
-            added=_added(texts["prompt"], prepared),
-            negative_added=_added(texts.get("negative_prompt"), prepared),
             seeds=seeds,
         )
         options = EditOptions(guess_mode=guess_mode, tile=tile, together=together)
@@ -364,9 +365,9 @@ def _noise(given: np.ndarray | None, seeds: Any, prepared: Prepared) -> Any:
     return repeated(given.astype(np.float32), size)
 
 
-def _added(features: TextFeatures | None, prepared: Prepared) -> AddedCondition | None:
+def _added(features: TextFeatures, prepared: Prepared) -> AddedCondition | None:
     """SDXL's pooled text and sizes: the picture's, twice, around a crop at its corner."""
-    if features is None or features.pooled is None:
+    if features.pooled is None:
         return None
     size, height, width = prepared.masks.shape[:3]
     sizes = np.array([[height, width, 0, 0, height, width]], np.float32)

@@ -11,13 +11,32 @@ from brushjax.diffusion import guidance
 GOLDEN = Path(__file__).parents[1] / "golden/tiny_sd15_pipeline/io.npz"
 
 
-def test_classifier_free_extrapolates_from_the_negative_prediction():
+def test_guidance_extrapolates_from_the_negative_prediction():
     negative, positive = jnp.full((1, 2, 2, 4), 1.0), jnp.full((1, 2, 2, 4), 3.0)
-    guided = guidance.classifier_free(negative, positive, jnp.float32(7.5))
-    np.testing.assert_array_equal(guided, np.full((1, 2, 2, 4), 16.0))
-    np.testing.assert_array_equal(
-        guidance.classifier_free(negative, positive, jnp.float32(1.0)), positive
-    )
+    far = guidance.guided([negative, positive], jnp.float32([7.5]))
+    np.testing.assert_array_equal(far, np.full((1, 2, 2, 4), 16.0))
+    plain = guidance.guided([negative, positive], jnp.float32([1.0]))
+    np.testing.assert_array_equal(plain, positive)
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "expected"),
+    [
+        (7.5, 1.5, [17.5, 30.5]),
+        (1, 1, [4, 5]),  # the whole condition
+        (0, 1, [2, 1]),  # the image alone
+        (0, 0, [1, 2]),  # nothing
+        (1, 0, [3, 6]),
+        (3, 3, [10, 11]),  # equal scales: plain guidance between the first and the last
+    ],
+)
+def test_guidance_of_three_conditions_is_that_of_instruct_pix2pix(text, image, expected):
+    nothing, of_image, of_both = jnp.float32([[[1, 2]], [[2, 1]], [[4, 5]]])
+    scales = jnp.float32([image, text])
+    result = guidance.guided([nothing, of_image, of_both], scales)
+    np.testing.assert_allclose(result[0], expected, rtol=1e-6)
+    moved = guidance.guided([nothing + 3, of_image + 3, of_both + 3], scales)
+    np.testing.assert_allclose(moved[0], np.add(expected, 3), rtol=1e-6)
 
 
 def test_feather_equals_the_reference_script_up_to_its_truncation():

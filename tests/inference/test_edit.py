@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from brushjax.inference.engine.options import NAIVE, EditInputs, EditOptions, Savings
+from brushjax.inference.engine.options import NAIVE, Condition, EditInputs, EditOptions, Savings
 from brushjax.inference.engine.predict import Predictor
 from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.unet import UNet, UNetConfig
@@ -51,16 +51,16 @@ def added(seed, batch=1):
     )
 
 
-def make_inputs(guided=True, batch=1, **changes):
+def make_inputs(guided=True, batch=1, conditions=None, **changes):
     random = np.random.default_rng(5)
-    context, negative = random.standard_normal((2, batch, 5, 16), np.float32)
+    context, negative = map(jnp.asarray, random.standard_normal((2, batch, 5, 16), np.float32))
+    default = (Condition(negative), Condition(context)) if guided else (Condition(context),)
     return EditInputs(
         **{
             "masked": None,
             "masks": None,
             "noise": None,
-            "context": jnp.asarray(context),
-            "negative": jnp.asarray(negative) if guided else None,
+            "conditions": conditions or default,
             "guidance": jnp.float32(2),
             "scales": np.float32([0.7]),
             **changes,
@@ -98,7 +98,7 @@ def assert_same(result, expected, tolerance=1e-5):
 @functools.cache
 def half_program(unet, branch):
     @jax.jit
-    def one(x, condition, context, own):
+    def one(x, condition, context, own=None):
         time = jnp.full(len(x), 7.0)
         residuals = branch(x, time, condition, 0.7, own)
         return unet(x, time, context, residuals, own)
@@ -106,21 +106,27 @@ def half_program(unet, branch):
     return one
 
 
-def by_hand(unet, branch, x, condition, inputs, negative_added=None):
-    """Two passes of batch B each, with nothing shared."""
-    one = half_program(unet, branch)
-    negative = one(x, condition, inputs.negative, negative_added or inputs.added)
-    positive = one(x, condition, inputs.context, inputs.added)
-    return np.asarray(negative + 2.0 * (positive - negative))
+def by_hand(unet, branch, x, condition, inputs):
+    """A pass of batch B for each condition, with nothing shared."""
+    one, last = half_program(unet, branch), inputs.conditions[-1].added
+    every = [one(x, condition, c.context, c.added or last) for c in inputs.conditions]
+    scales = np.broadcast_to(inputs.guidance, (1, len(every) - 1))[0]
+    return np.asarray(
+        every[0] + sum(g * (b - a) for g, a, b in zip(scales, every, every[1:], strict=False))
+    )
 
 
 @pytest.mark.parametrize("negative_added", [None, added(2, 2)])
 def test_sdxl_step_equals_two_passes_with_their_own_added_conditions(sdxl, negative_added):
     x, condition = latents(2)
-    inputs = make_inputs(batch=2, added=added(1, 2), negative_added=negative_added)
-    expected = by_hand(*sdxl, x, condition, inputs, negative_added)
+    negative, positive = make_inputs(batch=2).conditions
+    negative = dataclasses.replace(negative, added=negative_added)
+    inputs, other = (
+        make_inputs(conditions=(negative, dataclasses.replace(positive, added=added(seed, 2))))
+        for seed in (1, 3)
+    )
+    expected = by_hand(*sdxl, x, condition, inputs)
     assert_same(one_step(*sdxl, x, condition, inputs), expected)
-    other = dataclasses.replace(inputs, added=added(3, 2))
     assert np.abs(one_step(*sdxl, x, condition, other) - expected).max() > 1e-3 * np.std(expected)
 
 
@@ -128,6 +134,21 @@ ALONE = [
     pytest.param(dataclasses.replace(NAIVE, **{field.name: True}), marks=pytest.mark.slow)
     for field in dataclasses.fields(Savings)
 ]
+
+
+@pytest.mark.parametrize("savings", [NAIVE, Savings()])
+def test_three_conditions_are_weighed_as_three_passes_and_share_the_branch(parts, savings):
+    networks, (x, condition) = (parts["unet"], parts["brushnet"]), latents(2)
+    random = np.random.default_rng(9)
+    contexts = jnp.asarray(random.standard_normal((3, 2, 5, 16), np.float32))
+    inputs = make_inputs(
+        conditions=tuple(map(Condition, contexts)), guidance=np.float32([[1.5, 7.5]])
+    )
+    none, image, both = (np.float64(half_program(*networks)(x, condition, c)) for c in contexts)
+    weighed = (1 - 1.5) * none + (1.5 - 7.5) * image + 7.5 * both
+    options = EditOptions(savings=savings)
+    assert_same(one_step(*networks, x, condition, inputs, options), weighed)
+    assert_same(by_hand(*networks, x, condition, inputs), weighed)
 
 
 @pytest.mark.parametrize("savings", [NAIVE, Savings(), *ALONE])
@@ -159,8 +180,9 @@ def test_guess_mode_keeps_the_branch_from_the_negative_half(parts):
     @jax.jit
     def apart():
         residuals = branch(x, time, condition, 0.7, guess_mode=True)
-        negative = unet(x, time, inputs.negative)
-        return negative + 2.0 * (unet(x, time, inputs.context, residuals) - negative)
+        one, other = (condition.context for condition in inputs.conditions)
+        negative = unet(x, time, one)
+        return negative + 2.0 * (unet(x, time, other, residuals) - negative)
 
     options = EditOptions(guess_mode=True)
     assert_same(one_step(unet, branch, x, condition, inputs, options), np.asarray(apart()))
@@ -204,7 +226,7 @@ def flops_of_a_step(savings):
         strict=True,
     )
     text = shape((1, 77, 768), jnp.float32)
-    inputs = make_inputs(context=text, negative=text)
+    inputs = make_inputs(conditions=(Condition(text), Condition(text)))
     x, condition = (shape((1, 64, 64, c), jnp.float32) for c in (4, 5))
 
     def run(params, x, condition, inputs, step):
@@ -235,7 +257,10 @@ def test_redoing_the_last_layers_of_the_same_step_gives_the_same_prediction(part
 
     @jax.jit
     def both():
-        time, context = unet.embed_time(jnp.array([7.0]), None, x.dtype), inputs.context
+        time, context = (
+            unet.embed_time(jnp.array([7.0]), None, x.dtype),
+            inputs.conditions[-1].context,
+        )
         residuals = branch(x, jnp.array([7.0]), condition, 0.7)
         prediction, deep = unet.denoise(x, time, context, residuals, fresh)
         kept = Residuals(down=residuals.down[:fresh], up=residuals.up[-fresh:])

@@ -10,7 +10,7 @@ import brushjax
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.inference.engine.batch import control_scales
 from brushjax.inference.engine.edit import decode, denoise, encode
-from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
 from brushjax.inference.images import prepare
 from brushjax.models.brushnet import keep_mask_condition
 from tests.support import GOLDEN
@@ -122,8 +122,10 @@ def test_edit_reproduces_every_step_of_a_stored_run(golden, vae_programs, merged
         masked=None,
         masks=None,
         noise=nhwc(golden["initial_noise"]),
-        context=golden["prompt_embeds"],
-        negative=golden["negative_prompt_embeds"] if guided else None,
+        conditions=tuple(
+            Condition(golden[f"{kind}prompt_embeds"])
+            for kind in (("negative_", "") if guided else ("",))
+        ),
         guidance=np.float32(7.5),
         scales=np.pad(scales, (0, 32 - len(scales))),
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 import brushjax
 from brushjax.inference.engine import edit as programs
-from brushjax.inference.engine.options import EditInputs
+from brushjax.inference.engine.options import Condition, EditInputs
 from brushjax.inference.inpaint import Inpainter
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys
@@ -188,8 +188,7 @@ def test_edit_computes_in_the_dtype_of_the_weights_and_samples_in_float32(painte
         masked=np.zeros((1, 16, 16, 3), np.uint8),
         masks=np.zeros((1, 16, 16, 1), np.uint8),
         noise=np.zeros((1, 2, 2, 4), np.float32),
-        context=np.zeros((1, 5, 16), np.float32),
-        negative=None,
+        conditions=(Condition(np.zeros((1, 5, 16), np.float32)),),
         guidance=np.float32(1),
         scales=np.ones(3, np.float32),
     )

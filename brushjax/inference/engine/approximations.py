@@ -18,8 +18,8 @@ class Approximations:
     here but `scheduler="lcm"`, `steps=4..8`, `guidance=1` and a model (or LoRA) made for it.
 
     Attributes:
-        guidance_start, guidance_end: guidance acts between these shares; outside, the negative half
-            does not run. Source: Kynkäänniemi et al. 2024 (arXiv 2404.07724).
+        guidance_start, guidance_end: guidance acts between these shares; outside, only the prompt's
+            prediction runs. Source: Kynkäänniemi et al. 2024 (arXiv 2404.07724).
         branch_end: the branch stops at this share.
         reuse_every: all layers run at every n-th step; between them, the deep features and the
             branch's maps of the last full step serve again. Source: DeepCache (arXiv 2312.00858).
@@ -62,7 +62,9 @@ class Approximations:
         first, last = np.arange(steps) / steps, (np.arange(steps) + 1) / steps
         if self._limits_guidance:
             inside = (first >= self.guidance_start) & (last <= self.guidance_end)
-            guidance = np.where(inside, inputs.guidance, 1.0).astype(np.float32)
+            guidance = np.asarray(inputs.guidance)
+            inside = inside[:, None] if guidance.ndim == 2 else inside
+            guidance = np.where(inside, guidance, 1.0).astype(np.float32)
             inputs = dataclasses.replace(inputs, guidance=guidance)
             options = dataclasses.replace(options, guidance_switches=True)
         if self.branch_end < 1:

@@ -131,7 +131,7 @@ def denoise(
     """Runs the sampling loop of an edit.
 
     Args:
-        condition: of the branch; [2B, ...] where the halves of guidance have their own.
+        condition: of the branch; a larger batch where the conditions of guidance have their own.
         trajectory: return the latents after every step.
     """
     predict = Predictor(unet, branch, condition, inputs, sampler.rows.timestep, options)

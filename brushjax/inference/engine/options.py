@@ -12,6 +12,20 @@ PER_STEP = ("scales", "guidance", "full")  # fields of EditInputs without a batc
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Condition:
+    """What one prediction is conditioned on.
+
+    Attributes:
+        context: [B, L, D], a prompt's features.
+        added: AddedCondition of the prompt, for SDXL.
+    """
+
+    context: Any
+    added: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class EditInputs:
     """All that varies between two edits run by one program.
 
@@ -19,13 +33,11 @@ class EditInputs:
         masked: uint8 [B, H, W, 3], the hole black.
         masks: uint8 [B, H, W, 1], 1 = edit.
         noise: float32 [B, h, w, 4], standard normal.
-        context: [B, L, D], the prompt's features.
-        negative: [B, L, D] for classifier-free guidance; None compiles a program without it.
-        guidance: float32 scalar or [n], unused where negative is None.
+        conditions: one Condition without guidance; with it several, each saying more than the one
+            before it: (negative prompt, prompt). Where only the last has `added`, all share it, and
+            then they share the branch too.
+        guidance: float32 scalar, [n] or [n, conditions - 1]: see `diffusion.guidance.guided`.
         scales: float32 [n], the branch's scale at every step.
-        added: AddedCondition of the prompt, for SDXL.
-        negative_added: AddedCondition of the negative prompt; None under guidance means that both
-            halves share `added`, and then they share the branch too.
         seeds: uint32 [B], for samplers that draw noise at every step.
         full: bool [n], the steps at which all layers run, for options.fresh_layers.
     """
@@ -33,12 +45,9 @@ class EditInputs:
     masked: Any
     masks: Any
     noise: Any
-    context: Any
-    negative: Any
+    conditions: tuple[Condition, ...]
     guidance: Any
     scales: Any
-    added: Any = None
-    negative_added: Any = None
     seeds: Any = None
     full: Any = None
 
@@ -52,8 +61,8 @@ class Savings:
     """Work that is left out without changing the result; off only in tests and benchmarks.
 
     Attributes:
-        branch_once: both halves of guidance share one run of the branch.
-        prefix_once: both halves share the UNet up to its first text attention.
+        branch_once: all conditions of guidance share one run of the branch.
+        prefix_once: they share the UNet up to its first text attention.
         text_once: keys and values of the text are projected once an edit.
         time_once: what layers make of the timestep is tabulated for all steps.
         skip_idle: the branch does not run while its scale is 0.
@@ -74,13 +83,13 @@ class EditOptions:
     """What a program is compiled for, beside the networks and the sizes.
 
     Attributes:
-        guess_mode: the branch's maps grow from 0.1 to 1 and, under guidance, reach only the
-            positive half.
+        guess_mode: the branch's maps grow from 0.1 to 1 and, under guidance, reach only the last
+            condition.
         tile: side in pixels of the tiles in which the VAE works, a multiple of 8; None takes
             pictures whole.
         together: samples that a device works on at once, one group after the other; None takes its
             whole share of the batch. See `brushjax.inference.engine.batch.by_groups`.
-        guidance_switches: at steps whose guidance is 1 or less the negative half does not run.
+        guidance_switches: at steps whose guidance is 1 or less only the last condition runs.
         fresh_layers: between the full steps only this many of the UNet's last layers run, 0 has
             every step run in full.
     """

@@ -1,9 +1,9 @@
 """What the sampling loop calls: UNet and branch under guidance, with nothing computed twice.
 
-Two halves of guidance, [negative, positive] of each sample next to each other, share what does not
-depend on the text. The layers see to that by one rule (`brushjax.nn.batch`): a batch that serves
-both halves stays small until it meets one that does not. So the branch, whose maps serve both
-halves, runs once; the UNet runs once up to its first text attention.
+The conditions of guidance, of each sample next to each other, share what does not depend on the
+text. The layers see to that by one rule (`brushjax.nn.batch`): a batch that serves all conditions
+stays small until it meets one that does not. So the branch, whose maps serve all of them, runs
+once; the UNet runs once up to its first text attention.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from brushjax.diffusion.guidance import classifier_free
+from brushjax.diffusion.guidance import guided
 from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.models.brushnet import BrushNet
 from brushjax.models.unet import UNet
@@ -43,21 +43,20 @@ class Predictor:
         """Computes ahead what all steps share.
 
         Args:
-            condition: of the branch; [2B, ...] where the halves have conditions of their own.
+            condition: of the branch; a larger batch where each condition of guidance has its own.
             timesteps: of all steps.
         """
         self._unet, self._branch, self._condition = unet, branch, condition
         self._options, self._save = options, options.savings
         self._dtype = condition.dtype
-        self._guided = inputs.negative is not None
-        self._batch = len(inputs.context)
-        self._context = inputs.context.astype(self._dtype)
-        self._added = inputs.added
-        if self._guided:
-            self._context = pair(inputs.negative.astype(self._dtype), self._context)  # [2B, L, D]
-        if self._guided and inputs.negative_added is not None:
-            self._added = jax.tree.map(pair, inputs.negative_added, inputs.added)
-        self._branch_added = inputs.added if options.guess_mode else self._added
+        self._count = len(inputs.conditions)
+        contexts = [one.context.astype(self._dtype) for one in inputs.conditions]
+        self._batch, last = len(contexts[-1]), inputs.conditions[-1].added
+        self._context = side_by_side(*contexts)  # [nB, L, D] for n conditions
+        every = [one.added for one in inputs.conditions]
+        shared = self._count == 1 or None in every
+        self._added = last if shared else jax.tree.map(side_by_side, *every)
+        self._branch_added = last if options.guess_mode else self._added
         if self._save.text_once:
             self._text = unet.text_keys(self._context)
         else:
@@ -79,21 +78,23 @@ class Predictor:
             reuse = lambda memory: (self._redo(x, timestep, step, *memory), memory)  # noqa: E731
             prediction, memory = jax.lax.cond(step["full"], full, reuse, memory)
             return self._mix(prediction, step).astype(latents.dtype), memory
-        if self._options.guidance_switches and self._guided:
+        if self._options.guidance_switches and self._count > 1:
             prediction = jax.lax.cond(
-                step["guidance"] > 1,
+                (step["guidance"] > 1).any(),
                 lambda: self._mix(self._evaluate(x, timestep, step)[0], step),
-                lambda: self._evaluate(x, timestep, step, positive_only=True)[0],
+                lambda: self._evaluate(x, timestep, step, last_only=True)[0],
             )
         else:
             prediction = self._mix(self._evaluate(x, timestep, step)[0], step)
         return prediction.astype(latents.dtype)
 
     def _steps(self, inputs: EditInputs, timesteps: Array) -> dict[str, Any]:
-        steps: dict[str, Any] = {
-            "scale": jnp.asarray(inputs.scales),
-            "guidance": jnp.broadcast_to(jnp.asarray(inputs.guidance), timesteps.shape),
-        }
+        guidance = jnp.asarray(inputs.guidance)
+        if guidance.ndim < 2:
+            guidance = jnp.broadcast_to(guidance, timesteps.shape)[:, None]
+        if self._count > 1:
+            guidance = jnp.broadcast_to(guidance, (len(timesteps), self._count - 1))
+        steps: dict[str, Any] = {"scale": jnp.asarray(inputs.scales), "guidance": guidance}
         if self._options.fresh_layers:
             steps["full"] = jnp.asarray(inputs.full)
         if self._save.time_once:
@@ -117,15 +118,15 @@ class Predictor:
         return network.embed_time(jnp.broadcast_to(timestep, (batch,)), added, self._dtype)
 
     def _evaluate(
-        self, x: Array, timestep: Array, step: dict[str, Any], positive_only: bool = False
+        self, x: Array, timestep: Array, step: dict[str, Any], last_only: bool = False
     ) -> tuple[Array, Any]:
-        """The UNet's prediction, of both halves if guided, and what later steps may reuse."""
+        """The UNet's prediction for every condition, and what later steps may reuse."""
         residuals, text = self._residuals(x, timestep, step), self._text
         time, fresh = self._time("unet", timestep, step), self._options.fresh_layers
-        if positive_only:
-            text, time, residuals = (self._positive(tree) for tree in (text, time, residuals))
-        elif self._guided and not self._save.prefix_once:
-            x = repeated(x, 2 * self._batch)
+        if last_only:
+            text, time, residuals = (self._last(tree) for tree in (text, time, residuals))
+        elif not self._save.prefix_once:
+            x = repeated(x, self._count * self._batch)
         prediction, deep = self._unet.denoise(x, time, text, residuals, fresh)
         if not fresh:
             return prediction, None
@@ -143,18 +144,19 @@ class Predictor:
 
         def run() -> Residuals:
             sample, context = x, None
-            if self._guided and not (self._save.branch_once or self._options.guess_mode):
-                sample = repeated(x, 2 * self._batch)
+            if not (self._save.branch_once or self._options.guess_mode):
+                sample = repeated(x, self._count * self._batch)
             if branch_reads_text(self._branch):
                 context = self._context
-                context = self._positive(context) if self._options.guess_mode else context
+                context = self._last(context) if self._options.guess_mode else context
             time = self._time("branch", timestep, step)
             guess = self._options.guess_mode
             maps = self._branch.features(
                 sample, time, self._condition, step["scale"], guess, context
             )
-            if guess and self._guided:  # the negative half goes without a branch
-                maps = jax.tree.map(lambda r: pair(jnp.zeros_like(r), r), maps)
+            if guess and self._count > 1:  # the other conditions go without a branch
+                none = self._count - 1
+                maps = jax.tree.map(lambda r: side_by_side(*[jnp.zeros_like(r)] * none, r), maps)
             return maps
 
         if not self._save.skip_idle:
@@ -162,17 +164,17 @@ class Predictor:
         return jax.lax.cond(step["scale"] != 0, run, lambda: zeros_of(run))
 
     def _mix(self, prediction: Array, step: dict[str, Any]) -> Array:
-        """Guides a prediction of both halves [2B, ...]; leaves another as it is."""
-        if not self._guided:
+        """Guides a prediction for every condition [nB, ...]; leaves one for a single condition."""
+        if self._count == 1:
             return prediction
         precise = prediction.astype(jnp.promote_types(prediction.dtype, jnp.float32))
-        halves = precise.reshape(self._batch, 2, *prediction.shape[1:])
-        return classifier_free(halves[:, 0], halves[:, 1], step["guidance"])
+        parts = precise.reshape(self._batch, self._count, *prediction.shape[1:])
+        return guided([parts[:, i] for i in range(self._count)], step["guidance"])
 
-    def _positive(self, tree: Any) -> Any:
-        """The positive half of what has both; the rest serves both halves as it is."""
-        both = 2 * self._batch
-        return jax.tree.map(lambda x: x[1::2] if len(x) == both else x, tree)
+    def _last(self, tree: Any) -> Any:
+        """The last condition's part of what every condition has; the rest serves all as it is."""
+        n, every = self._count, self._count * self._batch
+        return jax.tree.map(lambda x: x[n - 1 :: n] if len(x) == every else x, tree)
 
     def _nothing_remembered(self) -> Any:
         step = jax.tree.map(lambda table: table[0], self.per_step)
@@ -194,9 +196,11 @@ def zeros_of(function: Callable[[], Any]) -> Any:
     return jax.tree.unflatten(structure, zeros)  # type: ignore[arg-type]
 
 
-def pair(negative: Float[Array, " B *S"], positive: Float[Array, " B *S"]) -> Array:
-    """Puts the two halves of every sample next to each other, [2B, ...]."""
-    return jnp.stack([negative, positive], axis=1).reshape(-1, *negative.shape[1:])
+def side_by_side(*conditions: Float[Array, " B *S"]) -> Array:
+    """Puts the n conditions of every sample next to each other, [nB, ...]."""
+    if len(conditions) == 1:
+        return conditions[0]
+    return jnp.stack(conditions, axis=1).reshape(-1, *conditions[0].shape[1:])
 
 
 def branch_reads_text(branch: BrushNet) -> bool:

@@ -123,7 +123,7 @@ def padded_inputs(inputs: EditInputs, sampler: Sampler) -> EditInputs:
         values = values if values.dtype == bool else values.astype(np.float32)
         if values.ndim == 0:
             values = np.broadcast_to(values, (sampler.steps,))
-        if values.shape != (sampler.steps,):
+        if len(values) != sampler.steps:
             raise ValueError(
                 f"expected {sampler.steps} {name}, one a network call, got {values.shape}"
             )

@@ -17,7 +17,7 @@ from brushjax.inference.engine.batch import (
 )
 from brushjax.sharding import make_mesh
 
-GOLDEN = Path(__file__).parents[1] / "golden/tiny_sd15_pipeline/io.npz"
+GOLDEN = Path(__file__).parents[2] / "golden/tiny_sd15_pipeline/io.npz"
 
 
 def test_control_scales_equal_the_reference():

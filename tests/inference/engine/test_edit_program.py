@@ -14,7 +14,7 @@ from brushjax.inference.engine import cache
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.engine.batch import control_scales
 from brushjax.inference.engine.edit import Graphs, seeded_noise
-from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
 from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.engine.tiling import tiled
 from brushjax.sharding import make_mesh
@@ -50,8 +50,7 @@ def make_inputs(batch=1, steps=3, seed=0, **changes):
         "masked": masked * (1 - masks),
         "masks": masks,
         "noise": np.asarray(seeded_noise(seeds, (HEIGHT // 8, WIDTH // 8, 4))),
-        "context": context,
-        "negative": negative,
+        "conditions": (Condition(negative), Condition(context)),
         "guidance": np.float32(3),
         "scales": control_scales(steps, **control),
         "seeds": seeds,
@@ -138,7 +137,7 @@ def test_saved_programs_are_read_instead_of_traced(networks, program, tmp_path, 
     assert np.abs(again - expected).max() > 1e-3
     np.testing.assert_array_equal(second(sampler(), inputs)[0], expected)
     with pytest.raises(AssertionError, match="traced again"):
-        second(sampler(), dataclasses.replace(inputs, negative=None))
+        second(sampler(), dataclasses.replace(inputs, conditions=inputs.conditions[1:]))
 
 
 def test_compilation_cache_goes_where_it_is_told(tmp_path, monkeypatch):
