@@ -282,8 +282,9 @@ def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments)
 
     picture = result.images[i]
     layers = None if result.transparent is None else result.transparent[i]
-    clear = layers is not None and layers[..., 3].min() < 255
-    whole = layers if clear and keeps_transparency(job.out) else picture
+    if layers is not None and layers[..., 3].min() == 255:
+        layers = None
+    whole = picture if layers is None or not keeps_transparency(job.out) else layers
 
     kept = dataclasses.asdict(arguments) | {"prompt": job.prompt}
     kept |= {"image": job.image, "mask": job.mask, "version": brushjax.__version__}
@@ -291,7 +292,7 @@ def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments)
     kept |= {name: _names(kept[name]) for name in FILES}
     with_settings = write_picture(job.out, whole, kept)
     line = f"{job.out}: painted in {result.seconds / len(result.images):.1f} s"
-    if clear and whole is picture:
+    if layers is not None and whole is picture:
         line += f" (its transparency is dropped, over white; {', '.join(WITH_ALPHA)} keep it)"
     if not with_settings:
         line += " (only a PNG keeps the settings)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def prepare(
     size = read[0].pixels.shape[:2]
     for i, (picture, source) in enumerate(zip(read, masks, strict=True)):
         name, shape = _name(source, i), picture.pixels.shape[:2]
-        mask = _named(source, lambda source=source: read_mask(source, mask_alpha))
+        mask = read_mask(source, mask_alpha)
         if mask.reading:
             warnings.warn(f"{name} {mask.reading}", stacklevel=3)
         mask = mask.resized(*shape) if resize_mask else mask
@@ -146,7 +146,12 @@ def read_mask(source: Any, alpha: str = "auto") -> Mask:
     """
     if isinstance(source, (str, Path, Image.Image)):
         picture = _opened(source)
-        return mask_files.of_channels(picture.colours, picture.alpha, alpha)
+        try:
+            return mask_files.of_channels(picture.colours, picture.alpha, alpha)
+        except ValueError as error:
+            if isinstance(source, Image.Image):
+                raise
+            raise ValueError(f"{source}: {error}") from error
     allowed = (np.uint8, np.bool_, np.float16, np.float32, np.float64)
     array = _array(source, "mask", allowed, "use bool, or uint8 with white = 255")
     if array.dtype == np.bool_:
@@ -206,16 +211,6 @@ def _stored(read: Sequence[Picture]) -> UInt8[np.ndarray, "B H W 4"] | None:
 def _name(source: Any, i: int) -> str:
     """What a person knows a mask by."""
     return f"the mask {source}" if isinstance(source, (str, Path)) else f"the mask of sample {i}"
-
-
-def _named(source: Any, read: Callable[[], Mask]) -> Mask:
-    """What `read` gives; its errors name the file, if there is one."""
-    try:
-        return read()
-    except ValueError as error:
-        if not isinstance(source, (str, Path)) or str(source) in str(error):
-            raise
-        raise ValueError(f"{source}: {error}") from error
 
 
 def _from_floats(array: np.ndarray) -> UInt8[np.ndarray, ...]:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from brushjax.data.sources.pictures import FORMATS
 from brushjax.files import whole_file
 
 WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
@@ -69,7 +70,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ValueError: no picture, or one without settings.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as file:
+        with Image.open(path, formats=FORMATS) as file:
             text = getattr(file, "text", {}).get(KEY)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"expected a PNG with settings at {path}: {error}") from error
