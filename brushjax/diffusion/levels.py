@@ -10,36 +10,49 @@ from brushjax.diffusion.schedule import Schedule, spaced_timesteps
 KARRAS_RHO = 7.0  # Karras et al. 2022, section 3 and table 1
 
 
-def resolve(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+class Settings(dict):
+    """A solver's settings; `given` are those that the config names, the others are defaults."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]):
+        super().__init__({**defaults, **config})
+        self.given = frozenset(config)
+
+    def shown(self, key: str) -> str:
+        """A value for a message, with where it comes from."""
+        source = "" if key in self.given else ", the default where the config names none"
+        return f"{self[key]!r}{source}"
+
+
+def resolve(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
     """A solver's settings: the config's, else its class's defaults.
 
     Raises:
         ValueError: a setting that the solver's class honours and that is not implemented.
     """
-    values = {"num_train_timesteps": 1000, "steps_offset": 0, **defaults, **config}
+    values = Settings(config, {"num_train_timesteps": 1000, "steps_offset": 0, **defaults})
     spacing = "this spacing of the sigmas is not implemented"
     refused = {"thresholding": "dynamic thresholding is for pixel-space models"}
     if "clip_sample" in defaults:
         refused["clip_sample"] = "clipping is for pixel-space models"
     if "use_karras_sigmas" in defaults:  # a class that spaces sigmas reads the other spacings too
         refused |= dict.fromkeys(("use_exponential_sigmas", "use_beta_sigmas"), spacing)
-        refused |= {"use_lu_lambdas": spacing, "use_flow_sigmas": "flow matching is not here"}
+        refused |= {"use_lu_lambdas": spacing}
         refused["solver_p"] = "a foreign predictor is not implemented"
     for key in sorted(refused):
         if values.get(key):
             raise ValueError(
-                f"expected {key} to be false in the scheduler config, got {values[key]!r} "
+                f"expected {key} to be false in the scheduler config, got {values.shown(key)} "
                 f"({refused[key]}): set it to false"
             )
     return values
 
 
-def expect(values: Mapping[str, Any], solver: str, **expected: tuple[Any, ...]) -> None:
+def expect(values: Settings, solver: str, **expected: tuple[Any, ...]) -> None:
     """Raises ValueError where a setting is not one of those that a solver implements."""
     for key, choices in expected.items():
         if values[key] not in choices:
             names = " or ".join(repr(choice) for choice in choices)
-            raise ValueError(f"expected {key} {names} for {solver}, got {values[key]!r}")
+            raise ValueError(f"expected {key} {names} for {solver}, got {values.shown(key)}")
 
 
 def estimate_weights(
@@ -62,7 +75,7 @@ def noise_ratios(schedule: Schedule) -> np.ndarray:
 
 
 def multistep_levels(
-    schedule: Schedule, values: Mapping[str, Any], steps: int
+    schedule: Schedule, values: Settings, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Timesteps [n] and sigma / alpha [n + 1] of the multistep solvers, UniPC and DPM-Solver++.
 

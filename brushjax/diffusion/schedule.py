@@ -26,6 +26,32 @@ _DEFAULTS = {
 }
 
 
+# diffusers' classes whose noise is a table of betas over whole timesteps; they differ only in how
+# they step through it, and that is the named sampler's business here.
+DISCRETE = frozenset(
+    """
+    DDIM DDIMInverse DDIMParallel DDPM DDPMParallel DEISMultistep DPMSolverMultistep
+    DPMSolverMultistepInverse DPMSolverSDE DPMSolverSinglestep EulerAncestralDiscrete EulerDiscrete
+    HeunDiscrete KDPM2AncestralDiscrete KDPM2Discrete LCM LMSDiscrete PNDM SASolver TCD
+    UniPCMultistep
+    """.split()  # noqa: SIM905 - twenty names, one to a line, would be a page
+)
+# Every setting of these classes. Those that a named sampler honours it reads; the others only say
+# how the class that wrote the file would step.
+SETTINGS = frozenset(_DEFAULTS) | frozenset(
+    """
+    algorithm_type clip_sample clip_sample_range corrector_order disable_corrector dtype
+    dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type
+    lambda_min_clipped lower_order_final noise_sampler_seed original_inference_steps predict_x0
+    predictor_order sample_max_value set_alpha_to_one shift_terminal sigma_max sigma_min
+    skip_prk_steps solver_order solver_p solver_type steps_offset tau_func tensor_format
+    thresholding time_shift_type timestep_scaling timestep_spacing timestep_type
+    use_beta_sigmas use_dynamic_shifting use_exponential_sigmas use_flow_sigmas use_karras_sigmas
+    use_lu_lambdas variance_type
+    """.split()  # noqa: SIM905 - as above
+)
+
+
 def read_scheduler_config(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Returns a scheduler config as a dict, without the keys its writer only defaulted.
 
@@ -34,6 +60,7 @@ def read_scheduler_config(source: str | Path | Mapping[str, Any]) -> dict[str, A
 
     Raises:
         FileNotFoundError: no scheduler_config.json there.
+        ValueError: its noise is no table of betas, or it has a setting that nothing here reads.
 
     Source: diffusers' ConfigMixin.extract_init_dict, which also drops what stands under
         "_use_default_values", so that another class may apply its own default.
@@ -50,7 +77,36 @@ def read_scheduler_config(source: str | Path | Mapping[str, Any]) -> dict[str, A
             )
         config = json.loads(file.read_text(encoding="utf-8"))
     defaulted = {"_use_default_values", *config.get("_use_default_values", ())}
-    return {key: value for key, value in config.items() if key not in defaulted}
+    kept = {key: value for key, value in config.items() if key not in defaulted}
+    if "predict_epsilon" in kept:  # what diffusers 0.8 wrote before there was a prediction_type
+        old = "epsilon" if kept.pop("predict_epsilon") else "sample"
+        kept.setdefault("prediction_type", old)
+    _check_process(kept)
+    return kept
+
+
+def _check_process(config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a process that is not ours, before any sampler sees the config."""
+    name = str(config.get("_class_name", ""))
+    if name and name.removeprefix("Flax").removesuffix("Scheduler") not in DISCRETE:
+        raise ValueError(
+            "expected a scheduler class whose noise is a table of betas, such as DDIMScheduler, "
+            f"got {name}: bases of EDM, of flow matching and of other continuous noise can't be "
+            "run here; take a base of Stable Diffusion 1, 2 or XL"
+        )
+    unknown = sorted(key for key in config if key not in SETTINGS and not key.startswith("_"))
+    if unknown:
+        raise ValueError(
+            f"expected the settings of diffusers' scheduler classes, got {', '.join(unknown)}, "
+            f"which nothing here reads: remove what does not change the noise from the scheduler "
+            f"config{f' ({name})' if name else ''}"
+        )
+    if config.get("use_flow_sigmas") or config.get("timestep_type", "discrete") != "discrete":
+        key = "use_flow_sigmas" if config.get("use_flow_sigmas") else "timestep_type"
+        raise ValueError(
+            f"expected noise in discrete timesteps, got {key} {config[key]!r} in the scheduler "
+            "config: bases of flow matching or EDM can't be run here"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -282,7 +282,7 @@ def test_unipc_names_differ_only_in_the_last_step():
         ("pndm", {"skip_prk_steps": False}, 5, "expected skip_prk_steps True"),
         ("dpm++", {"algorithm_type": "sde-dpmsolver++"}, 5, "expected algorithm_type"),
         ("dpm++", {"lambda_min_clipped": -5.1}, 5, "expected lambda_min_clipped -inf"),
-        ("euler", {"timestep_type": "continuous"}, 5, "expected timestep_type"),
+        ("euler", {"timestep_type": "continuous"}, 5, "got timestep_type 'continuous'"),
         ("lcm", {}, 51, r"expected steps in 1\.\.50 for LCM"),
         ("unipc", {"predict_x0": False}, 5, "expected predict_x0 True"),
         ("unipc", {"solver_type": "bh3"}, 5, "expected solver_type in"),

@@ -95,9 +95,11 @@ def test_scheduler_config_is_found_in_file_folder_and_pipeline(tmp_path):
     folder = tmp_path / "scheduler"
     folder.mkdir()
     file = folder / "scheduler_config.json"
-    file.write_text(json.dumps({"a": 1, "b": 2, "_use_default_values": ["b"]}))
+    file.write_text(
+        json.dumps({"beta_end": 1, "beta_start": 2, "_use_default_values": ["beta_start"]})
+    )
     for place in (file, folder, tmp_path, str(tmp_path)):
-        assert read_scheduler_config(place) == {"a": 1}
+        assert read_scheduler_config(place) == {"beta_end": 1}
     with pytest.raises(FileNotFoundError, match=r"expected a scheduler_config\.json at one of"):
         read_scheduler_config(tmp_path / "elsewhere")
 
