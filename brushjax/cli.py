@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from brushjax import __version__
+
 COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
     "precompute": ("brushjax.training.precompute", "main", "encode a collection beforehand"),
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
+    "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
 }
@@ -37,12 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax COMMAND ...`."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     lines = "\n".join(f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items())
-    usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more."
+    usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more. "
+    usage += "train, inpaint and evaluate take options with - as with _ between their words."
     if arguments and arguments[0] in COMMANDS:
         module, function, _ = COMMANDS[arguments[0]]
         getattr(importlib.import_module(module), function)(arguments[1:])
     elif arguments and arguments[0] in ("-h", "--help"):
         print(usage)
+    elif arguments and arguments[0] in ("-V", "--version"):
+        print(f"brushjax {__version__}")
     else:
         came = repr(arguments[0]) if arguments else "nothing"
         sys.exit(f"expected a command ({', '.join(COMMANDS)}); got {came}\n\n{usage}")

@@ -11,7 +11,10 @@ from brushjax.models.vae import working_dtype
 from brushjax.weights import WeightsError, load, merge_lora, read
 from brushjax.weights.folders import from_hub, local_path
 from brushjax.weights.maps import MAPS
+from brushjax.weights.noise import SD1_SCHEDULER, XL_SCHEDULER, pipeline_scheduler
 from brushjax.weights.reading import kinds_in
+
+__all__ = ["SD1_SCHEDULER", "SHIPPED_BASE", "XL_SCHEDULER", "BaseFiles", "base_path", "load_base"]
 
 SHIPPED_BASE = Path(__file__).parents[1] / "assets/base"
 PARTS = {"unet": "unet", "vae": "vae", "clip_text": "text_encoder", "clip_text_2": "text_encoder_2"}
@@ -20,38 +23,7 @@ PARTS = {"unet": "unet", "vae": "vae", "clip_text": "text_encoder", "clip_text_2
 # vocabulary of OpenAI's CLIP; XL's second tokenizer pads with another token.
 VOCABULARY = "openai/clip-vit-large-patch14"
 SECOND_PADDING = "!"
-# The scheduler_config.json of stable-diffusion-v1-5 and of stable-diffusion-xl-base-1.0.
-SD1_SCHEDULER = {
-    "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-    "clip_sample": False,
-}
-XL_SCHEDULER = {
-    "_class_name": "EulerDiscreteScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-}
 XL_SCALING = 0.13025  # of SDXL's VAE; a VAE file without config doesn't state it
-SD2_WIDTH = 1024  # of SD 2.x's text features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,16 +118,16 @@ def _tokenizer(files: BaseFiles, name: str, length: int) -> Tokenizer:
 
 
 def _scheduler(files: BaseFiles, unet: Any) -> Any:
+    """The scheduler config: given, or what the base says; WeightsError where it says nothing."""
     place = files.base
     if files.scheduler is not None:
         return files.scheduler
     if place.is_dir():
         return place / "scheduler"
-    if unet.addition_embed_type is not None:
-        return XL_SCHEDULER
-    if unet.cross_attention_dim == SD2_WIDTH:
+    scheduler = pipeline_scheduler(place, unet.to_dict())
+    if scheduler is None:
         raise WeightsError(
             f"{place} is a Stable Diffusion 2, whose file doesn't say whether it predicts noise or "
-            f"velocity: pass scheduler= (--scheduler) with its scheduler_config.json."
+            f"velocity: pass scheduler= (--scheduler-config) with its scheduler_config.json."
         )
-    return SD1_SCHEDULER
+    return scheduler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def convert(
     layout: str | None = None,
     dtype: Any = None,
     config: Config = None,
+    without: Sequence[str] = (),
     dry_run: bool = False,
 ) -> list[Weights]:
     """Converts weights of any layout that can be read into any that can be written.
@@ -40,6 +41,7 @@ def convert(
             and "ldm" for the others, otherwise "diffusers".
         dtype: of floats in the target; None keeps the source's.
         config: used instead of the source's own; not with "pipeline".
+        without: kinds of a pipeline to leave out.
         dry_run: check everything, write nothing.
 
     Returns:
@@ -54,7 +56,8 @@ def convert(
         raise WeightsError(
             "a pipeline has several configs; convert its parts one by one to give one."
         )
-    kinds = kinds_in(source) if pipeline else TOGETHER.get(kind, (kind,))
+    together = TOGETHER.get(kind, (kind,))
+    kinds = _kept(kinds_in(source), without) if pipeline else together
     models = [read(one, source, config) for one in kinds]
     for weights in models:
         _, structs = abstract_model(weights.kind, weights.config)
@@ -66,6 +69,16 @@ def convert(
     whole = folders.local_path(source, tables) if pipeline or kind in TOGETHER else None
     write(models, target, layout, dtype, pipeline=whole, dry_run=dry_run)
     return models
+
+
+def _kept(kinds: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
+    unknown = [one for one in without if one not in kinds]
+    if unknown or not set(kinds) - set(without):
+        raise WeightsError(
+            f"expected kinds to leave out among {', '.join(kinds)}, and not all of them, got "
+            f"{', '.join(without)}."
+        )
+    return tuple(kind for kind in kinds if kind not in without)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +102,11 @@ class Compared:
 
 
 def check(
-    kind: str, first: str | Path, second: str | Path, config: Config = None
+    kind: str,
+    first: str | Path,
+    second: str | Path,
+    config: Config = None,
+    without: Sequence[str] = (),
 ) -> Iterator[Compared]:
     """Compares two weights tensor by tensor, whatever their layouts.
 
@@ -98,12 +115,16 @@ def check(
         first: as for `load`.
         second: as for `load`.
         config: of both; needed only where a side comes without one that its shapes could tell.
+        without: kinds of a pipeline that are not compared.
     """
     if kind == "pipeline":
-        kinds = kinds_in(first)
-        if set(kinds) != set(kinds_in(second)):
+        kinds, others = (
+            tuple(one for one in kinds_in(side) if one not in without) for side in (first, second)
+        )
+        if set(kinds) != set(others):
             raise WeightsError(
-                f"{first} holds {', '.join(kinds)}; {second} {', '.join(kinds_in(second))}."
+                f"{first} holds {', '.join(kinds)}; {second} {', '.join(others)}. Leave out "
+                f"(--without) what only one of them has."
             )
     else:
         kinds = TOGETHER.get(kind, (kind,))

@@ -48,15 +48,15 @@ def find(table: WeightMap, path: str | Path) -> Found:
     place = local_path(path, (table,))
     if place.is_file():
         beside = read_config(place.parent / "config.json")
-        ours = beside is not None and _class_of(beside) in table.classes
+        ours = beside is not None and class_of(beside) in table.classes
         files = _indexed(place) if place.name.endswith(".json") else (place,)
         return Found(files=files, config=beside if ours and belongs(table, place.name) else None)
     if (place / table.folder).is_dir() and not (place / "config.json").is_file():
         place = place / table.folder
     config = read_config(place / "config.json")
-    if config is not None and _class_of(config) not in table.classes:
+    if config is not None and class_of(config) not in table.classes:
         raise WeightsError(
-            f"{place / 'config.json'} describes a {_class_of(config)}; expected "
+            f"{place / 'config.json'} describes a {class_of(config)}; expected "
             f"{' or '.join(table.classes)} "
             f"for {table.kind}. Pass the folder of the {table.kind}."
         )
@@ -95,7 +95,7 @@ def _wanted(listed: list[str] | None, tables: tuple[WeightMap, ...]) -> list[str
     companions = ("scheduler", "tokenizer", "tokenizer_2")
     folders = [*(table.folder for table in tables), *companions]
     wanted = [f"{folder}/*.{ending}" for folder in folders for ending in ("json", "txt")]
-    wanted += ["model_index.json", "config.json", *TOKENIZER_FILES]
+    wanted += ["model_index.json", "config.json", "*/config.json", *TOKENIZER_FILES]
     if listed is None:  # what the cache holds was chosen when it was downloaded
         return [*wanted, *(f"{folder}/*" for folder in folders), *(f"{t.stem}*" for t in tables)]
     for table in tables:
@@ -136,7 +136,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         raise WeightsError(f"{path} is no JSON: {error}") from error
 
 
-def _class_of(config: dict[str, Any]) -> str | None:
+def class_of(config: dict[str, Any]) -> str | None:
     """Returns the class a config names: diffusers and transformers have different keys for it."""
     return config.get("_class_name") or (config.get("architectures") or [None])[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,14 @@ from brushjax.weights.reading import Weights, list_tensors
 MEGA = 1e6
 
 
-def convert_command(
-    kind: str,
-    source: str,
-    target: str,
-    layout: str | None,
-    dtype: str | None,
-    config: str | None,
-    dry_run: bool,
-) -> int:
-    """Converts, and prints what was written and what was left out."""
-    models = convert(
-        kind, source, target, layout=layout, dtype=dtype, config=config, dry_run=dry_run
-    )
+def convert_command(kind: str, source: str, target: str, dry_run: bool, **options: Any) -> int:
+    """Converts, and prints what was written and what was left out; `options` are `convert`'s."""
+    models = convert(kind, source, target, dry_run=dry_run, **options)
     for weights in models:
         print(_summary(weights))
     print(f"would write {target}" if dry_run else f"wrote {target}")
     if kind == "pipeline" and not Path(source).is_dir():
-        print("SRC is no folder: tokenizer and scheduler, if wanted, come from the base model.")
+        print("SRC is no folder: the tokenizer, if wanted, comes from the base model.")
     return 0
 
 
@@ -45,10 +36,17 @@ def _summary(weights: Weights) -> str:
 
 
 def check_command(
-    kind: str, first: str, second: str, config: Any, tolerance: float, show_all: bool
+    kind: str,
+    first: str,
+    second: str,
+    config: Any,
+    tolerance: float,
+    show_all: bool,
+    *,
+    without: Sequence[str] = (),
 ) -> int:
     """Prints the tensors that differ; returns 1 if there are any, else 0."""
-    rows = list(check(kind, first, second, config))
+    rows = list(check(kind, first, second, config, without))
     different = [row for row in rows if row.problem or not row.difference <= tolerance]
     shown = rows if show_all else different
     if shown:

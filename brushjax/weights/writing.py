@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from brushjax.files import merged_folder
+from brushjax.files import merged_folder, write_json
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import flat, write_orbax
 from brushjax.weights.loading import abstract_model, check_fit, kind_of
 from brushjax.weights.maps import map_of
 from brushjax.weights.maps.brushnet import check_comfyui
+from brushjax.weights.noise import marks_of, pipeline_scheduler
 from brushjax.weights.reading import Weights
 from brushjax.weights.rules import LEADING, WeightsError, checkpoint_axes, checkpoint_name, pairs_of
 from brushjax.weights.rules import Path as ParameterPath
@@ -122,11 +123,13 @@ def write(
     place = Path(path).expanduser()
     kept = None if dtype is None else jnp.dtype(dtype)  # jax's knows the name bfloat16
     _check_request(models, place, layout)
+    unet = next((w.config for w in models if w.kind == "unet"), None)
+    scheduler = None if pipeline is None else pipeline_scheduler(pipeline, unet)
     if layout not in FOLDERS:
-        tensors: dict[str, Tensor] = {}
+        tensors, notes = marks_of(scheduler) if scheduler is not None else ({}, {})
         for weights in models:
             tensors |= weights.tensors if layout == "comfyui" else _ldm_tensors(weights, models)
-        notes = {f"config.{weights.kind}": json.dumps(weights.config) for weights in models}
+        notes |= {f"config.{weights.kind}": json.dumps(weights.config) for weights in models}
         if not dry_run:
             write_safetensors(place, tensors, kept, {"format": "pt", **notes})
         return
@@ -142,6 +145,8 @@ def write(
             _write_folder(weights, unfinished / inner[weights.kind], layout, kept)
         if pipeline is not None and pipeline.is_dir():
             _copy_companions(pipeline, unfinished)
+        elif scheduler is not None:
+            write_json(unfinished / "scheduler" / "scheduler_config.json", scheduler)
 
 
 def _copy_companions(source: Path, target: Path) -> None:
@@ -202,7 +207,8 @@ def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tenso
     dialect = map_of(weights.kind).ldm_dialect(weights.config, kinds)
     if dialect is None:
         raise WeightsError(
-            f"the original code has no names for a {weights.kind}; use another layout."
+            f"the original code has no names for a {weights.kind}: use another layout, or leave it "
+            f"out (--without {weights.kind}) and convert it by itself."
         )
     stacks: dict[str, dict[int, Tensor]] = {}
     counts: dict[str, int] = {}
@@ -231,7 +237,17 @@ def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tenso
 
 def _refuse_other_weights(weights: Weights, folder: Path, layout: str) -> None:
     """Raises WeightsError where old weights would stay beside the new and be read instead."""
-    stem = map_of(weights.kind).stem
+    table = map_of(weights.kind)
+    stem = table.stem
+    beside = folders.read_config(folder / "config.json")
+    if (folder / "model_index.json").is_file() or (
+        beside is not None and folders.class_of(beside) not in table.classes
+    ):
+        holds = "a pipeline" if beside is None else f"a {folders.class_of(beside)}"
+        raise WeightsError(
+            f"{folder} holds {holds}, whose config.json would be lost or which would be read in "
+            f"the {weights.kind}'s place. Choose another folder, such as {folder / table.folder}."
+        )
     new = f"{stem}.safetensors" if layout == "diffusers" else folders.ORBAX
     old = {
         path.name

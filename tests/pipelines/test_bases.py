@@ -1,5 +1,7 @@
 """Bases of every form: the same edit as PyTorch's classes make of them, or a clear error."""
 
+import dataclasses
+import json
 import shutil
 
 import jax
@@ -10,6 +12,7 @@ from flax import nnx
 from safetensors.torch import load_file, save_file
 
 from benchmarks.edit_in_pytorch import edit as torch_edit
+from brushjax import weights
 from brushjax.inference.inpaint import Inpainter
 from brushjax.pipelines import bases
 from brushjax.weights import WeightsError
@@ -94,13 +97,58 @@ def test_file_without_parts_says_what_to_pass(base, tmp_path, tokenizer_folder):
         Inpainter.load("nobody/nothing", branch)
 
 
-def test_second_version_must_bring_its_scheduler():
+def test_second_version_must_bring_its_scheduler(tmp_path):
     class Config:
-        addition_embed_type, cross_attention_dim = None, 1024
+        @staticmethod
+        def to_dict():
+            return {"cross_attention_dim": 1024}
 
-    file = bases.BaseFiles(bases.SHIPPED_BASE / "model_index.json")
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"noise or velocity: pass scheduler="):
-        bases._scheduler(file, Config)
+        bases._scheduler(bases.BaseFiles(tmp_path / "x.safetensors"), Config)
+
+
+def test_our_own_single_file_gives_the_folders_edit_to_the_bit(base, tmp_path, tokenizer_folder):
+    """Also where the schedule is none that the family would suggest."""
+    folder, branch, _ = base
+    shutil.copytree(folder, tmp_path / "base")
+    place = tmp_path / "base/scheduler/scheduler_config.json"
+    changed = json.loads(place.read_text()) | {"prediction_type": "v_prediction", "beta_end": 0.02}
+    place.write_text(json.dumps(changed))
+    whole = tmp_path / "whole.safetensors"
+    weights.convert("pipeline", tmp_path / "base", whole)
+    edits = [
+        Inpainter.load(source, branch, tokenizer=tokenizer_folder)(
+            photo(), hole(), "a red cat", **SETTINGS
+        ).latents
+        for source in (tmp_path / "base", whole, folder)
+    ]
+    np.testing.assert_array_equal(edits[0], edits[1])
+    assert np.abs(edits[0] - edits[2]).max() > 0.1  # the schedule matters
+
+
+@pytest.mark.parametrize("mark", ["tensors", "metadata", "edm"])
+def test_marks_of_a_community_file_reach_the_edit(base, tmp_path, tokenizer_folder, mark):
+    folder, _, xl = base
+    plain = community.write_file(folder, tmp_path / "plain.safetensors", xl)
+    tensors, metadata = load_file(plain), {}
+    if mark == "metadata":
+        metadata = {"modelspec.prediction_type": "v"}
+    else:
+        names = ("v_pred", "ztsnr") if mark == "tensors" else ("edm_mean", "edm_std")
+        tensors |= {name: torch.zeros(0) for name in names}
+    save_file(tensors, tmp_path / "marked.safetensors", metadata)
+    files = bases.BaseFiles(tmp_path / "marked.safetensors", tokenizer=tokenizer_folder)
+    if mark == "edm":
+        with pytest.raises(WeightsError, match="it is an EDM base"):
+            bases.load_base(files, None)
+        files = dataclasses.replace(files, scheduler={"beta_end": 0.5})  # what is passed wins
+        assert bases.load_base(files, None)["scheduler"] == {"beta_end": 0.5}
+        return
+    changes = {"prediction_type": "v_prediction"}
+    changes |= {"rescale_betas_zero_snr": True} if mark == "tensors" else {}
+    published = bases.XL_SCHEDULER if xl else bases.SD1_SCHEDULER
+    assert bases.load_base(files, None)["scheduler"] == published | changes
 
 
 def test_lora_files_reach_the_networks_and_must_be_of_the_family(base, tmp_path, tokenizer_folder):

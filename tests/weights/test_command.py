@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import convert_weights
+from brushjax.weights import command as convert_weights
 from tests.weights import tiny
 
 
@@ -83,7 +83,8 @@ def test_pipeline_in_one_file_is_listed_and_taken_apart(tmp_path, capsys):
     assert "model.diffusion_model.input_blocks.0.0.weight" in out
     code, out, _ = run(capsys, "to-torch", "pipeline", file, tmp_path / "parts")
     assert code == 0
-    assert "tokenizer and scheduler" in out
+    assert "the tokenizer, if wanted, comes from the base" in out
+    assert (tmp_path / "parts/scheduler/scheduler_config.json").is_file()  # that of the family
     assert run(capsys, "check", "pipeline", tmp_path / "source", tmp_path / "parts")[0] == 0
 
 
@@ -91,3 +92,52 @@ def test_error_is_one_line_on_stderr_without_a_traceback(tmp_path, capsys):
     code, out, err = run(capsys, "to-jax", "vae", tmp_path / "absent", tmp_path / "out")
     assert (code, out) == (2, "")
     assert err.startswith("error: there is no file or folder")
+
+
+def test_help_of_a_command_speaks_of_what_the_command_does(capsys):
+    with pytest.raises(SystemExit):
+        convert_weights.main(["to-jax", "--help"], "brushjax convert")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: brushjax convert to-jax")
+    for part in ("--layout", "comfyui / ldm", "ldm  ", ".safetensors file to write"):
+        assert part not in text
+    for part in ("orbax", "folder to write", "hub id", "Flax"):
+        assert part in text
+
+
+def test_parts_of_a_pipeline_can_be_left_out(tmp_path, capsys):
+    tiny.write_pipeline(tmp_path / "base")
+    tensors = tiny.state_dict("brushnet", tiny.BRUSHNET)
+    tiny.write_folder(tmp_path / "base/brushnet", "brushnet", tiny.BRUSHNET, tensors)
+    (tmp_path / "base/model_index.json").write_text("{}")
+    whole, base = tmp_path / "whole.safetensors", tmp_path / "base"
+    code, _, told = run(capsys, "to-torch", "pipeline", base, whole)
+    assert code == 2
+    assert "leave it out (--without brushnet)" in told
+    assert run(capsys, "to-torch", "pipeline", base, whole, "--without", "brushnet")[0] == 0
+    code, _, told = run(capsys, "check", "pipeline", base, whole)
+    assert code == 2
+    assert "Leave out (--without) what only one of them has" in told
+    assert run(capsys, "check", "pipeline", base, whole, "--without", "brushnet")[0] == 0
+    code, _, told = run(capsys, "to-torch", "pipeline", base, whole, "--without", "vea")
+    assert code == 2
+    assert "among unet, vae, clip_text, brushnet, and not all of them, got vea" in told
+
+
+def test_folder_of_something_else_is_not_written_into(branch, tmp_path, capsys):
+    tiny.write_pipeline(tmp_path / "base")
+    (tmp_path / "base/model_index.json").write_text("{}")
+    code, _, told = run(capsys, "to-torch", "brushnet", branch, tmp_path / "base")
+    assert code == 2
+    assert "holds a pipeline, whose config.json would be lost" in told
+    assert f"such as {tmp_path / 'base/brushnet'}" in told
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    for command in ("to-torch", "to-jax"):
+        code, _, told = run(capsys, command, "brushnet", branch, other)
+        assert code == 2
+        assert "holds a AutoencoderKL" in told
+    assert [path.name for path in other.iterdir()] == ["config.json"]
+    for _ in range(2):  # its own folder may be written again
+        assert run(capsys, "to-torch", "brushnet", branch, tmp_path / "mine")[0] == 0
