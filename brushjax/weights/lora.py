@@ -1,11 +1,12 @@
-"""Merges LoRA files of community models into loaded models: W + weight * alpha / rank * up down."""
+"""Merges LoRA files into loaded models: W + weight * (alpha / rank * up down + difference)."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +16,65 @@ from flax import nnx
 
 from brushjax.weights import folders
 from brushjax.weights.formats import read_file
-from brushjax.weights.maps import map_of
+from brushjax.weights.lora_names import BUNDLE, Layer, form_of, layer_named, layers_of, role_of
 from brushjax.weights.rules import Path as ParameterPath
-from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name, pairs_of
+from brushjax.weights.rules import WeightsError, checkpoint_axes
 from brushjax.weights.store import Tensor
 
 FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # in diffusers', peft's
 SHOWN = 8  # offenders that an error names
 
-# How the programs spell the two matrices of a module, and their scale.
-ROLES = (
-    ("down", re.compile(r"\.(?:lora_down|lora\.down|lora_linear_layer\.down)\.weight$")),
-    ("up", re.compile(r"\.(?:lora_up|lora\.up|lora_linear_layer\.up)\.weight$")),
-    ("down", re.compile(r"\.lora_A(?:\.\w+)?\.weight$")),  # peft; the word is the adapter's name
-    ("up", re.compile(r"\.lora_B(?:\.\w+)?\.weight$")),
-    ("alpha", re.compile(r"\.alpha$")),
-)
-# Diffusers' first files: ....attn1.processor.to_q_lora.down.weight
-PROCESSOR = re.compile(r"\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
-
 
 @dataclasses.dataclass
 class Update:
-    """One module's share of a file; all three are read, `alpha` may be missing.
+    """One layer's share of a file: a product, plain differences, or both.
 
     Attributes:
         down: [rank, in, ...], the first matrix or kernel.
+        mid: [rank, rank, ...], a kernel between the two, where they are 1x1.
         up: [out, rank, ...], the second.
         alpha: its quotient by the rank scales the product; None stands for the rank.
+        diff: what is added to the weight.
+        diff_b: what is added to the bias.
     """
 
     down: np.ndarray | None = None
+    mid: np.ndarray | None = None
     up: np.ndarray | None = None
     alpha: float | None = None
+    diff: np.ndarray | None = None
+    diff_b: np.ndarray | None = None
+
+    @property
+    def changes_weight(self) -> bool:
+        return self.diff is not None or self.down is not None
+
+    def weight_change(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What is added to a weight of this shape."""
+        change = np.zeros(shape, np.float32) if self.diff is None else self.diff.reshape(shape)
+        if self.down is None or self.up is None:
+            return change
+        rank = len(self.down)
+        first = self.down.reshape(rank, -1)  # [rank, in * k * k]
+        if self.mid is not None:
+            inner = self.mid.reshape(*self.mid.shape[:2], -1)  # [rank, rank, k * k]
+            first = np.einsum("urk,ri->uik", inner, first).reshape(len(self.mid), -1)
+        product = self.up.reshape(len(self.up), -1) @ first  # [out, in * k * k]
+        scale = 1.0 if self.alpha is None else self.alpha / rank
+        return change + scale * product.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """A weight that an update may be for."""
+class Merged:
+    """What a file did.
 
-    kind: str
-    path: ParameterPath
-    shape: tuple[int, ...]  # as in checkpoints: (out, in, ...)
+    Attributes:
+        count: how many parameters were changed.
+        embeddings: the embeddings that came along: {word: {name in an embedding's file: tensor}}.
+    """
+
+    count: int
+    embeddings: dict[str, dict[str, Tensor]]
 
 
 def merge_lora(models: Mapping[str, nnx.Module], path: str | Path, weight: float | int = 1) -> int:
@@ -64,33 +82,67 @@ def merge_lora(models: Mapping[str, nnx.Module], path: str | Path, weight: float
 
     Args:
         models: by kind: "unet" and, where the file trains them, "clip_text" and "clip_text_2".
-        path: a .safetensors file in the names of kohya's scripts (also those for SDXL, which
-            follow the original code's blocks), of diffusers or of peft, or the folder with one.
+        path: a .safetensors file in the names of any trainer, see `lora_names`, or the folder with
+            one.
         weight: how strongly; 1 is as trained, negative takes away.
 
     Returns:
-        How many weights were changed.
+        How many parameters were changed.
 
     Raises:
-        WeightsError: the file is damaged, or no plain LoRA, or made for another family of models;
+        WeightsError: the file is damaged, or of another form, or made for another family of models;
             with what did not fit.
+
+    Warns:
+        UserWarning: a text embedding comes along in the file; `Inpainter.load(lora=)` uses it.
 
     Source: Hu et al. 2021, section 4.1, W_0 + (alpha / r) B A.
     """
+    merged = merge(models, path, weight)
+    if merged.embeddings:
+        warnings.warn(
+            f"{path} brings embeddings for {', '.join(map(repr, merged.embeddings))}, which "
+            "merging leaves out: load it with Inpainter.load(lora=...) to use them",
+            stacklevel=2,
+        )
+    return merged.count
+
+
+def merge(models: Mapping[str, nnx.Module], path: str | Path, weight: float | int = 1) -> Merged:
+    """As `merge_lora`, but hands back the embeddings that come along."""
     file = _file(Path(path).expanduser())
     tensors, metadata = read_file(file)
-    updates, unknown = _updates(tensors)
+    bundled = {name: x for name, x in tensors.items() if name.startswith(BUNDLE)}
+    updates, unknown = _updates({name: x for name, x in tensors.items() if name not in bundled})
     _fill_alphas(updates, _notes(file, metadata))
-    targets = _targets(models)
-    placed = [(targets.get(_today(name)), name, update) for name, update in updates.items()]
-    problems = [f"{name}: neither up nor down of a plain LoRA" for name in unknown]
+    layers = layers_of(models)
+    placed = [(layer_named(layers, name), name, update) for name, update in updates.items()]
+    problems = [f"{name}: {form_of(name)}, which is not read" for name in unknown]
     problems += [problem for one in placed if (problem := _problem(*one)) is not None]
     if problems or not updates:
         raise WeightsError(_message(file, models, len(updates), problems))
+    changes: dict[str, dict[ParameterPath, Update]] = {kind: {} for kind in models}
+    for layer, _, update in placed:
+        assert layer is not None  # `_problem` saw to it
+        targets = [(layer.weight, update.changes_weight), (layer.bias, update.diff_b is not None)]
+        for target in (target for target, changed in targets if changed and target is not None):
+            if target.path in changes[target.kind]:
+                raise WeightsError(
+                    f"{file} has {name} twice, in two spellings; nothing was merged."
+                )
+            changes[target.kind][target.path] = update
     for kind, model in models.items():
-        changes = [(t.path, update) for t, _, update in placed if t is not None and t.kind == kind]
-        _apply(model, dict(changes), float(weight))
-    return len(placed)
+        _apply(model, changes[kind], float(weight))
+    return Merged(sum(map(len, changes.values())), _bundles(bundled))
+
+
+def _bundles(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """{word: {name in an embedding's file: tensor}}."""
+    words: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        word, _, rest = name.removeprefix(BUNDLE).partition(".")
+        words.setdefault(word, {})[rest] = tensor
+    return words
 
 
 def _file(path: Path) -> Path:
@@ -109,32 +161,14 @@ def _updates(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Update], list[str
     updates: dict[str, Update] = {}
     unknown = []
     for name, tensor in tensors.items():
-        module, role = _role(name)
+        layer, role = role_of(name)
         if role is None:
             unknown.append(name)
             continue
         values = tensor.array(np.dtype(np.float32))
-        update = updates.setdefault(module, Update())
+        update = updates.setdefault(layer, Update())
         setattr(update, role, float(values.reshape(())) if role == "alpha" else values)
     return updates, unknown
-
-
-def _role(name: str) -> tuple[str, str | None]:
-    """Splits a tensor's name into the module's and what the tensor is to it."""
-    old = PROCESSOR.search(name)
-    if old:
-        layer = "to_out.0" if old[1] == "out" else f"to_{old[1]}"
-        return f"{name[: old.start()]}.{layer}", old[2]
-    for role, pattern in ROLES:
-        found = pattern.search(name)
-        if found:
-            return name[: found.start()], role
-    return name, None
-
-
-def _today(module: str) -> str:
-    """A module's name without what peft and older diffusers put around it."""
-    return module.removeprefix("base_model.model.").replace(".processor.", ".")
 
 
 def _notes(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -160,60 +194,53 @@ def _fill_alphas(updates: Mapping[str, Update], notes: Mapping[str, Any]) -> Non
         update.alpha = alpha
 
 
-def _targets(models: Mapping[str, nnx.Module]) -> dict[str, Target]:
-    """Every weight that can be updated, under each name that a file may have for its module."""
-    targets: dict[str, Target] = {}
-    for kind, model in models.items():
-        parameters: Any = nnx.to_flat_state(nnx.state(model, nnx.Param))
-        for path, leaf in parameters:
-            if path[-1] != "kernel":
-                continue
-            shape = tuple(leaf.shape[axis] for axis in checkpoint_axes(path, len(leaf.shape)))
-            target = Target(kind, path, shape)
-            spelled = _spellings(kind, checkpoint_name(path), model, "clip_text_2" in models)
-            targets |= dict.fromkeys(spelled, target)
-    return targets
-
-
-def _spellings(kind: str, name: str, model: nnx.Module, xl: bool) -> Iterator[str]:
-    """The names that files have for a weight's module."""
-    module = name.removesuffix(".weight")
-    if kind == "unet":
-        config: Any = getattr(model, "config")  # noqa: B009 - nnx.Module does not declare it
-        original = map_of(kind).ldm_dialect(config.to_dict(), frozenset())
-        assert original is not None  # every UNet has original names
-        table = original.modules(config.to_dict())
-        (pairs,) = pairs_of([name], table, "", theirs=False).values()
-        names = [module, *(pair.other.removesuffix(".weight") for pair in pairs)]
-        yield module  # diffusers' files of a UNet alone
-        yield f"unet.{module}"
-        yield from (f"lora_unet_{one.replace('.', '_')}" for one in names)
-        return
-    number = {"clip_text": "1" if xl else "", "clip_text_2": "2"}[kind]
-    folder = map_of(kind).folder
-    for one in (module, module.removeprefix("text_model.")):  # the second: transformers 5
-        yield f"{folder}.{one}"
-        yield f"lora_te{number}_{one.replace('.', '_')}"
-
-
-def _problem(target: Target | None, name: str, update: Update) -> str | None:
-    """What keeps an update from its weight, if anything."""
-    down, up = update.down, update.up
-    if target is None:
+def _problem(layer: Layer | None, name: str, update: Update) -> str | None:
+    """What keeps an update from its layer, if anything."""
+    if layer is None or layer.weight is None:
         return f"{name}: the models have no such layer"
-    if down is None or up is None:
-        return f"{name}: {'down' if down is None else 'up'} is missing"
-    fits = (
-        up.shape[:2] == (target.shape[0], down.shape[0])
-        and up.size == up.shape[0] * up.shape[1]
-        and down.shape[1] == target.shape[1]
-        and down[0, 0].size == np.prod(target.shape[2:], dtype=int)
-    )
-    if fits:
-        return None
+    if (update.down is None) != (update.up is None):
+        return f"{name}: {'down' if update.down is None else 'up'} is missing"
+    if not update.changes_weight and update.diff_b is None:
+        return f"{name}: neither up and down nor a difference"
+    shape = layer.weight.shape
+    if update.down is not None and not _product_fits(update, shape):
+        inner = "" if update.mid is None else f", mid {list(update.mid.shape)}"
+        up = [] if update.up is None else list(update.up.shape)
+        down = list(update.down.shape)
+        return f"{name}: down {down}{inner} and up {up} are not for a weight {list(shape)}"
+    for what, values, target in (
+        ("diff", update.diff, layer.weight),
+        ("diff_b", update.diff_b, layer.bias),
+    ):
+        if values is None:
+            continue
+        expected = "none" if target is None else list(target.shape)
+        if (
+            target is None
+            or values.shape[: len(target.shape)] != target.shape
+            or (values.size != np.prod(target.shape, dtype=int))
+        ):
+            return f"{name}: {what} {list(values.shape)} is not for a parameter {expected}"
+    return None
+
+
+def _product_fits(update: Update, shape: tuple[int, ...]) -> bool:
+    down, mid, up = update.down, update.mid, update.up
+    assert down is not None
+    assert up is not None
+    if min(down.ndim, up.ndim, len(shape)) < 2:
+        return False
+    kernel = np.prod(shape[2:], dtype=int)
+    outer = len(down)
+    if mid is not None:
+        if mid.shape[1:2] != (outer,) or mid[0, 0].size != kernel or down[0, 0].size != 1:
+            return False
+        outer, kernel = len(mid), 1
     return (
-        f"{name}: down {list(down.shape)} and up {list(up.shape)} are not for a weight "
-        f"{list(target.shape)}"
+        up.shape[:2] == (shape[0], outer)
+        and up[0, 0].size == 1
+        and down.shape[1] == shape[1]
+        and down[0, 0].size == kernel
     )
 
 
@@ -226,30 +253,26 @@ def _message(file: Path, models: Mapping[str, Any], count: int, problems: list[s
     if len(problems) > SHOWN:
         lines.append(f"    ... and {len(problems) - SHOWN} more")
     lines.append(
-        "Check that it was trained for this family (Stable Diffusion 1, 2 or XL) and is a plain "
-        "LoRA: LoHa, LoKr and DoRA files are not read."
+        "Check that it was trained for this family (Stable Diffusion 1, 2 or XL). Read are LoRA "
+        "and LoCon files and plain differences; LoHa, LoKr, DoRA, OFT and GLoRA are not."
     )
     return "\n".join(lines)
 
 
 def _apply(model: nnx.Module, changes: Mapping[ParameterPath, Update], weight: float) -> None:
-    """Adds the products to a model's weights; each keeps its dtype and its place."""
+    """Adds the changes to a model's weights; each keeps its dtype and its place."""
     state = nnx.state(model, nnx.Param)
     parameters: Any = nnx.to_flat_state(state)
     for path, leaf in parameters:
         if path not in changes:
             continue
-        update = changes[path]
-        assert update.down is not None  # `_problem` saw to both
-        assert update.up is not None
         value = leaf.get_value()
-        rank = len(update.down)
-        scale = weight * (1.0 if update.alpha is None else update.alpha / rank)
-        product = update.up.reshape(-1, rank) @ update.down.reshape(rank, -1)  # [out, in * k * k]
         axes = checkpoint_axes(path, value.ndim)
         shape = tuple(value.shape[axis] for axis in axes)
-        merged = np.asarray(value, np.float32) + scale * product.reshape(shape).transpose(
-            np.argsort(axes)
-        )
+        update = changes[path]
+        added = update.diff_b if path[-1] == "bias" else update.weight_change(shape)
+        assert added is not None  # `merge` saw to it
+        change = weight * added.transpose(np.argsort(axes))
+        merged = np.asarray(value, np.float32) + change
         leaf.set_value(jax.device_put(merged.astype(value.dtype), value.sharding))
     nnx.update(model, state)

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from brushjax import weights
-from brushjax.weights.lora import _targets, merge_lora
+from brushjax.weights.lora import merge, merge_lora
+from brushjax.weights.lora_names import PREFIXES, layer_named, layers_of
 from tests.support import error, nhwc
 from tests.torch_reference import noise, randomize
 from tests.weights import tiny
@@ -166,23 +167,143 @@ def test_names_of_kohyas_xl_files_are_those_diffusers_reads(tmp_path):
     folder = tmp_path / "unet"
     config = tiny.UNET_XL
     tiny.write_folder(folder, "unet", config, tiny.state_dict("unet", config))
-    targets = _targets({"unet": weights.load("unet", folder)})
-    original = {
-        name: target
-        for name, target in targets.items()
+    layers = layers_of({"unet": weights.load("unet", folder)})
+    original = [
+        name
+        for _, name in layers
         if "_blocks_" in name and "_0_0_" not in name and ("input" in name or "output" in name)
         and "transformer" in name
-    }  # fmt: skip
+    ]  # fmt: skip
     assert len(original) > 50
 
     class Settings:
         layers_per_block = config["layers_per_block"]
 
-    for name, target in original.items():
-        key = f"{name}.lora_down.weight"
+    for name in original:
+        key = f"lora_unet_{name}.lora_down.weight"
         (today,) = _maybe_map_sgm_blocks_to_diffusers({key: 0}, Settings)
         today = today.replace("input_", "down_").replace("output_", "up_")
-        assert targets[today.removesuffix(".lora_down.weight")] is target
+        layer = layers["unet", name]
+        assert layer_named(layers, today.removesuffix(".lora_down.weight")) is layer
+
+
+LAYERS = {
+    "today": "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "original": "input_blocks.1.1.transformer_blocks.0.attn1.to_q",
+}
+ENDINGS = {
+    "kohya": ("lora_down.weight", "lora_up.weight"),
+    "peft": ("lora_A.weight", "lora_B.weight"),
+    "peft-hyphen": ("lora_A.my-style.weight", "lora_B.my-style.weight"),
+    "bare": ("lora_A", "lora_B"),
+    "diffusers": ("lora.down.weight", "lora.up.weight"),
+    "first": ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+}
+
+
+def pair_file(path, prefix, layer, ending="kohya", width=8):
+    """A LoRA of one layer, of rank 2 and alpha 1."""
+    if prefix.endswith("_"):
+        layer = layer.replace(".", "_")
+    generator = torch.Generator().manual_seed(5)
+    down, up = (torch.randn(*shape, generator=generator) for shape in ((2, width), (width, 2)))
+    names = [f"{prefix}{layer}.{one}" for one in ENDINGS[ending]]
+    save_file({names[0]: down, names[1]: up, f"{prefix}{layer}.alpha": torch.ones(())}, path)
+    return (0.5 * up @ down).numpy()
+
+
+@pytest.mark.parametrize(
+    "prefix", [*PREFIXES["unet"], "base_model.model.", "base_model.model.unet."]
+)
+def test_every_prefix_goes_with_every_layer_and_every_ending(torch_models, tmp_path, prefix):
+    model = weights.load("unet", torch_models[0])
+    kernel = model.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.kernel
+    before = np.asarray(kernel[...])
+    for layer in LAYERS.values():
+        for ending in ENDINGS:
+            change = pair_file(tmp_path / "x.safetensors", prefix, layer, ending)
+            assert merge_lora({"unet": model}, tmp_path / "x.safetensors") == 1
+            np.testing.assert_allclose(kernel[...], before + change.T, atol=2e-6)
+            merge_lora({"unet": model}, tmp_path / "x.safetensors", -1)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES["clip_text"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "text_model.encoder.layers.1.mlp.fc1",
+        "encoder.layers.1.mlp.fc1",
+        "transformer.text_model.encoder.layers.1.mlp.fc1",
+        "transformer.resblocks.1.mlp.c_fc",
+    ],
+)
+def test_every_prefix_of_one_text_encoder_is_known(torch_models, tmp_path, prefix, layer):
+    model = weights.load("clip_text", torch_models[0])
+    names = layers_of({"clip_text": model})
+    spelled = prefix + (layer.replace(".", "_") if prefix.endswith("_") else layer)
+    found = layer_named(names, spelled)
+    assert found is not None
+    assert found is names["clip_text", "text_model_encoder_layers_1_mlp_fc1"]
+
+
+def test_second_encoders_layers_are_not_taken_for_the_firsts(torch_models):
+    model = weights.load("clip_text", torch_models[0])
+    both = layers_of(
+        {"clip_text": model, "clip_text_2": weights.load("clip_text", torch_models[0])}
+    )
+    layer = "text_model_encoder_layers_1_mlp_fc1"
+    for kind, prefixes in (("clip_text", ("lora_te1_",)), ("clip_text_2", ("lora_te2_",))):
+        for prefix in prefixes:
+            assert layer_named(both, prefix + layer) is both[kind, layer]
+    assert layer_named(layers_of({"clip_text": model}), "lora_te2_" + layer) is None
+
+
+def test_convolution_in_three_parts_and_plain_differences_are_added(torch_models, tmp_path):
+    model = weights.load("unet", torch_models[0])
+    generator = torch.Generator().manual_seed(2)
+    conv = "lora_unet_down_blocks_0_resnets_0_conv1"
+    shapes = {
+        f"{conv}.lora_down.weight": (2, 8, 1, 1),
+        f"{conv}.lora_mid.weight": (2, 2, 3, 3),
+        f"{conv}.lora_up.weight": (8, 2, 1, 1),
+        "lora_unet_input_blocks_0_0.diff": (8, 4, 3, 3),
+        "lora_unet_conv_in.diff_b": (8,),
+        "unet.down_blocks.0.resnets.0.norm1.w_norm": (8,),
+        "unet.down_blocks.0.resnets.0.norm1.b_norm": (8,),
+    }
+    file = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    file[f"{conv}.alpha"] = torch.tensor(1.0)
+    save_file(file, tmp_path / "x.safetensors")
+    resnet = model.down_blocks[0].resnets[0]
+    parameters = [resnet.conv1.kernel, resnet.norm1.scale, resnet.norm1.bias]
+    before = [np.asarray(parameter[...]) for parameter in parameters]
+    assert merge_lora({"unet": model}, tmp_path / "x.safetensors", 0.5) == 5
+    with torch.no_grad():  # the three convolutions one after the other are the product
+        picture = torch.randn(1, 8, 5, 5, generator=generator)
+        down, mid, up = (file[f"{conv}.lora_{part}.weight"] for part in ("down", "mid", "up"))
+        theirs = torch.nn.functional.conv2d(picture, down)
+        theirs = torch.nn.functional.conv2d(theirs, mid)
+        theirs = 0.5 * 0.5 * torch.nn.functional.conv2d(theirs, up)
+        change = np.asarray(parameters[0][...]) - before[0]
+        ours = torch.nn.functional.conv2d(picture, torch.from_numpy(change.transpose(3, 2, 0, 1)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    norm = "unet.down_blocks.0.resnets.0.norm1"
+    for parameter, old, name in zip(parameters[1:], before[1:], ("w_norm", "b_norm"), strict=True):
+        added = 0.5 * file[f"{norm}.{name}"].numpy()
+        np.testing.assert_allclose(parameter[...], old + added, atol=1e-6)
+
+
+def test_embedding_that_comes_along_is_named_or_handed_back(torch_models, tmp_path):
+    pair_file(tmp_path / "x.safetensors", "unet.", LAYERS["today"])
+    from safetensors.torch import load_file
+
+    bundle = {"bundle_emb.myword.string_to_param.*": torch.ones(2, 8)}
+    save_file(load_file(tmp_path / "x.safetensors") | bundle, tmp_path / "x.safetensors")
+    model = weights.load("unet", torch_models[0])
+    with pytest.warns(UserWarning, match="brings embeddings for 'myword', which merging leaves"):
+        merge_lora({"unet": model}, tmp_path / "x.safetensors")
+    merged = merge({"unet": model}, tmp_path / "x.safetensors", -1)
+    assert merged.embeddings["myword"]["string_to_param.*"].shape == (2, 8)
 
 
 def wrong_files():
@@ -195,8 +316,16 @@ def wrong_files():
                                  pair["more"]},
         r"down \[2, 9\] and up \[8, 2\] are not for a weight \[8, 8\]": wide,
         "up is missing": {f"{layer}.lora_down.weight": pair["down"]},
-        "neither up nor down of a plain LoRA": fits | {f"{layer}.dora_scale": torch.ones(1, 8)},
+        "a DoRA's magnitude, which is not read": fits | {f"{layer}.dora_scale": torch.ones(1, 8)},
+        "a LoHa's factor": {f"{layer}.hada_w1_a": torch.ones(2, 2)},
+        "a LoKr's factor": fits | {f"{layer}.lokr_w1": torch.ones(2, 2)},
+        "no part of a LoRA known here": fits | {f"{layer}.something": torch.ones(2, 2)},
         "0 modules found": {"hada_w1_a": torch.ones(2, 2)},
+        r"diff \[8, 9\] is not for a parameter \[8, 8\]": {f"{layer}.diff": torch.ones(8, 9)},
+        r"diff_b \[8\] is not for a parameter none": {f"{layer}.diff_b": torch.ones(8)},
+        "twice, in two spellings": fits | {
+            name.replace("lora_unet_down", "unet.down"): value for name, value in fits.items()
+        },
     }  # fmt: skip
 
 
