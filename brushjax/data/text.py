@@ -4,7 +4,9 @@ kind."""
 from __future__ import annotations
 
 import dataclasses
+import html
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from brushjax.files import write_text
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 LENGTH = 77  # tokens a caption: the context length of every published Stable Diffusion text encoder
+
+
+def clean(text: str) -> str:
+    """Returns a text as OpenAI's tokenizer brings it to plain characters before it cuts it up.
+
+    Curly quotes, ligatures, full-width letters, wrongly decoded characters and HTML entities each
+    have one plain form, which is the one that CLIP's vocabulary was made of.
+
+    Source: basic_clean of CLIP's simple_tokenizer.
+    """
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return text  # nearly all captions; there is nothing to mend
+    import ftfy  # 0.1 s
+
+    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +107,8 @@ class Tokenizer:
         """The captions' ids, without start, end and limit."""
         if not captions:
             return []
-        return self.backend(captions, add_special_tokens=False, verbose=False)["input_ids"]
+        texts = [clean(caption) for caption in captions]
+        return self.backend(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _row(self, ids: list[int]) -> list[int]:
         padding = self.backend.pad_token_id if self.padding is None else self.padding
@@ -100,6 +120,13 @@ class Tokenizer:
         readers."""
         self.backend.save_pretrained(str(folder))
         self.backend.backend_tokenizer.model.save(str(folder))
+        file = Path(folder) / "tokenizer.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        merges = content["model"]["merges"]  # as pairs, which tokenizers before 0.20 can't read
+        content["model"]["merges"] = [
+            pair if isinstance(pair, str) else " ".join(pair) for pair in merges
+        ]
+        write_text(file, json.dumps(content, indent=2, ensure_ascii=False))
 
     @property
     def vocabulary_size(self) -> int:
@@ -141,7 +168,8 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     empty = CLIPTokenizer().backend_tokenizer  # its normaliser and splitter are CLIP's
     words: Counter[str] = Counter()
     for caption in captions:
-        pieces = empty.pre_tokenizer.pre_tokenize_str(empty.normalizer.normalize_str(caption))
+        plain = empty.normalizer.normalize_str(clean(caption))
+        pieces = empty.pre_tokenizer.pre_tokenize_str(plain)
         words.update(piece for piece, _ in pieces)
     merges = learn_merges(words, size - 2 - len(letters))
     vocabulary = [*letters, *("".join(pair) for pair in merges), START, END]

@@ -122,7 +122,7 @@ def merge(models: Mapping[str, nnx.Module], path: str | Path, weight: float | in
     if problems or not updates:
         raise WeightsError(_message(file, models, len(updates), problems))
     changes: dict[str, dict[ParameterPath, Update]] = {kind: {} for kind in models}
-    for layer, _, update in placed:
+    for layer, name, update in placed:
         assert layer is not None  # `_problem` saw to it
         targets = [(layer.weight, update.changes_weight), (layer.bias, update.diff_b is not None)]
         for target in (target for target, changed in targets if changed and target is not None):

@@ -1,9 +1,15 @@
 """The small tokenizer: what it writes is what is read, and no text is unknown to it."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from brushjax.data.text import END, START, Tokenizer, train_tokenizer
+import brushjax
+from brushjax.data.text import END, START, Tokenizer, clean, train_tokenizer
+
+ASSETS = Path(brushjax.__file__).parent / "assets/base"
 
 CAPTIONS = ["a photo of a cat", "an orange cat on the grass", "brick wall, red"] * 3
 
@@ -91,3 +97,37 @@ def test_padding_token_can_differ_from_the_folders(folder):
     exclamation = tokenizer.backend.convert_tokens_to_ids("!")
     ids = tokenizer("")[0]
     np.testing.assert_array_equal(ids, [tokenizer.start_id, tokenizer.end_id, *[exclamation] * 75])
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("it’s a “red” cat", 'it\'s a "red" cat'),
+        ("the ﬁrst ﬂower", "the first flower"),
+        ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"),
+        ("schÃ¶n", "schön"),
+        ("cat &amp; dog", "cat & dog"),
+        ("cat &amp;amp; dog &lt;3", "cat & dog <3"),
+        ("a cat\x07", "a cat"),
+        ("  a cat ", "a cat"),
+        ("a cat, a dog - 50% (red)", "a cat, a dog - 50% (red)"),
+        ("猫 ü … —", "猫 ü … —"),
+    ],
+)
+def test_typographic_text_is_read_as_openais_tokenizer_reads_it(folder, typed, plain):
+    tokenizer = Tokenizer.load(folder)
+    assert clean(typed).strip() == plain
+    np.testing.assert_array_equal(tokenizer(typed), tokenizer(plain))
+    np.testing.assert_array_equal(tokenizer.chunks(typed), tokenizer.chunks(plain))
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_merges_are_strings_which_older_tokenizers_read_too(folder, shipped):
+    """Releases before 0.20, which older transformers and trainers pin, know no pairs."""
+    place = ASSETS / "tokenizer" if shipped else folder
+    content = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
+    merges = content["model"]["merges"]
+    assert merges
+    assert all(isinstance(merge, str) and len(merge.split(" ")) == 2 for merge in merges)
+    old = (place / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert merges == [line for line in old if not line.startswith("#version")]
