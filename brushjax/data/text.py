@@ -93,15 +93,22 @@ class Tokenizer:
           least: rows at least.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
+        return self.rows(self._ids(captions), least)
+
+    def rows(self, texts: Sequence[Sequence[int]], least: int = 1) -> np.ndarray:
+        """Returns ids int32 [n, rows, length] of texts given as ids, as `chunks` of captions."""
         room = self.length - 2
-        texts = self._ids(captions)
         count = max([least, *(-(-len(ids) // room) for ids in texts)])
         rows = [
-            self._row(ids[room * chunk : room * (chunk + 1)])
+            self._row(list(ids[room * chunk : room * (chunk + 1)]))
             for ids in texts
             for chunk in range(count)
         ]
         return np.array(rows, np.int32).reshape(len(texts), count, self.length)
+
+    def ids(self, text: str) -> list[int]:
+        """Returns a text's ids without start, end and limit."""
+        return self._ids([text])[0]
 
     def _ids(self, captions: list[str]) -> list[list[int]]:
         """The captions' ids, without start, end and limit."""

@@ -16,8 +16,20 @@ if TYPE_CHECKING:
     from brushjax.inference.jobs import Job
 
 NOT_KEPT = ("out", "strip", "prompts", "batch_size", "settings_from")  # where, not what
-FILES = ("image", "mask", "base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora")
-LOADED = ("base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora", "lora_weight")
+FILES = (
+    *("image", "mask", "base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora"),
+    "embedding",
+)
+LOADED = (
+    "base",
+    "brushnet",
+    "vae",
+    "tokenizer",
+    "scheduler_config",
+    "lora",
+    "lora_weight",
+    "embedding",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +54,10 @@ class InpaintArguments:
         scheduler_config: published scheduler_config.json, for whole-model files.
         lora: LoRA files to merge into the base.
         lora_weight: how strongly, one number for each file; 1 without.
+        embedding: learnt words with their files, as word=file.
         dtype: what the networks compute in.
         negative_prompt: what it should not show.
+        weights: read (word:1.2) and the like in the prompts as weights, as web programs do.
         steps: number of steps.
         guidance: how strongly the prompt acts; 1 is off.
         scale: how strongly the branch acts.
@@ -74,8 +88,10 @@ class InpaintArguments:
     scheduler_config: Path | None = None
     lora: tuple[str, ...] = ()
     lora_weight: tuple[float | int, ...] = ()
+    embedding: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
     negative_prompt: str = ""
+    weights: bool = False
     steps: int = 50
     guidance: float | int = 7.5
     scale: float | int = 1.0
@@ -225,7 +241,17 @@ def load_painter(arguments: InpaintArguments) -> Inpainter:
         tokenizer=arguments.tokenizer,
         scheduler=arguments.scheduler_config,
         lora=dict(zip(files, weights)),
+        embeddings=_embeddings(arguments.embedding),
     )
+
+
+def _embeddings(given: Sequence[str]) -> dict[str, str]:
+    """Reads word=file; a word may hold no =."""
+    pairs = [one.partition("=") for one in given]
+    for word, equals, file in pairs:
+        if not (word and equals and file):
+            raise ValueError(f"expected --embedding word=file, got {word + equals + file!r}")
+    return {word: file for word, _, file in pairs}
 
 
 def _paint_all(
@@ -306,6 +332,9 @@ def _names(value: Any) -> Any:
     """Names of files without their folders, which are nobody's business who gets the picture."""
     if isinstance(value, (tuple, list)):
         return [_names(one) for one in value]
+    word, equals, file = str(value or "").partition("=")  # of --embedding word=file
+    if equals and not {"/", "\\"} & {*word}:
+        return f"{word}={Path(file).name}"
     return value and Path(value).name
 
 

@@ -36,8 +36,9 @@ from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL, in_working_dtype
-from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, load_base
+from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, learnt_words, load_base
 from brushjax.pipelines.parts import check_parts
+from brushjax.pipelines.prompts import warn_of_marks
 from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures
 from brushjax.typing import AddedCondition, Params
 
@@ -91,6 +92,7 @@ class Inpainter:
         self._config: Any = unet.config
         self._text = text
         self._scheduler = scheduler
+        self._told: set[str] = set()  # marks in prompts that were warned of
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     @classmethod
@@ -105,6 +107,7 @@ class Inpainter:
         text_encoder_2: CLIPText | None = None,
         tokenizer_2: Any = None,
         scheduler: str | Path | Mapping[str, Any],
+        embeddings: Mapping[str, Any] | None = None,
         mesh: Mesh | None = None,
         programs: str | Path | None = None,
     ) -> Inpainter:
@@ -116,6 +119,8 @@ class Inpainter:
                 function from strings to int ids [B, L].
             text_encoder_2, tokenizer_2: SDXL's second.
             scheduler: a published scheduler_config.json: its dict, its file or its folder.
+            embeddings: files of learnt words (textual inversion), {word: file}; the word then
+                stands for the file's vectors in every prompt, also as embedding:word.
             mesh: of `brushjax.sharding.make_mesh`; a batch is then cut over its data axes. None
                 computes on one device.
             programs: folder of programs compiled ahead of time, read from and added to. None uses
@@ -127,10 +132,16 @@ class Inpainter:
         pairs = [(text_encoder, tokenizer), (text_encoder_2, tokenizer_2)]
         models = [model for model, _ in pairs if model is not None]
         check_parts(unet, brushnet, vae, models)
-        encoders = [
-            Encoder.of(model, _tokenizer(tokenize, model))
-            for model, tokenize in pairs
+        kinds = ("clip_text", "clip_text_2")
+        usable = {
+            kind: (model, tokenize)
+            for kind, (model, tokenize) in zip(kinds, pairs)
             if model is not None and tokenize is not None
+        }
+        learnt = learnt_words(embeddings or {}, {kind: usable[kind][0] for kind in usable})
+        encoders = [
+            Encoder.of(model, _tokenizer(tokenize, model), learnt[kind])
+            for kind, (model, tokenize) in usable.items()
         ]
         return cls(
             unet=unet,
@@ -153,6 +164,7 @@ class Inpainter:
         tokenizer: str | Path | None = None,
         scheduler: str | Path | Mapping[str, Any] | None = None,
         lora: str | Path | Mapping[Any, float | int] | None = None,
+        embeddings: Mapping[str, str | Path] | None = None,
         mesh: Mesh | None = None,
         programs: str | Path | None = None,
     ) -> Inpainter:
@@ -172,7 +184,8 @@ class Inpainter:
             scheduler: a published scheduler_config.json; for a whole-model file of Stable Diffusion
                 1.x or XL, None takes the published one.
             lora: a LoRA file, or several with their weights, {file: weight}; see
-                `brushjax.weights.merge_lora`.
+                `brushjax.weights.merge_lora`. Embeddings that come along in it are used.
+            embeddings: as for `from_parts`.
             mesh, programs: as for `from_parts`.
 
         Raises:
@@ -190,7 +203,7 @@ class Inpainter:
                 "`python train.py configs/quickstart.py --workdir runs/quickstart` trains one for "
                 "the small base in the package, on a CPU; then pass runs/quickstart/export"
             )
-        files = BaseFiles(place, vae, tokenizer, scheduler, _loras(lora))
+        files = BaseFiles(place, vae, tokenizer, scheduler, _loras(lora), embeddings or {})
         parts = load_base(files, dtype)
         branch: Any = load("brushnet", branch, dtype=dtype)
         return cls.from_parts(brushnet=branch, mesh=mesh, programs=programs, **parts)
@@ -216,6 +229,7 @@ class Inpainter:
         approximations: Approximations | None = None,
         mask_alpha: str = "auto",
         resize_mask: bool = False,
+        weights: bool = False,
         context: Any = None,
         negative_context: Any = None,
         initial_noise: Any = None,
@@ -242,12 +256,17 @@ class Inpainter:
                 picture is the same, bit for bit, in any batch and on any number of devices.
             approximations: less work for a slightly different picture.
             mask_alpha, resize_mask: how masks are read, see `brushjax.inference.images.prepare`.
+            weights: read (word:1.2), ((word)) and [word] in the prompts as weights, not as words.
             context, negative_context: text features [B, L, D] instead of the prompts.
             initial_noise: [B, h, w, 4] instead of the seed.
 
         Raises:
             ValueError, TypeError: arguments that don't fit, with what was expected.
             FloatingPointError: the networks produced NaN or infinity.
+
+        Warns:
+            UserWarning: once for each mark of other programs that a prompt has and that is taken
+                as words: weights without `weights`, embeddings and LoRA files that are not loaded.
         """
         start = time.perf_counter()
         if blend not in blending.BLENDS:
@@ -258,7 +277,8 @@ class Inpainter:
         scales = control_scales(
             steps=sampler.steps, scale=scale, start=control_start, end=control_end
         )
-        texts = self._texts(prompt, context, negative_prompt, negative_context, guidance > 1)
+        negative = (negative_prompt, negative_context) if guidance > 1 else None
+        texts = self._texts((prompt, context), negative, weights)
         columns: dict[str, Any] = {"image": as_list(image), "mask": as_list(mask)}
         columns |= {name: features.context for name, features in texts.items()}
         columns["seed"] = as_list(seed)
@@ -296,19 +316,12 @@ class Inpainter:
         return self._samplers[name, steps]
 
     def _texts(
-        self,
-        prompt: str | Sequence[str],
-        context: Any,
-        negative_prompt: str | Sequence[str] | None,
-        negative_context: Any,
-        guided: bool,
+        self, prompt: tuple[Any, Any], negative: tuple[Any, Any] | None, weights: bool
     ) -> dict[str, TextFeatures]:
-        """Text features of the prompts, or the given ones; all of one length."""
-        asked = {"prompt": (prompt, context)}
-        if guided and negative_prompt is not None:
-            asked["negative_prompt"] = (negative_prompt, negative_context)
-        elif guided:
-            asked["negative_prompt"] = ("", negative_context)
+        """Text features of prompts, or given ones, as (words, context) each; all of one length."""
+        asked = {"prompt": prompt}
+        if negative is not None:
+            asked["negative_prompt"] = ("" if negative[0] is None else negative[0], negative[1])
         words, features = {}, {}
         for name, (text, given) in asked.items():
             if given is None:
@@ -322,9 +335,12 @@ class Inpainter:
             )
         if words and self._text is not None:
             taken = [-(-one.context.shape[1] // LENGTH) for one in features.values()]
-            rows = max(taken + [self._text.rows(text) for text in words.values()])
-            features |= {name: self._text(text, rows) for name, text in words.items()}
-        if guided and negative_prompt is None and features["prompt"].pooled is not None:
+            every = [one for text in words.values() for one in text]
+            warn_of_marks(every, weights, self._text.learnt, self._told)
+            rows = max(taken + [self._text.rows(text, weights) for text in words.values()])
+            features |= {name: self._text(text, rows, weights) for name, text in words.items()}
+        unset = negative is not None and negative[0] is None
+        if unset and features["prompt"].pooled is not None:
             features["negative_prompt"] = jax.tree.map(np.zeros_like, features["prompt"])
         lengths = {name: one.context.shape[1] for name, one in features.items()}
         if len(set(lengths.values())) > 1:

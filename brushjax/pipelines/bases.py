@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from brushjax.data.text import Tokenizer
+from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.vae import working_dtype
-from brushjax.weights import WeightsError, load, merge_lora, read
+from brushjax.weights import WeightsError, load, read
+from brushjax.weights.embeddings import embedding_of, read_embedding
 from brushjax.weights.folders import from_hub, local_path
+from brushjax.weights.lora import merge
 from brushjax.weights.maps import MAPS
 from brushjax.weights.noise import SD1_SCHEDULER, XL_SCHEDULER, pipeline_scheduler
 from brushjax.weights.reading import kinds_in
@@ -36,6 +42,7 @@ class BaseFiles:
         tokenizer: folder of the vocabulary.
         scheduler: a published scheduler_config.json: dict, file or folder.
         lora: LoRA files with the weights to merge them with.
+        embeddings: files of learnt words.
     """
 
     base: Path
@@ -43,6 +50,7 @@ class BaseFiles:
     tokenizer: str | Path | None = None
     scheduler: Any = None
     lora: tuple[tuple[str | Path, float | int], ...] = ()
+    embeddings: Mapping[str, str | Path] = dataclasses.field(default_factory=dict)
 
 
 def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
@@ -52,8 +60,12 @@ def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
         WeightsError: a part is missing, with what to pass; or it is damaged.
     """
     models = _models(files, dtype)
+    learnt: dict[str, dict[str, np.ndarray]] = {}
     for path, weight in files.lora:
-        merge_lora({kind: models[kind] for kind in models if kind != "vae"}, path, weight)
+        merged = merge({kind: models[kind] for kind in models if kind != "vae"}, path, weight)
+        for word, content in merged.embeddings.items():
+            learnt[word] = embedding_of(content, f"{path}, {word}")
+    learnt |= {word: read_embedding(path) for word, path in files.embeddings.items()}
     parts: dict[str, Any] = {PARTS[kind]: model for kind, model in models.items()}
     for kind in ("clip_text", "clip_text_2"):
         if kind in models:
@@ -61,7 +73,48 @@ def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
             name = PARTS[kind].replace("text_encoder", "tokenizer")
             parts[name] = _tokenizer(files, name, length)
     parts["scheduler"] = _scheduler(files, models["unet"].config)
+    if learnt:
+        parts["embeddings"] = learnt
     return parts
+
+
+def learnt_words(
+    embeddings: Mapping[str, Any], encoders: Mapping[str, CLIPText]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the vectors of learnt words for each of a base's text encoders.
+
+    Args:
+        embeddings: {word: file, or what `read_embedding` makes of it}.
+        encoders: by kind, "clip_text" and for XL "clip_text_2".
+
+    Returns:
+        {kind: {word: [n, D]}}; n is 0 where a word was learnt for the other encoder alone.
+
+    Raises:
+        WeightsError: an embedding for other encoders than these.
+    """
+    words: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in encoders}
+    widths = {kind: model.config.hidden_size for kind, model in encoders.items()}
+    for word, given in embeddings.items():
+        if not word.strip():
+            raise WeightsError("expected a word for every embedding, got an empty one.")
+        read = given if isinstance(given, Mapping) else read_embedding(given)
+        fits = {}
+        for kind, width in widths.items():
+            vectors = read.get(kind, read.get(""))
+            right = vectors is not None and vectors.shape[1] == width
+            fits[kind] = vectors if right else np.zeros((0, width), np.float32)
+        named = {kind for kind in read if kind}
+        if not any(map(len, fits.values())) or any(not len(fits.get(kind, ())) for kind in named):
+            shapes = ", ".join(f"{kind} {list(x.shape)}".strip() for kind, x in read.items())
+            raise WeightsError(
+                f"the embedding of {word!r} is for another family: expected vectors for "
+                f"{', '.join(f'{kind} of width {width}' for kind, width in widths.items())}, got "
+                f"{shapes}."
+            )
+        for kind, vectors in fits.items():
+            words[kind][word] = vectors
+    return words
 
 
 def base_path(base: str | Path | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from brushjax.data.text import Tokenizer
 from brushjax.models.encoders.clip import CLIPText
+from brushjax.pipelines.prompts import Piece, at_learnt_words, parse
 from brushjax.typing import Params
 
 Tokenize = Callable[[Sequence[str]], Any]
@@ -36,23 +37,97 @@ class TextFeatures:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A text encoder with its tokenizer: a Tokenizer of ours or a function to ids [B, L]."""
+    """A text encoder with its tokenizer.
+
+    Attributes:
+        graph, params: the network; the token table goes on with the vectors of learnt words.
+        tokenize: a Tokenizer of ours or a function to ids [B, L].
+        learnt: ids of each learnt word's vectors; none where the word is another encoder's.
+    """
 
     graph: Any
     params: Params
     tokenize: Tokenize
+    learnt: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: CLIPText, tokenize: Tokenize) -> Encoder:
-        """Takes a model apart, so that it can be an argument of a compiled program."""
-        graph, state = nnx.split(model)
-        return cls(graph, nnx.to_pure_dict(state), tokenize)
+    def of(
+        cls,
+        model: CLIPText,
+        tokenize: Tokenize,
+        learnt: Mapping[str, Float[np.ndarray, "n D"]] | None = None,
+    ) -> Encoder:
+        """Takes a model apart, so that it can be an argument of a compiled program.
 
-    def rows(self, prompts: Sequence[str], least: int) -> Int[np.ndarray, "B R L"]:
-        """Token ids of the prompts, at least `least` rows of each."""
-        if isinstance(self.tokenize, Tokenizer):
-            return self.tokenize.chunks(prompts, least)
-        return np.asarray(self.tokenize(prompts), np.int32)[:, None]
+        Args:
+            learnt: vectors of words that the encoder did not know, as many rows as a word takes.
+
+        Raises:
+            ValueError: learnt words for a tokenizer that is a function.
+        """
+        graph, state = nnx.split(model)
+        if not learnt:
+            return cls(graph, nnx.to_pure_dict(state), tokenize)
+        if not isinstance(tokenize, Tokenizer):
+            raise ValueError("expected a tokenizer folder for learnt words, got a function")
+        copy: Any = nnx.merge(graph, state)
+        # Old configs find the end as the highest id, and the learnt words' are higher.
+        copy.config = dataclasses.replace(copy.config, eos_token_id=tokenize.end_id)
+        graph, state = nnx.split(copy)
+        params = nnx.to_pure_dict(state)
+        table = params["text_model"]["embeddings"]["token_embedding"]
+        known, ids = len(table["embedding"]), {}
+        rows = [np.asarray(vectors) for vectors in learnt.values()]
+        for word, vectors in zip(learnt, rows):
+            ids[word] = tuple(range(known, known + len(vectors)))
+            known += len(vectors)
+        more = jnp.asarray(np.concatenate(rows), table["embedding"].dtype)
+        table["embedding"] = jnp.concatenate([table["embedding"], more])
+        return cls(graph, params, tokenize, ids)
+
+    def rows(self, prompts: Sequence[str], least: int, weights: bool = False) -> Rows:
+        """Token ids of the prompts with their weights, at least `least` rows of each.
+
+        Raises:
+            ValueError: weights for a tokenizer that is a function.
+        """
+        if not isinstance(self.tokenize, Tokenizer):
+            if weights:
+                raise ValueError("expected a tokenizer folder for weights=True, got a function")
+            ids = np.asarray(self.tokenize(prompts), np.int32)[:, None]
+            return Rows(ids, np.ones(ids.shape, np.float32))
+        texts = [self._weighted(prompt, weights) for prompt in prompts]
+        ids = self.tokenize.rows([[one for one, _ in text] for text in texts], least)
+        strengths = np.ones(ids.shape, np.float32)
+        room = ids.shape[-1] - 2
+        for place, text in zip(strengths, texts):
+            for i, (_, weight) in enumerate(text):
+                place[i // room, 1 + i % room] = weight
+        return Rows(ids, strengths)
+
+    def _weighted(self, prompt: str, weights: bool) -> list[tuple[int, float]]:
+        """A prompt's ids, each with its weight."""
+        assert isinstance(self.tokenize, Tokenizer)
+        found = []
+        for piece in parse(prompt) if weights else [Piece(prompt)]:
+            for part in at_learnt_words(piece.text, self.learnt):
+                known = self.learnt.get(part)
+                ids = self.tokenize.ids(part) if known is None else known
+                found += [(one, piece.weight) for one in ids]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Prompts cut into rows.
+
+    Attributes:
+        ids: the tokens.
+        weights: 1 where nothing else was asked for.
+    """
+
+    ids: Int[np.ndarray, "B R L"]
+    weights: Float[np.ndarray, "B R L"]
 
 
 class TextEncoders:
@@ -61,29 +136,60 @@ class TextEncoders:
     def __init__(self, *encoders: Encoder):
         self.encoders = encoders
 
-    def rows(self, prompts: Sequence[str]) -> int:
-        """How many rows of tokens the longest of the prompts takes."""
-        return max(encoder.rows(prompts, 1).shape[1] for encoder in self.encoders)
+    @property
+    def learnt(self) -> frozenset[str]:
+        """The learnt words."""
+        return frozenset(word for encoder in self.encoders for word in encoder.learnt)
 
-    def __call__(self, prompts: Sequence[str], rows: int = 1) -> TextFeatures:
+    def rows(self, prompts: Sequence[str], weights: bool = False) -> int:
+        """How many rows of tokens the longest of the prompts takes."""
+        return max(one.rows(prompts, 1, weights).ids.shape[1] for one in self.encoders)
+
+    def __call__(
+        self, prompts: Sequence[str], rows: int = 1, weights: bool = False
+    ) -> TextFeatures:
         """Encodes prompts, each in at least `rows` rows of tokens.
 
         A prompt that doesn't fit a row is cut into rows that are encoded apart; their states stand
         one after the other, and the pooled state is the first row's.
 
+        Args:
+            weights: read weights such as (word:1.2), which move a token's state away from, or
+                towards, the state that the empty prompt has there.
+
         Source: transformers as diffusers' pipelines call it: the normed last state of one encoder,
         or of two the last but one, side by side. Rows: AUTOMATIC1111's and ComfyUI's programs.
+        Differs: prompt-weights in docs/deviations.md.
         """
         two = len(self.encoders) == 2
         contexts, pooled = [], None
         for encoder in self.encoders:
-            ids = encoder.rows(prompts, rows)
+            cut = encoder.rows(prompts, rows, weights)
+            ids = cut.ids
             flat = ids.reshape(-1, ids.shape[-1])  # [B R, L]
             states, embeds = encode_text(encoder.graph, encoder.params, flat, penultimate=two)
-            contexts.append(np.asarray(states).reshape(len(ids), -1, states.shape[-1]))
+            states = np.asarray(states).reshape(len(ids), -1, states.shape[-1])
+            if (cut.weights != 1).any():
+                states = _strengthened(encoder, states, cut, two)
+            contexts.append(states)
             if embeds is not None:
                 pooled = np.asarray(embeds)[:: ids.shape[1]]
         return TextFeatures(np.concatenate(contexts, axis=-1), pooled if two else None)
+
+
+def _strengthened(
+    encoder: Encoder, states: Float[np.ndarray, "B RL D"], cut: Rows, penultimate: bool
+) -> Float[np.ndarray, "B RL D"]:
+    """Moves each token's state along its difference from the empty prompt's at that place.
+
+    Source: ComfyUI's encode_token_weights.
+    """
+    empty = encoder.rows([""], 1).ids[:, 0]
+    rest, _ = encode_text(encoder.graph, encoder.params, empty, penultimate=penultimate)
+    rest = np.tile(np.asarray(rest), (1, cut.ids.shape[1], 1))  # [1, R L, D]
+    weights = cut.weights.reshape(len(states), -1, 1)  # [B, R L, 1]
+    moved = rest + weights.astype(states.dtype) * (states - rest)
+    return np.where(weights == 1, states, moved)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "penultimate"))

@@ -32,8 +32,16 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"probably asked for a login or a licence; open the link in a browser and download the "
             f"file itself."
         )
-    if head[8:9] == b"{":  # safetensors' first eight bytes are a length and can look like anything
-        return read_safetensors(path)
-    if head.startswith((b"PK\x03\x04", b"\x80")):
+    if is_pickle(head):
         return read_pickle(path), {}
-    return (read_flax(path), {}) if is_flax(head) else read_safetensors(path)
+    other = is_flax(head) and not _is_safetensors(head)
+    return (read_flax(path), {}) if other else read_safetensors(path)
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a PyTorch pickle, old or new."""
+    return head.startswith((b"PK\x03\x04", b"\x80")) and not _is_safetensors(head)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{"  # the eight bytes before are a length and can look like anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -218,7 +219,7 @@ def _problem(layer: Layer | None, name: str, update: Update) -> str | None:
         if (
             target is None
             or values.shape[: len(target.shape)] != target.shape
-            or (values.size != np.prod(target.shape, dtype=int))
+            or (values.size != math.prod(target.shape))
         ):
             return f"{name}: {what} {list(values.shape)} is not for a parameter {expected}"
     return None
@@ -230,7 +231,7 @@ def _product_fits(update: Update, shape: tuple[int, ...]) -> bool:
     assert up is not None
     if min(down.ndim, up.ndim, len(shape)) < 2:
         return False
-    kernel = np.prod(shape[2:], dtype=int)
+    kernel = math.prod(shape[2:])
     outer = len(down)
     if mid is not None:
         if mid.shape[1:2] != (outer,) or mid[0, 0].size != kernel or down[0, 0].size != 1:

@@ -86,7 +86,9 @@ def role_of(name: str) -> tuple[str, Role | None]:
     for role, pattern in ROLES:
         found = pattern.search(name)
         if found:
-            return name[: found.start()], role
+            # Diffusers' first files: attn1.processor.to_out_lora.down beside attn1.to_out.0.alpha.
+            layer = name[: found.start()].replace(".processor.", ".")
+            return (f"{layer}.0" if layer.endswith(".to_out") else layer), role
     return name, None
 
 
@@ -119,7 +121,6 @@ def layer_named(layers: Mapping[tuple[str, str], Layer], name: str) -> Layer | N
     """Finds a layer by a file's name for it: any prefix before any spelling."""
     for wrapper in WRAPPERS:
         name = name.removeprefix(wrapper)
-    name = name.replace(".processor", "")  # of diffusers' first files
     for kind, prefixes in PREFIXES.items():
         for prefix in prefixes:
             key = (kind, name.removeprefix(prefix).replace(".", "_"))
@@ -133,7 +134,6 @@ def _spellings(kind: str, layer: str, model: nnx.Module) -> Iterator[str]:
     config: Any = getattr(model, "config")  # noqa: B009 - nnx.Module does not declare it
     yield layer
     if kind == "unet":
-        yield layer.replace(".to_out.0", ".to_out")
         original = map_of(kind).ldm_dialect(config.to_dict(), frozenset())
         assert original is not None  # every UNet has original names
         yield from _original(layer, original.modules(config.to_dict()))

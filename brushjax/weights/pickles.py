@@ -265,7 +265,9 @@ class _Reader(pickle.Unpickler):
             return self.known[full]
         return type(name, (Foreign,), {"origin": full})
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "module":  # a class of networks, with its source in files of before 1.6
+            return pid[1]
         tag, kind, key, _, numel, *view = pid
         if tag != "storage" or any(view) or not isinstance(kind, _Kind):
             raise pickle.UnpicklingError(f"storage of an unknown form {tag!r} {kind!r}")

@@ -324,7 +324,8 @@ def wrong_files():
         r"diff \[8, 9\] is not for a parameter \[8, 8\]": {f"{layer}.diff": torch.ones(8, 9)},
         r"diff_b \[8\] is not for a parameter none": {f"{layer}.diff_b": torch.ones(8)},
         "twice, in two spellings": fits | {
-            name.replace("lora_unet_down", "unet.down"): value for name, value in fits.items()
+            name.replace("lora_unet_down", "unet.down"): value.clone()
+            for name, value in fits.items()
         },
     }  # fmt: skip
 
