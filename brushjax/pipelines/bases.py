@@ -13,9 +13,9 @@ from brushjax.data.text import Tokenizer
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.vae import working_dtype
 from brushjax.weights import WeightsError, load, read
-from brushjax.weights.embeddings import embedding_of, read_embedding
+from brushjax.weights.adapters.embeddings import embedding_of, read_embedding
+from brushjax.weights.adapters.lora import merge
 from brushjax.weights.folders import from_hub, local_path
-from brushjax.weights.lora import merge
 from brushjax.weights.maps import MAPS
 from brushjax.weights.noise import SD1_SCHEDULER, XL_SCHEDULER, pipeline_scheduler
 from brushjax.weights.reading import kinds_in
@@ -102,8 +102,8 @@ def learnt_words(
         fits = {}
         for kind, width in widths.items():
             vectors = read.get(kind, read.get(""))
-            right = vectors is not None and vectors.shape[1] == width
-            fits[kind] = vectors if right else np.zeros((0, width), np.float32)
+            none = np.zeros((0, width), np.float32)
+            fits[kind] = none if vectors is None or vectors.shape[1] != width else vectors
         named = {kind for kind in read if kind}
         if not any(map(len, fits.values())) or any(not len(fits.get(kind, ())) for kind in named):
             shapes = ", ".join(f"{kind} {list(x.shape)}".strip() for kind, x in read.items())

@@ -5,9 +5,9 @@ code's files, PyTorch's pickles (nothing of them is run), Flax's msgpack files, 
 checkpoints. Written: all of these but pickles and msgpack.
 """
 
+from brushjax.weights.adapters.lora import merge_lora
 from brushjax.weights.convert import check, convert
 from brushjax.weights.loading import load
-from brushjax.weights.lora import merge_lora
 from brushjax.weights.reading import Weights, list_tensors, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.writing import LAYOUTS, save

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brushjax.weights.choice import belongs, choose
-from brushjax.weights.flax_files import as_pytorch
+from brushjax.weights.formats.flax_files import as_pytorch
 from brushjax.weights.rules import WeightMap, WeightsError
 
 ORBAX = "params"  # folder of the Orbax checkpoint, beside its config.json

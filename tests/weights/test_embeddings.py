@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from brushjax.weights import WeightsError
-from brushjax.weights.embeddings import read_embedding
+from brushjax.weights.adapters.embeddings import read_embedding
 
 pytestmark = pytest.mark.torch
 

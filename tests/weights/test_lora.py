@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from brushjax import weights
-from brushjax.weights.lora import merge, merge_lora
-from brushjax.weights.lora_names import PREFIXES, layer_named, layers_of
+from brushjax.weights.adapters.lora import merge, merge_lora
+from brushjax.weights.adapters.lora_names import PREFIXES, layer_named, layers_of
 from tests.support import error, nhwc
 from tests.torch_reference import noise, randomize
 from tests.weights import tiny

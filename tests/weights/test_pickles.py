@@ -11,7 +11,7 @@ import torch
 
 from brushjax import weights
 from brushjax.weights.formats import read_file
-from brushjax.weights.pickles import Foreign, read_content
+from brushjax.weights.formats.pickles import Foreign, read_content
 
 pytestmark = pytest.mark.torch
 

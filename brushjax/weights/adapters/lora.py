@@ -16,8 +16,15 @@ import numpy as np
 from flax import nnx
 
 from brushjax.weights import folders
+from brushjax.weights.adapters.lora_names import (
+    BUNDLE,
+    Layer,
+    form_of,
+    layer_named,
+    layers_of,
+    role_of,
+)
 from brushjax.weights.formats import read_file
-from brushjax.weights.lora_names import BUNDLE, Layer, form_of, layer_named, layers_of, role_of
 from brushjax.weights.rules import Path as ParameterPath
 from brushjax.weights.rules import WeightsError, checkpoint_axes
 from brushjax.weights.store import Tensor

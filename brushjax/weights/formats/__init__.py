@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brushjax.weights.flax_files import is_flax, read_flax
-from brushjax.weights.pickles import read_pickle
+from brushjax.weights.formats.flax_files import is_flax, read_flax
+from brushjax.weights.formats.pickles import read_pickle
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor, read_safetensors
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brushjax.weights.formats import is_pickle, read_file
-from brushjax.weights.pickles import Foreign, read_content
+from brushjax.weights.formats.pickles import Foreign, read_content
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor
 

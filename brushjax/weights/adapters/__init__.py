@@ -1,0 +1,1 @@
+"""What is added to loaded models: LoRA files and learnt words."""
