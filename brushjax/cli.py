@@ -82,23 +82,46 @@ def train(arguments: Sequence[str] | None = None) -> None:
             print("Compiling: 5 to 15 minutes for a full-size model on two cores.", flush=True)
             print(ahead_report.describe(ahead.compile_for(config, options.compile_for)))
             return
-        folder = _run(config, options)
     except configs.ConfigError as error:
         sys.exit(f"error: {error}")
-    print(f"exported to {folder}" if folder else "stopped; the same command goes on")
+    _run(config, options)
 
 
-def _run(config: Any, options: argparse.Namespace) -> Path | None:
-    """Joins the other hosts, if there are any, and trains."""
-    from brushjax.distributed import initialize
+def _run(config: Any, options: argparse.Namespace) -> None:
+    """Joins the other hosts, if there are any, and trains.
 
-    initialize(options.hosts, options.process)
-
+    What a user can mend is one line; whatever ends one process ends all of them.
+    """
+    from brushjax.distributed import end_all, initialize
+    from brushjax.training.lifecycle.stopping import GOES_ON, Interrupted
     from brushjax.training.loop import run
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brushjax").setLevel(logging.INFO)
-    return run(config, options.workdir, profile=options.profile)
+    try:
+        initialize(options.hosts, options.process)
+        folder = run(config, options.workdir, profile=options.profile, extend=options.extend)
+    except (Interrupted, KeyboardInterrupt):
+        end_all(GOES_ON, 0)
+    except _mistakes() as error:
+        end_all(f"error: {error}")
+    except Exception as error:  # a fault of ours: with its traceback, and not on this host alone
+        logging.getLogger("brushjax").exception("a fault that was not foreseen")
+        end_all(f"error: {type(error).__name__}: {error}")
+    print(f"exported to {folder}" if folder else GOES_ON)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """Kinds of errors whose message says it all, so that a traceback would only hide it."""
+    from brushjax.config import ConfigError
+    from brushjax.data.faults import TooManyFaults
+    from brushjax.training.lifecycle.publishing import EvaluationFailed
+    from brushjax.weights import WeightsError
+
+    return (
+        *(ConfigError, WeightsError, EvaluationFailed, TooManyFaults),
+        *(OSError, FloatingPointError),
+    )
 
 
 def _steps(text: str) -> tuple[int, int]:
@@ -159,6 +182,11 @@ def _train_parser() -> argparse.ArgumentParser:
         type=_steps,
         metavar="FIRST:LAST",
         help="trace these steps into WORKDIR/profile, for TensorBoard's profiler or Perfetto",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="let a run whose learning rate decays get more steps after all",
     )
     parser.add_argument(
         "--hosts",

@@ -1,20 +1,30 @@
-"""Several processes as one program: finding each other, waiting, agreeing, and host copies."""
+"""Several processes as one program: finding each other, waiting, agreeing, ending together, and
+host copies."""
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib.util
+import json
+import multiprocessing
 import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax._src import distributed  # its client is in no public module
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PORT = 8476  # of the first host, where the list names none
+_ENDED = "brushjax/ended"  # key under which the processes hear that one of them ended the run
+_LISTENING = 1.0  # seconds between two looks at it
 
 
 def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
@@ -40,6 +50,55 @@ def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
         )
     elif _in_cluster():
         jax.distributed.initialize()
+    if (client := distributed.global_state.client) is not None:
+        threading.Thread(target=_listen, args=(client,), daemon=True).start()
+
+
+def end_all(text: str, code: int = 1) -> NoReturn:
+    """Ends this process and, within seconds, all others of the run, each after saying the text.
+
+    For what one of them met and the others would wait for: a fault, or a signal.
+    """
+    client = distributed.global_state.client
+    if client is None and code:
+        sys.exit(text)
+    if client is not None:
+        about = {"process": jax.process_index(), "text": text, "code": code}
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was first
+            client.key_value_set(_ENDED, json.dumps(about))
+        if is_main():  # it is the one that the others hear it from
+            time.sleep(2 * _LISTENING)
+    print(text, file=sys.stderr if code else sys.stdout, flush=True)
+    end_now(code)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends the process without Python's way out, on which it would wait for other processes and a
+    compiler at work would crash."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _listen(client: Any) -> None:
+    """Ends this process when another one called `end_all`."""
+    while True:
+        time.sleep(_LISTENING)
+        try:
+            about = json.loads(client.key_value_try_get(_ENDED))
+        except jax.errors.JaxRuntimeError:  # not found
+            continue
+        print(f"process {about['process']} ended the run: {about['text']}", file=sys.stderr)
+        end_now(about["code"])
+
+
+def decided(answer: bool) -> bool:
+    """Returns the main process's answer, on every process."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
 def is_main() -> bool:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    **dict.fromkeys(("typing", "sharding", "config", "distributed", "files", "identity"), 0),
+    **dict.fromkeys(
+        ("typing", "sharding", "config", "distributed", "files", "identity", "lock"), 0
+    ),
     **dict.fromkeys(("nn", "diffusion", "data", "metrics"), 1),
     "models": 2,
     "weights": 3,

@@ -37,7 +37,7 @@ from brushjax.files import write_json
 FORMAT = 2
 DESCRIPTION, ORIGINS = "cache.json", "origins.json"
 log = logging.getLogger(__name__)
-FREE = ("path", "faulty_share", "index_cache", "workers", "threads", "ahead")
+FREE = ("path", *BrushData.FREE)
 """Fields of a BrushData that may differ from those the cache was made with: how the data is read,
 and where it lies today."""
 

@@ -7,6 +7,7 @@ host makes the part that its devices need. So where a run stands is one number.
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -132,9 +133,16 @@ def _open(feed: Feed, first: int) -> Any:
         batches = batches.mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(
                 num_workers=feed.workers, per_worker_buffer_size=feed.ahead
-            )
+            ),
+            worker_init_fn=_leave_ctrl_c,
         )
     return iter(batches)
+
+
+def _leave_ctrl_c(index: int, count: int) -> None:
+    """Leaves Ctrl-C, which reaches all processes of a terminal, to the one that trains."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _parse_no_flags() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.sharding import BATCH
-from brushjax.training.objectives.contract import Objective
-from brushjax.training.recipe import Source
+from brushjax.training.objectives.contract import Objective, Tokenize
+from brushjax.training.recipe import Source, TrainConfig
 from brushjax.typing import Params
 
 if TYPE_CHECKING:
@@ -79,6 +79,32 @@ def fill_pool(
             chunks.append(jax.device_get(ahead.popleft()))
     names = chunks[0].keys()
     return Pool({name: np.concatenate([c[name] for c in chunks])[: len(source)] for name in names})
+
+
+def open_feed(
+    config: TrainConfig,
+    mesh: Mesh,
+    frozen: Params,
+    tokenize: Tokenize,
+    position: dict[str, Any] | None,
+    step: int,
+) -> tuple[Any, Callable[[], Mapping[str, int]]]:
+    """Returns the iterator over this host's batches, where the checkpoint left it, and what counts
+    the data's faults by cause. A run that has finished reads no data."""
+    if step >= config.steps:
+        return None, dict
+    share, shard = share_of(config.batch_size, mesh)
+    if config.encode_once:
+        source = config.data.source(tokenize)
+        pool = fill_pool(config.objective, frozen, source, mesh)
+        batches = pool.batches(share, config.seed, shard)
+    else:
+        batches = config.data.batches(share, tokenize, shard=shard)
+        source = getattr(batches, "samples", None)
+    feed = iter(batches)
+    if position is not None:
+        feed.set_state(position)
+    return feed, lambda: getattr(source, "faults", {})
 
 
 def share_of(batch_size: int, mesh: Mesh) -> tuple[int, tuple[int, int]]:

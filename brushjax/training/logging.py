@@ -20,6 +20,7 @@ from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.files import write_text
 from brushjax.training.objectives.contract import Parts
+from brushjax.training.optimizers import learning_rate
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.flops import useful_flops
 from brushjax.training.watch import Meter
@@ -41,6 +42,7 @@ class RunLog:
       workdir: gets metrics.jsonl and tensorboard/.
       start: number of steps done when the run (re)starts.
       faults: returns the data's faults so far, by cause.
+      judged_again: whether the evaluators will run again at step `start`.
     """
 
     def __init__(
@@ -49,18 +51,21 @@ class RunLog:
         workdir: Path,
         start: int,
         faults: Callable[[], Mapping[str, int]] = dict,
+        judged_again: bool = False,
     ):
         self._config, self._faults = config, faults
         self.meter = Meter(config.batch_size, lambda: useful_flops(config))
-        self._writers = _Writers(config, workdir, start) if is_main() else None
+        self._writers = _Writers(config, workdir, start, judged_again) if is_main() else None
         self._bar = tqdm(
             total=config.steps,
             initial=start,
             unit="step",
             disable=start >= config.steps or not is_main(),
+            desc="compiling, which takes a minute or more",
         )
         self._pending: tuple[int, Mapping[str, Any], Any] | None = None
         self._rows: list[dict[str, Any]] = []
+        self._learning_rate = learning_rate(config.optimizer, config.steps)
         self._skipped = self._in_a_row = 0
         self._rate = "?"
 
@@ -91,6 +96,9 @@ class RunLog:
             self._rows.append(numbers)
             postfix = {"loss": f"{float(numbers['loss']):.4f}", "images_per_s": self._rate}
             self._bar.set_postfix(postfix, refresh=False)
+        if self._bar.desc:  # the first step, most of whose time was the compiler's
+            self._bar.set_description(refresh=False)
+            self._bar.unpause()
         self._bar.update()
         if step % self._config.log_every == 0:
             self._write_mean(step)
@@ -132,6 +140,9 @@ class RunLog:
 
     def _write_mean(self, step: int) -> None:
         numbers = {**means(self._rows), **self.meter.numbers()}
+        numbers["learning_rate"] = float(
+            np.asarray(self._learning_rate(step - 1))
+        )  # of the step just done
         if self._skipped:
             numbers["skipped_steps"] = self._skipped
         numbers |= {f"faults/{cause}": count for cause, count in self._faults().items() if count}
@@ -160,11 +171,10 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 class _Writers:
     """JSON lines, TensorBoard and, if the config names a project, Weights & Biases."""
 
-    def __init__(self, config: TrainConfig, workdir: Path, start: int):
+    def __init__(self, config: TrainConfig, workdir: Path, start: int, judged_again: bool):
         self._wandb = _wandb_run(config, workdir) if config.wandb else None
         path = workdir / "metrics.jsonl"
-        again = start >= config.steps  # then only the last evaluation is done again
-        rows = [row for row in read_rows(path) if not _is_redone(row, start, again)]
+        rows = [row for row in read_rows(path) if not _is_redone(row, start, judged_again)]
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("a", buffering=1)  # a line reaches the disk at once
         self._board = _summary_writer(workdir / "tensorboard", start)
@@ -216,8 +226,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _is_redone(row: Mapping[str, Any], start: int, again: bool) -> bool:
     """Says whether a run that goes on from step `start` will write this row again."""
-    evaluated = any(name.startswith("eval/") for name in row)
-    return row["step"] > start or (again and evaluated and row["step"] == start)
+    groups = ("validation/", "eval/") if again else ("validation/",)
+    measured = any(name.startswith(groups) for name in row)
+    return row["step"] > start or (measured and row["step"] == start)
 
 
 def _summary_writer(folder: Path, start: int) -> Any:

@@ -30,6 +30,11 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest global gradient norm; 0 does not clip."""
 
+    @property
+    def ends_with_the_run(self) -> bool:
+        """Whether the rate at a step depends on how long the run is."""
+        return self.decay != "constant"
+
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step; the decay ends at `steps`.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +40,13 @@ from brushjax.data.sources import records
 from brushjax.data.sources.collection import Collection, open_collection
 from brushjax.data.sources.origins import with_content
 from brushjax.files import write_json
+from brushjax.lock import locked
+from brushjax.training.lifecycle.stopping import GOES_ON, Interrupted, Interruption
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import parameters
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import cast
+from brushjax.weights import WeightsError
 
 HELP = """\
 examples:
@@ -100,9 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = configs.load(options.config)
         config = configs.override(config, overrides, f"brushjax precompute {options.config}")
         distributed.initialize()
-        faults = precompute(config, options.out, settings)
-    except (ConfigError, FileNotFoundError, TooManyFaults) as error:
-        sys.exit(f"error: {error}")
+        # A shard is there whole or not at all: nothing is ever lost by ending at once.
+        with Interruption(), locked(options.out):
+            faults = precompute(config, options.out, settings)
+    except Interrupted:
+        distributed.end_all(GOES_ON, 0)
+    except (ConfigError, WeightsError, OSError, TooManyFaults) as error:
+        distributed.end_all(f"error: {error}")
     left_out = ", ".join(f"{cause}: {n}" for cause, n in sorted(faults.items())) or "none"
     print(f"shards in {options.out}; left out or converted: {left_out}")
 

@@ -14,7 +14,12 @@ from brushjax.training.objectives.contract import Objective, Tokenize
 from brushjax.training.optimizers import OptimizerConfig
 
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
-"""`(step, export folder, workdir) -> numbers`: judges the exported folder, which users get."""
+"""`(step, export folder, workdir) -> numbers`: judges the exported folder, which users get.
+
+One with a method `for_run(config)` is asked before the first step: it checks that what it needs is
+there (base, weights, data), and returns the evaluator to use, which takes the run's base where its
+own settings name none. Raises: ConfigError.
+"""
 
 
 @runtime_checkable
@@ -124,8 +129,15 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} >= 1; got {getattr(self, name)}")
-        if self.validate_every and self.validation is None:
-            raise ConfigError("validate_every needs validation: the data to measure on")
+        validated = self.best.startswith("validation/")
+        if (self.validate_every or validated) and self.validation is None:
+            name = f"best = {self.best!r}" if validated else "validate_every"
+            raise ConfigError(f"{name} needs validation: the data to measure on")
+        if self.best and not self.best.startswith(("validation/", "eval/")):
+            raise ConfigError(
+                "expected best to be validation/ or eval/ and the name of a number, such as "
+                f"validation/loss or eval/psnr; got {self.best!r}"
+            )
         if self.batch_size % self.accumulation:
             raise ConfigError(
                 f"expected a batch_size that accumulation {self.accumulation} divides; got "

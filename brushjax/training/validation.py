@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
+from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.nn import Execution
 from brushjax.training.batches import share_of, to_devices
@@ -40,6 +42,24 @@ class Validation:
             places=plan.places,
             execution=Execution(mesh=plan.mesh),
         )
+        if config.best.startswith("validation/") and config.best not in (known := self._names()):
+            raise ConfigError(
+                f"expected best to be a number that validation gives, {', '.join(known)}; got "
+                f"{config.best!r}"
+            )
+
+    def _names(self) -> list[str]:
+        """Names of the numbers, found without computing any."""
+        hosts = jax.process_count()
+        batch = {
+            name: jax.ShapeDtypeStruct((hosts * len(array), *array.shape[1:]), array.dtype)
+            for name, array in self._batches[0].items()
+        }
+        shapes = jax.eval_shape(
+            self._measure, export_parameters(self._plan.state), self._plan.frozen, batch
+        )
+        ones = jax.tree.map(lambda leaf: np.ones(leaf.shape), shapes)
+        return [f"validation/{name}" for name in means([ones])]
 
     def __call__(self, state: State, frozen: Params) -> dict[str, float]:
         """Returns validation/loss and what else the objective measures, of the parameters that

@@ -14,7 +14,7 @@ from brushjax.data.cached import Cache, CachedImages, CachedLatents
 from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.training import precompute as precomputing
-from brushjax.training.loop import check_encoder
+from brushjax.training.lifecycle.starting import check_encoder
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import parameters
 from brushjax.training.optimizers import OptimizerConfig

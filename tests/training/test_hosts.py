@@ -51,6 +51,20 @@ def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
     close(losses(folder), losses(tmp_path / "whole"))
 
 
+def test_fault_on_one_host_ends_all_with_its_error(tmp_path):
+    folder = tmp_path / "two"
+    # Sample 5 is in the first batch, in the part of the second process alone.
+    processes = launch(folder, 2, 1, "--data.broken", "5")
+    codes = [process.wait(timeout=120) for process in processes]
+    assert codes == [1, 1]
+    for number in range(2):
+        log = (tmp_path / f"two.{number}.log").read_text()
+        assert "sample" in log, log[-2000:]
+    assert (
+        "process 1 ended the run: error: ValueError: sample" in (tmp_path / "two.0.log").read_text()
+    )
+
+
 def test_own_place_in_a_list_of_hosts(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "gpu1.cluster")
     monkeypatch.setattr("socket.getfqdn", lambda: "gpu1.cluster")

@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from brushjax.config import ConfigError
+from brushjax.files import whole_folder
 from brushjax.training import loop
-from brushjax.training.checkpoint import Checkpoints, whole_folder
+from brushjax.training.checkpoint import Checkpoints
 from brushjax.training.logging import read_rows
 from brushjax.training.loop import run
 from brushjax.training.plan import make_plan
@@ -75,7 +76,7 @@ def test_run_exports_the_moving_average(finished):
 
 
 def test_run_interrupted_anywhere_ends_the_same(finished, tmp_path):
-    class Stop(Exception):
+    class Stop(BaseException):  # as a signal: an evaluator's exception would not end the run
         pass
 
     def stop(step, export, workdir):
@@ -145,7 +146,7 @@ def test_folder_keeps_its_old_content_when_writing_fails(tmp_path):
     folder = tmp_path / "export"
     with whole_folder(folder) as new:
         (new / "a").write_text("old")
-    with pytest.raises(OSError, match="nowhere"), whole_folder(folder) as new:
+    with pytest.raises(OSError, match=r"can.t write .*export"), whole_folder(folder) as new:
         (new / "nowhere" / "a").write_text("new")
     assert (folder / "a").read_text() == "old"
     with whole_folder(folder) as new:

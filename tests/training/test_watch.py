@@ -11,10 +11,11 @@ import pytest
 
 from brushjax.config import ConfigError
 from brushjax.training.checkpoint import Checkpoints
+from brushjax.training.lifecycle.publishing import keep_best
+from brushjax.training.lifecycle.stopping import Interrupted, Interruption
 from brushjax.training.logging import RunLog, means, read_rows
-from brushjax.training.loop import keep_best, run
+from brushjax.training.loop import run
 from brushjax.training.objectives.contract import Parts
-from brushjax.training.stopping import Interruption
 from brushjax.training.watch import Meter, peak_of
 from tests.training import tiny
 
@@ -114,12 +115,11 @@ def test_best_export_stays_until_a_better_one(tmp_path):
 
 
 def test_best_checkpoint_stays_beside_the_newest(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, "validation/loss")
-    state = {"step": jnp.zeros(())}
-    losses = {1: 0.5, 2: 0.1, 3: 0.9, 5: 0.2}
+    best = [None]
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 2, lambda: best[0])
     for step in range(1, 7):
-        numbers = {"validation/loss": losses[step]} if step in losses else {}
-        checkpoints.save(step, state, {}, numbers)
+        checkpoints.save(step, {"step": jnp.zeros(())}, {})
+        best = [2] if step == 2 else best
     checkpoints.close()
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert kept == {2, 5, 6}
@@ -159,11 +159,23 @@ def test_a_signal_asks_to_stop_and_the_handler_goes_afterwards():
     import os
     import signal
 
-    from brushjax.sharding import make_mesh
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+        with Interruption() as interruption:
+            interruption.learnt()
+            assert not interruption.asked
+            os.kill(os.getpid(), number)
+            assert interruption.asked
+            with pytest.raises(Interrupted):
+                interruption.saved()
+        assert signal.getsignal(number) == before
 
-    before = signal.getsignal(signal.SIGTERM)
-    with Interruption(make_mesh()) as interruption:
-        assert not interruption.agreed()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.agreed()
-    assert signal.getsignal(signal.SIGTERM) == before
+
+def test_a_signal_ends_at_once_what_has_nothing_to_save():
+    import os
+    import signal
+
+    with Interruption() as interruption:
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked

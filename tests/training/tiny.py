@@ -23,6 +23,10 @@ class Numbers:
     """Sample with an infinite label."""
     pause: float = 0.0
     """Seconds that making a sample takes."""
+    broken: int = -1
+    """Sample that can't be made."""
+
+    FREE: ClassVar = ("pause",)
 
     def source(self, tokenize):
         assert tokenize(["a", "b"]).shape == (2, 0)
@@ -33,6 +37,8 @@ class Numbers:
 
     def __getitem__(self, n):
         time.sleep(self.pause)
+        if n == self.broken:
+            raise ValueError(f"sample {n} is broken")
         x, noise = np.random.default_rng((0, int(n))).normal(size=(2, 3)).astype(np.float32)
         y = np.full(3, np.inf, np.float32) if n == self.infinite_at else 3 * x - 1 + 0.1 * noise
         return {"x": x, "y": y, "id": np.int64(n)}
@@ -73,6 +79,9 @@ class Line(Objective):
     def export(self, trainable, folder, batch):
         arrays = {name: np.asarray(value) for name, value in trainable.items()}
         save_file({**arrays, "x": batch["x"]}, str(folder / "line.safetensors"))
+
+
+CONSTANT = OptimizerConfig(learning_rate=0.05)
 
 
 def get_config():

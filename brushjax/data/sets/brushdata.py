@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -71,6 +71,9 @@ class BrushData:
         new_holes: with latents, take the pictures' alone, and make new holes in every epoch, whose
             pictures are encoded in the step; otherwise the stored holes come by turns.
     """
+
+    FREE: ClassVar = ("faulty_share", "index_cache", "workers", "threads", "ahead")
+    """Fields that change nothing in the samples, only how they are read."""
 
     path: str = ""
     size: int = 512

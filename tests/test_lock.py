@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
+from brushjax import lock
 from brushjax.config import ConfigError
-from brushjax.training import lock
-from brushjax.training.lock import locked
+from brushjax.lock import locked
 
 
 def held_by(folder, **changes):
@@ -31,7 +31,7 @@ def test_locked_folder_refuses_a_second_run_and_names_the_first(tmp_path):
 
 def test_lock_of_a_killed_process_is_taken_over(tmp_path):
     program = (
-        "import os, sys, pathlib; from brushjax.training.lock import locked\n"
+        "import os, sys, pathlib; from brushjax.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)

@@ -1,0 +1,1 @@
+"""How a run starts, what it gives out, and how it ends early."""
