@@ -66,6 +66,7 @@ class RunLog:
         self._pending: tuple[int, Mapping[str, Any], Any] | None = None
         self._rows: list[dict[str, Any]] = []
         self._learning_rate = learning_rate(config.optimizer, config.steps)
+        self._compiled = False
         self._skipped = self._in_a_row = 0
         self._rate = "?"
 
@@ -96,7 +97,8 @@ class RunLog:
             self._rows.append(numbers)
             postfix = {"loss": f"{float(numbers['loss']):.4f}", "images_per_s": self._rate}
             self._bar.set_postfix(postfix, refresh=False)
-        if self._bar.desc:  # the first step, most of whose time was the compiler's
+        if not self._compiled:  # the first step, most of whose time was the compiler's
+            self._compiled = True
             self._bar.set_description(refresh=False)
             self._bar.unpause()
         self._bar.update()
