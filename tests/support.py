@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -60,3 +61,9 @@ def error(ours, reference) -> float:
     ours = ours.transpose(0, 3, 1, 2) if ours.ndim == 4 else ours
     assert ours.shape == reference.shape, (ours.shape, reference.shape)
     return float(np.abs(ours - reference).max() / reference.std())
+
+
+def doubled(model):
+    """Returns the model with its parameters in float64."""
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))

@@ -2,7 +2,17 @@
 
 from brushjax.models.brushnet import BrushNet, BrushNetConfig, keep_mask_condition
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
-from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig, ViTOutput
+from brushjax.models.encoders.t5 import T5Config, T5Encoder
+from brushjax.models.encoders.vit import (
+    DINO,
+    CLIPVision,
+    ImageEmbeds,
+    PlainViTConfig,
+    ViTConfig,
+    ViTOutput,
+)
+from brushjax.models.placement import Placement
+from brushjax.models.region import RegionConfig, RegionPredictor, Regions, Threshold
 from brushjax.models.scoring.image_reward import (
     AestheticConfig,
     AestheticHead,
@@ -25,12 +35,20 @@ __all__ = [
     "CLIPTextConfig",
     "CLIPTextOutput",
     "CLIPVision",
+    "ImageEmbeds",
     "ImageReward",
     "ImageRewardConfig",
     "LPIPSConfig",
     "LPIPSOutput",
+    "Placement",
     "PlainViTConfig",
     "Posterior",
+    "RegionConfig",
+    "RegionPredictor",
+    "Regions",
+    "T5Config",
+    "T5Encoder",
+    "Threshold",
     "UNet",
     "UNetConfig",
     "VAEConfig",

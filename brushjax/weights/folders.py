@@ -54,7 +54,8 @@ def find(table: WeightMap, path: str | Path) -> Found:
     if (place / table.folder).is_dir() and not (place / "config.json").is_file():
         place = place / table.folder
     config = read_config(place / "config.json")
-    if config is not None and class_of(config) not in table.classes:
+    # A config may name no class; its settings and the tensors then have to fit.
+    if config is not None and class_of(config) not in (None, *table.classes):
         raise WeightsError(
             f"{place / 'config.json'} describes a {class_of(config)}; expected "
             f"{' or '.join(table.classes)} "

@@ -353,8 +353,42 @@ class ViT(nnx.Module):
         return states
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ImageEmbeds:
+    """A picture in the space that CLIP's two towers share; none of it is normalised.
+
+    Attributes:
+      image_embeds: the projected class token. [B, E]
+      patch_embeds: the patches by the same norm and projection, row by row. [B, N, E]
+    """
+
+    image_embeds: Float[Array, "B E"]
+    patch_embeds: Float[Array, "B N E"]
+
+
 class CLIPVision(ViT):
     """CLIP's image tower with its projection."""
+
+    def embed(self, images: Float[Array, "B H W 3"], patch_layer: int = -1) -> ImageEmbeds:
+        """Returns I and F_img of pictures that were normalised as the published network wants them.
+
+        Args:
+          patch_layer: whose states the patches are, an index of `ViTOutput.hidden_states`: -1 the
+            last layer's; -2, the last layer's but one, still tell places apart better.
+
+        Raises:
+          ValueError: for a tower without a projection.
+
+        Source: "Beyond Editing Pairs", section 3.1. Differs: docs/deviations.md, region-patches.
+        """
+        if self.visual_projection is None:
+            raise ValueError("expected a CLIP with a projection: its projection_dim is 0")
+        model = self.vision_model
+        states = self._hidden_states(images)
+        first = self.visual_projection(model.post_layernorm(states[-1][:, 0]))  # [B, E]
+        patches = states[patch_layer][:, 1 + self.config.num_register_tokens :]  # [B, N, D]
+        return ImageEmbeds(first, self.visual_projection(model.post_layernorm(patches)))
 
 
 class DINO(ViT):

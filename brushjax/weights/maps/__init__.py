@@ -2,7 +2,9 @@
 
 from brushjax.weights.maps.brushnet import BRUSHNET
 from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
+from brushjax.weights.maps.region import REGION
 from brushjax.weights.maps.scoring import AESTHETIC, IMAGE_REWARD, LPIPS
+from brushjax.weights.maps.t5 import T5
 from brushjax.weights.maps.unet import UNET
 from brushjax.weights.maps.vae import VAE
 from brushjax.weights.maps.vit import CLIP_VISION, DINO
@@ -12,6 +14,7 @@ MAPS: dict[str, WeightMap] = {
     table.kind: table
     for table in (
         *(UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET),
+        *(T5, REGION),
         *(CLIP_VISION, DINO, LPIPS, IMAGE_REWARD, AESTHETIC),  # these only look at pictures
     )
 }

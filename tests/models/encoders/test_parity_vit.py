@@ -12,7 +12,9 @@ import transformers
 from flax import nnx
 
 import brushjax
-from tests.support import error, nhwc
+from brushjax.models import Placement, ViTConfig
+from brushjax.weights.loading import abstract_model
+from tests.support import GOLDEN, error, nhwc
 from tests.torch_reference import noise, randomize
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("float64")]
@@ -141,3 +143,49 @@ def test_both_halves_load_from_a_whole_clip(tmp_path):
     unit = [x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (ours, texts)]
     assert error(unit[0], expected.image_embeds) <= TOLERANCE
     assert error(unit[1], expected.text_embeds) <= TOLERANCE
+
+
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_patches_of_either_layer_equal_transformers(layer, tmp_path):
+    config = transformers.CLIPVisionConfig(**TINY, projection_dim=10)
+    reference = randomize(transformers.CLIPVisionModelWithProjection(config))
+    model = load("clip_vision", saved(reference, tmp_path))
+    images = noise(0, 2, 3, 12, 12)
+    ours = jax.jit(lambda model, x: model.embed(x, patch_layer=layer))(model, nhwc(images))
+    expected = reference(torch.tensor(images), output_hidden_states=True)
+    states = reference.vision_model.post_layernorm(expected.hidden_states[layer])
+    assert error(ours.image_embeds, expected.image_embeds) <= TOLERANCE
+    assert error(ours.patch_embeds, reference.visual_projection(states)[:, 1:]) <= TOLERANCE
+
+
+def test_clip_equals_stored_outputs():
+    io = np.load(GOLDEN / "region" / "clip_io.npz")
+    vision = load("clip_vision", GOLDEN / "region" / "clip")
+    words = load("clip_text", GOLDEN / "region" / "clip")
+    pictures = Placement(64, 8).view(jnp.asarray(io["image_uint8"] / 127.5 - 1))
+    embeds = jax.jit(lambda model, x: model.embed(x))(vision, pictures)
+    texts = jax.jit(lambda model, ids: model(ids))(words, jnp.asarray(io["input_ids"]))
+    assert error(embeds.image_embeds, io["image_embeds_f64"]) <= TOLERANCE
+    assert error(embeds.patch_embeds, io["patch_embeds_f64"]) <= TOLERANCE
+    assert error(texts.text_embeds, io["text_embeds_f64"]) <= TOLERANCE
+
+
+def test_clip_l14_has_transformers_names_and_shapes():
+    config = ViTConfig.clip_l14()
+    fields = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    sizes = {name: getattr(config, name) for name in (*fields, "patch_size", "projection_dim")}
+    with torch.device("meta"):
+        reference = transformers.CLIPVisionModelWithProjection(
+            transformers.CLIPVisionConfig(**sizes)
+        )
+    _, shapes = abstract_model("clip_vision", config.to_dict())
+    ours = sum(int(np.prod(shape.shape)) for shape in shapes.values())
+    assert ours == sum(value.numel() for value in reference.parameters()) == 303_966_208
+
+
+def test_patches_need_a_projection(tmp_path):
+    config = transformers.CLIPVisionConfig(**TINY, projection_dim=10)
+    model = load("clip_vision", saved(transformers.CLIPVisionModelWithProjection(config), tmp_path))
+    model.visual_projection = None
+    with pytest.raises(ValueError, match="projection"):
+        model.embed(jnp.zeros((1, 12, 12, 3)))
