@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 SHORTEST = 1e-6  # of a product of lengths, or of one length: below it a direction is undefined
 
 Embeds = Float[Array | np.ndarray, "B D"]
-Patches = Float[Array | np.ndarray, "B N D"]
+Patches = Float[Array | np.ndarray, "B N E"]
 Losses = dict[str, Float[Array, " B"]]
 
 
