@@ -108,6 +108,9 @@ def _run(config: Any, options: argparse.Namespace) -> None:
     except Exception as error:  # a fault of ours: with its traceback, and not on this host alone
         logging.getLogger("brushjax").exception("a fault that was not foreseen")
         end_all(f"error: {type(error).__name__}: {error}")
+    samples = options.workdir / "samples"
+    if folder and samples.is_dir():
+        print(f"pictures and tables: {samples} (report.html)")
     print(f"exported to {folder}" if folder else GOES_ON)
 
 

@@ -42,7 +42,6 @@ def get_config() -> TrainConfig:
         nonfinite="skip",
         evaluators=(
             BranchEvaluation(  # the same pictures every time: samples/, PSNR outside the hole
-                base=BASE,
                 held_out=HeldOut(8, PhotoData(size=512, split="held_out", seed=1)),
                 steering=None,
                 sampling=Sampling(steps=20, guidance=7.5),  # the reference validates so

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from brushjax.evaluation.benchmarks.held_out import HeldOut, Steered, Steering
 from brushjax.evaluation.methods.inpainting import (
@@ -45,7 +46,8 @@ class BranchEvaluation:
     pictures: blending would hide the seam that is measured.
 
     Attributes:
-        base: pipeline folder of the base model; empty takes the one in the package.
+        base: pipeline folder of the base model; empty takes the training run's, or the one in the
+            package.
         weights: the trained branch, where the command is given none; empty: the base's own.
         held_out: the samples on which the branches are compared.
         steering: the samples whose prompt is swapped; None leaves that part out.
@@ -99,6 +101,10 @@ class BranchEvaluation:
     def describe(self) -> str:
         """What a run would make."""
         return self.sweep().describe()
+
+    def for_run(self, config: Any) -> Sweep:
+        """As an evaluator of a training run: on the run's base where it names none, checked."""
+        return self.sweep().for_run(config)
 
     def __call__(self, step: int, export: Path, workdir: Path) -> Mapping[str, float]:
         """As an evaluator of a training run: writes to workdir/samples, returns the means."""

@@ -36,6 +36,8 @@ from brushjax.evaluation.store import read_parts
 from brushjax.files import write_text
 from brushjax.metrics.bootstrap import Bootstrap
 from brushjax.metrics.metric import Metric
+from brushjax.pipelines.bases import base_path
+from brushjax.weights import WeightsError
 
 STAGES = ("plan", "generate", "score", "report")
 
@@ -55,7 +57,8 @@ class Sweep:
         networks: (name, path) of the weights of metrics' networks, see docs/evaluating.md.
         baseline: label of the method that the others are compared with, pair by pair.
         headline: names of the metrics whose changes are printed; empty: all.
-        base: pipeline folder of methods that name none; empty: the one in the package.
+        base: pipeline folder of methods that name none; empty: in a training run that run's, else
+            the one in the package.
         weights: branch of methods that name no checkpoint, where the command is given none; empty:
             the one in the base's folder, as in the package's.
         batch_size: pictures per call, over all devices of a process.
@@ -86,6 +89,22 @@ class Sweep:
         del step  # the weights' digest tells one export from another
         report = Run(self, workdir / "samples", Models(export, self.base)).all()
         return {} if report is None else report.flat()
+
+    def for_run(self, config: Any) -> Sweep:
+        """As an evaluator of a training run: on the run's base where it names none, checked.
+
+        Raises: ConfigError if base, data or metrics' networks are not there.
+        """
+        sweep = dataclasses.replace(self, base=self.base or getattr(config.objective, "base", ""))
+        try:
+            if sweep.base:
+                base_path(sweep.base)
+            for benchmark in sweep.benchmarks:
+                benchmark.records()
+            _ = Run(sweep, "").metrics
+        except (BenchmarkError, WeightsError, OSError) as error:
+            raise configs.ConfigError(f"an evaluator lacks what it needs: {error}") from error
+        return sweep
 
     def sweep(self) -> Sweep:
         """Itself: configs that stand for a sweep have this method too."""

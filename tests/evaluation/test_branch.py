@@ -228,3 +228,21 @@ def test_branch_evaluation_is_a_sweep():
     assert labels == ["trained", "zero", "blended", "telea", "autoencoder", "copy"]
     assert sweep.seeds == (0, 1)
     assert [one.name for one in sweep.benchmarks] == ["fill", "swapped", "own"]
+
+
+def test_evaluator_takes_the_base_of_the_run_and_names_what_is_not_there(tmp_path):
+    from types import SimpleNamespace
+
+    from brushjax.config import ConfigError
+    from brushjax.data.pipeline import PhotoData
+    from brushjax.evaluation.benchmarks.held_out import HeldOut
+
+    small = HeldOut(1, PhotoData(size=32, split="held_out"))
+    evaluation = BranchEvaluation(held_out=small, steering=None)
+    run = SimpleNamespace(objective=SimpleNamespace(base=str(tmp_path)))
+    assert evaluation.for_run(run).base == str(tmp_path)
+    run.objective.base = "nosuch"
+    with pytest.raises(ConfigError, match=r"an evaluator lacks what it needs: .*nosuch"):
+        evaluation.for_run(run)
+    own = dataclasses.replace(evaluation, base=str(tmp_path))
+    assert own.for_run(run).base == str(tmp_path)
