@@ -17,6 +17,7 @@ from brushjax.nn import (
     Transformer2D,
     Upsample,
     alike,
+    part,
     plus,
     rematerialised,
     sinusoid,
@@ -35,6 +36,8 @@ class BackboneConfig(PublishedConfig):
     Attributes:
       attention_head_dim: in spite of its published name, the NUMBER of heads, once or per block.
       num_attention_heads: overrides `attention_head_dim` where a config gives it.
+      visual_cross_attention_dim: width of the tokens of a second stream of cross-attention; null,
+        and not written, is none. Not in published configs.
     """
 
     in_channels: int = 4
@@ -55,6 +58,7 @@ class BackboneConfig(PublishedConfig):
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None
+    visual_cross_attention_dim: int | None = None
 
     FIXED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "act_fn": ("silu",),
@@ -84,6 +88,12 @@ class BackboneConfig(PublishedConfig):
                 "expected addition_embed_type None or 'text_time', "
                 f"got {self.addition_embed_type!r}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        published = super().to_dict()
+        if self.visual_cross_attention_dim is None:
+            del published["visual_cross_attention_dim"]  # PyTorch's class would warn of it
+        return published
 
     @property
     def time_width(self) -> int:
@@ -300,14 +310,20 @@ class Backbone(nnx.Module):
             )
         )
 
+    def visual_keys(self, visual: Float[Array, "B Q D"]) -> Prepared:
+        """Returns what every cross-attention projects of visual tokens; stands in for them."""
+        return self._each(
+            lambda group: tuple(
+                tuple(
+                    block.attn2.project_visual(visual) for block in transformer.transformer_blocks
+                )
+                for transformer in group.attentions
+            )
+        )
+
     def _each(self, prepare: Callable[[Layers], tuple]) -> Prepared:
         down, up = (tuple(map(prepare, blocks)) for blocks in (self.down_blocks, self.up_blocks))
         return down, prepare(self.mid_block), up
-
-
-def part(given: Any, i: int) -> Any:
-    """Returns block or layer `i`'s own of what was computed ahead, or what serves all of them."""
-    return given[i] if isinstance(given, tuple) else given
 
 
 def needed(context: Any) -> Any:
@@ -360,5 +376,6 @@ def transformer(width: int, config: BackboneConfig, level: int, *, rngs: Rngs) -
         layers=config.transformer_layers[level],
         groups=config.norm_num_groups,
         linear_projection=config.use_linear_projection,
+        visual_width=config.visual_cross_attention_dim,
         rngs=rngs,
     )

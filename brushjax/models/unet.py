@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import jax
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, part, pop, size_of
-from brushjax.nn import GroupNorm, Rngs, conv, plus
+from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, pop, size_of
+from brushjax.nn import GroupNorm, Rngs, Streams, conv, part, plus
 from brushjax.typing import AddedCondition, Residuals
 
 
@@ -92,6 +92,8 @@ class UNet(Backbone):
         context: Float[Array, "B L D"],
         residuals: Residuals | None = None,
         added: AddedCondition | None = None,
+        visual: Float[Array, "B Q M"] | None = None,
+        visual_scale: float | int | Float[Array, ""] | Float[Array, " B"] = 1.0,
     ) -> Float[Array, "B h w E"]:
         """Returns the prediction, in the units of `sample`.
 
@@ -101,15 +103,18 @@ class UNet(Backbone):
           context: text features.
           residuals: what a branch adds.
           added: SDXL's pooled text and sizes.
+          visual: tokens of the second stream of cross-attention, where the config has one.
+          visual_scale: lambda of FireEdit's eq. 6, for all samples or one each.
         """
         time = self.embed_time(timestep, added, sample.dtype)  # [B, D]
-        return self.denoise(sample, time, context, residuals)[0]
+        streams = context if visual is None else Streams(context, visual, visual_scale)
+        return self.denoise(sample, time, streams, residuals)[0]
 
     def denoise(
         self,
         sample: Float[Array, "_B h w C"],
         time: Float[Array, "_B _D"] | Prepared,
-        context: Float[Array, "_B L D"] | Prepared,
+        context: Float[Array, "_B L D"] | Prepared | Streams,
         residuals: Residuals | None = None,
         fresh: int = 0,
     ) -> tuple[Float[Array, "_B h w E"], Float[Array, "_B _h _w _C"]]:
@@ -121,7 +126,8 @@ class UNet(Backbone):
 
         Args:
           time: from `embed_time`, or `time_shifts` of it.
-          context: text features, or `text_keys` of them.
+          context: text features, or `text_keys` of them; or these beside visual tokens, or
+            `visual_keys` of those.
           fresh: how many layers `redo` will compute anew.
         """
         residuals = Residuals() if residuals is None else residuals
@@ -151,7 +157,7 @@ class UNet(Backbone):
         self,
         sample: Float[Array, "_B h w C"],
         time: Float[Array, "_B _D"] | Prepared,
-        context: Float[Array, "_B L D"] | Prepared,
+        context: Float[Array, "_B L D"] | Prepared | Streams,
         residuals: Residuals,
         deep: Float[Array, "_B _h _w _C"],
         fresh: int,

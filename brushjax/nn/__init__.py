@@ -1,6 +1,6 @@
 """The layers that every network here is built of; none of them knows a model."""
 
-from brushjax.nn.attention import Attention, KeyValue, attention
+from brushjax.nn.attention import Attention, KeyValue, Streams, attention, part
 from brushjax.nn.batch import alike, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, executing, execution, rematerialised
@@ -17,6 +17,7 @@ __all__ = [
     "Keys",
     "ResnetBlock",
     "Rngs",
+    "Streams",
     "TimeShift",
     "TimestepEmbedding",
     "Transformer2D",
@@ -28,6 +29,7 @@ __all__ = [
     "execution",
     "layer_norm",
     "linear",
+    "part",
     "plus",
     "rematerialised",
     "repeated",

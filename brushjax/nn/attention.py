@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from brushjax.nn.batch import alike
+from brushjax.nn.batch import alike, plus
 from brushjax.nn.execution import Attention as Implementation
 from brushjax.nn.execution import execution
 from brushjax.nn.layers import Rngs, linear
@@ -213,8 +213,35 @@ class KeyValue:
     value: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """Two contexts of one attention, each with a softmax of its own; the second adds to the first.
+
+    Attributes:
+      text, visual: features [B, N, M], or what attentions project of them.
+      scale: of what `visual` adds, for all samples or one each.
+
+    Source: FireEdit (arXiv 2503.19839), eq. 6; IP-Adapter (arXiv 2308.06721), eq. 5.
+    """
+
+    text: Any
+    visual: Any
+    scale: Any = 1.0
+
+
+def part(given: Any, i: int) -> Any:
+    """Returns block or layer `i`'s own of what was computed ahead, or what serves all of them."""
+    if isinstance(given, Streams):
+        return Streams(part(given.text, i), part(given.visual, i), given.scale)
+    return given[i] if isinstance(given, tuple) else given
+
+
 class Attention(nnx.Module):
-    """Multi-head attention with the checkpoint's names: to_q, to_k, to_v, to_out.0."""
+    """Multi-head attention with the checkpoint's names: to_q, to_k, to_v, to_out.0.
+
+    With a `visual_width` there are keys and values of a second stream, to_k_ip and to_v_ip.
+    """
 
     def __init__(
         self,
@@ -223,6 +250,7 @@ class Attention(nnx.Module):
         context_width: int | None = None,
         *,
         bias: bool = False,
+        visual_width: int | None = None,
         rngs: Rngs,
     ):
         if width % heads:
@@ -235,24 +263,57 @@ class Attention(nnx.Module):
         self.to_k = linear(context_width, width, bias=bias, rngs=rngs)
         self.to_v = linear(context_width, width, bias=bias, rngs=rngs)
         self.to_out = nnx.List([linear(width, width, rngs=rngs)])
+        self.to_k_ip, self.to_v_ip = (
+            None if visual_width is None else linear(visual_width, width, bias=False, rngs=rngs)
+            for _ in range(2)
+        )
 
     def __call__(
-        self, x: Float[Array, "_B L D"], context: Float[Array, "_B N M"] | KeyValue | None = None
+        self,
+        x: Float[Array, "_B L D"],
+        context: Float[Array, "_B N M"] | KeyValue | Streams | None = None,
     ) -> Float[Array, "_B L D"]:
         """Attends from `x` to `context`, or to itself when there is none.
 
         Either batch may be the smaller: see `brushjax.nn.batch`.
         """
         context = x if context is None else context
-        read = context if isinstance(context, KeyValue) else self.project(context)
+        text = context.text if isinstance(context, Streams) else context
+        read = text if isinstance(text, KeyValue) else self.project(text)
         q = self._split(self.to_q(x))  # [B, L, K, D/K]
-        q, key, value = alike(q, read.key, read.value)
-        out = attention(q, key, value)  # [B, L, K, D/K]
+        out = _looked_up(q, read)
+        if isinstance(context, Streams):
+            visual = context.visual
+            visual = visual if isinstance(visual, KeyValue) else self.project_visual(visual)
+            scale = jnp.asarray(context.scale, out.dtype).reshape(-1, 1, 1, 1)
+            out = plus(out, _scaled(_looked_up(q, visual), scale))
         return self.to_out[0](out.reshape(*out.shape[:2], -1))  # [B, L, D]
 
     def project(self, context: Float[Array, "B N M"]) -> KeyValue:
         """Returns keys and values of a context, which may be computed once for many calls."""
         return KeyValue(self._split(self.to_k(context)), self._split(self.to_v(context)))
 
+    def project_visual(self, visual: Float[Array, "B N M"]) -> KeyValue:
+        """Returns keys and values of the second stream.
+
+        Raises:
+          ValueError: for an attention that has none.
+        """
+        if self.to_k_ip is None or self.to_v_ip is None:
+            raise ValueError(
+                "expected no visual tokens: this attention has no to_k_ip and to_v_ip (config "
+                "visual_cross_attention_dim)"
+            )
+        return KeyValue(self._split(self.to_k_ip(visual)), self._split(self.to_v_ip(visual)))
+
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+def _looked_up(q: Array, read: KeyValue) -> Array:
+    return attention(*alike(q, read.key, read.value))  # [B, L, K, D/K]
+
+
+def _scaled(x: Array, scale: Array) -> Array:
+    x, scale = alike(x, scale)
+    return x * scale

@@ -5,7 +5,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from brushjax.nn.attention import Attention, KeyValue
+from brushjax.nn.attention import Attention, KeyValue, Streams, part
 from brushjax.nn.batch import plus
 from brushjax.nn.execution import rematerialised
 from brushjax.nn.layers import GroupNorm, Rngs, conv, layer_norm, linear
@@ -36,16 +36,24 @@ class FeedForward(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Self-attention, attention to the text, feed-forward; each after a norm, each a residual."""
 
-    def __init__(self, width: int, heads: int, context_width: int, *, rngs: Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        context_width: int,
+        visual_width: int | None = None,
+        *,
+        rngs: Rngs,
+    ):
         self.norm1 = layer_norm(width, rngs=rngs)
         self.attn1 = Attention(width, heads, rngs=rngs)
         self.norm2 = layer_norm(width, rngs=rngs)
-        self.attn2 = Attention(width, heads, context_width, rngs=rngs)
+        self.attn2 = Attention(width, heads, context_width, visual_width=visual_width, rngs=rngs)
         self.norm3 = layer_norm(width, rngs=rngs)
         self.ff = FeedForward(width, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "_B L D"], context: Float[Array, "_B N M"] | KeyValue
+        self, x: Float[Array, "_B L D"], context: Float[Array, "_B N M"] | KeyValue | Streams
     ) -> Float[Array, "_B L D"]:
         x = x + self.attn1(self.norm1(x))
         x = plus(x, self.attn2(self.norm2(x), context))
@@ -68,6 +76,7 @@ class Transformer2D(nnx.Module):
         layers: int,
         groups: int,
         linear_projection: bool,
+        visual_width: int | None = None,
         rngs: Rngs,
     ):
         def project() -> nnx.Module:
@@ -78,21 +87,25 @@ class Transformer2D(nnx.Module):
         self.norm = GroupNorm(channels, groups, 1e-6)
         self.proj_in = project()
         self.transformer_blocks = nnx.List(
-            [TransformerBlock(channels, heads, context_width, rngs=rngs) for _ in range(layers)]
+            [
+                TransformerBlock(channels, heads, context_width, visual_width, rngs=rngs)
+                for _ in range(layers)
+            ]
         )
         self.proj_out = project()
 
     def __call__(
-        self, x: Float[Array, "_B h w C"], context: Float[Array, "_B N M"] | tuple[KeyValue, ...]
+        self,
+        x: Float[Array, "_B h w C"],
+        context: Float[Array, "_B N M"] | tuple[KeyValue, ...] | Streams,
     ) -> Float[Array, "_B h w C"]:
         """Adds what the tokens gathered to `x`.
 
         Args:
-          context: text features, or what each block projects of them.
+          context: text features, or what each block projects of them; or these and visual ones.
         """
         tokens = self.proj_in(self.norm(x))  # [B, h, w, C]
         tokens = rearrange(tokens, "B h w C -> B (h w) C")  # [B, L, C]
         for i, block in enumerate(self.transformer_blocks):
-            text = context[i] if isinstance(context, tuple) else context
-            tokens = rematerialised(block.__call__)(tokens, text)
+            tokens = rematerialised(block.__call__)(tokens, part(context, i))
         return plus(x, self.proj_out(tokens.reshape(-1, *x.shape[1:])))  # [B, h, w, C]

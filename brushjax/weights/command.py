@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 SCORING = ("clip_vision", "dino", "lpips", "image_reward", "aesthetic")
-KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, "clip", "pipeline")
+FIREEDIT = ("proposer", "region_encoder", "bridge", "qformer", "tati", "hvca")
+KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, *FIREEDIT)
+KINDS += ("clip", "pipeline", "fireedit")  # several kinds at once
 TOP = "Converts weights between JAX and PyTorch programs, compares and lists them."
 SOURCES = """
 SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers',
@@ -34,6 +36,8 @@ examples:
   a metric's network, from torchvision's file and from the hub (see docs/evaluating.md):
     convert_weights.py to-jax lpips squeezenet1_1-b8a52dc0.pth weights/lpips_squeeze
     convert_weights.py to-jax clip openai/clip-vit-large-patch14 weights/clip_l14
+  every part of a trained FireEdit, in the names of the programs they come from:
+    convert_weights.py to-torch fireedit runs/mine/fireedit fireedit/ --dtype bfloat16
   is it still the same? (exit code 1 if not):
     convert_weights.py check brushnet runs/mine/brushnet mine.safetensors
 """

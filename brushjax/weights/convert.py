@@ -13,7 +13,7 @@ from tqdm import tqdm
 from brushjax.weights import folders
 from brushjax.weights.loading import abstract_model, check_fit
 from brushjax.weights.maps import MAPS
-from brushjax.weights.reading import TOGETHER, Config, Weights, kinds_in, read
+from brushjax.weights.reading import TOGETHER, WHOLES, Config, Weights, kinds_in, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor
 from brushjax.weights.writing import write
@@ -33,8 +33,8 @@ def convert(
     """Converts weights of any layout that can be read into any that can be written.
 
     Args:
-        kind: a kind of model; "clip" for both halves of one, with its tokenizer, or "pipeline" for
-            all that `source` holds.
+        kind: a kind of model; "clip" for both halves of one, with its tokenizer, "pipeline" for
+            all that `source` holds, or "fireedit" for all parts of FireEdit's folder.
         source: as for `load`.
         target: as for `save`.
         layout: one of writing.LAYOUTS. When None: for a .safetensors name "comfyui" for a branch
@@ -51,13 +51,13 @@ def convert(
         WeightsError: the source does not fit its config, or cannot be written so. `target` is as it
             was then.
     """
-    pipeline = kind == "pipeline"
+    pipeline = kind in WHOLES
     if pipeline and config is not None:
         raise WeightsError(
             "a pipeline has several configs; convert its parts one by one to give one."
         )
     together = TOGETHER.get(kind, (kind,))
-    kinds = _kept(kinds_in(source), without) if pipeline else together
+    kinds = _kept(_parts(kind, source), without) if pipeline else together
     models = [read(one, source, config) for one in kinds]
     for weights in models:
         _, structs = abstract_model(weights.kind, weights.config)
@@ -79,6 +79,17 @@ def _kept(kinds: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(without)}."
         )
     return tuple(kind for kind in kinds if kind not in without)
+
+
+def _parts(kind: str, source: str | Path) -> tuple[str, ...]:
+    """Returns the kinds of model that a whole consists of."""
+    if kind == "fireedit":
+        from brushjax.weights import fireedit  # here: it loads and writes models
+
+        folder = Path(source).expanduser()
+        fireedit.read_index(folder)
+        return fireedit.complete(folder)
+    return kinds_in(source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +122,16 @@ def check(
     """Compares two weights tensor by tensor, whatever their layouts.
 
     Args:
-        kind: a kind of model, or "pipeline".
+        kind: a kind of model, "pipeline" or "fireedit".
         first: as for `load`.
         second: as for `load`.
         config: of both; needed only where a side comes without one that its shapes could tell.
         without: kinds of a pipeline that are not compared.
     """
-    if kind == "pipeline":
+    if kind in WHOLES:
         kinds, others = (
-            tuple(one for one in kinds_in(side) if one not in without) for side in (first, second)
+            tuple(one for one in _parts(kind, side) if one not in without)
+            for side in (first, second)
         )
         if set(kinds) != set(others):
             raise WeightsError(

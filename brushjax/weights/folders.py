@@ -58,7 +58,7 @@ def find(table: WeightMap, path: str | Path) -> Found:
     if config is not None and class_of(config) not in (None, *table.classes):
         raise WeightsError(
             f"{place / 'config.json'} describes a {class_of(config)}; expected "
-            f"{' or '.join(table.classes)} "
+            f"{' or '.join(filter(None, table.classes))} "
             f"for {table.kind}. Pass the folder of the {table.kind}."
         )
     if (place / ORBAX).is_dir():

@@ -17,6 +17,7 @@ from brushjax.weights.rules import LEADING, Dialect, Pair, WeightMap, WeightsErr
 from brushjax.weights.store import Tensor, as_linear, transposed, with_leading
 
 TOGETHER = {"clip": ("clip_vision", "clip_text")}  # what one file or folder is published as
+WHOLES = ("pipeline", "fireedit")  # what stands for several kinds at once
 Config = (
     Mapping[str, Any] | str | Path | Any
 )  # a dict, the path of a config.json, or one of our configs
@@ -220,12 +221,12 @@ class Listed:
 
 
 def list_tensors(kind: str, path: str | Path) -> list[Listed]:
-    """Lists the tensors of a kind (or of a whole "pipeline") under the names they have in their
+    """Lists the tensors of a kind (or of one of WHOLES) under the names they have in their
     files.
 
     No model is built and no value is read.
     """
-    parts = kinds_in(path) if kind == "pipeline" else TOGETHER.get(kind, ())
+    parts = kinds_in(path) if kind in WHOLES else TOGETHER.get(kind, ())
     if parts:
         return [row for one in parts for row in list_tensors(one, path)]
     table = map_of(kind)

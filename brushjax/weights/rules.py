@@ -154,7 +154,7 @@ class Ignored:
 
 @dataclasses.dataclass(frozen=True)
 class Alias:
-    """An older spelling: `pattern` in a name is read as `replacement` (re.sub). Never written."""
+    """Another spelling: `pattern` in a name becomes `replacement` (re.sub)."""
 
     pattern: str
     replacement: str
@@ -188,25 +188,27 @@ class WeightMap:
         kind: the name used on the command line, such as "unet".
         folder: the component's folder in a pipeline.
         stem: file name of the weights without its ending, as the PyTorch library writes it.
-        classes: class names that its config.json may carry.
+        classes: class names that its config.json may carry; None: it may carry none.
         model: (module, model class, config class), imported only when needed.
         dialects: the ways to find it in a file, the first that fits is taken.
         ldm_dialect: config dict, all kinds in the file -> the "ldm" dialect to write, or None when
             there is none.
-        aliases: older spellings.
+        aliases: older spellings, which are read and never written.
         ignored: names that are left out.
+        copies: a tensor whose name matches is written a second time, under the replacement.
         flat: pattern of the checkpoint names that may also be stored as 1x1 convolutions.
     """
 
     kind: str
     folder: str
     stem: str
-    classes: tuple[str, ...]
+    classes: tuple[str | None, ...]
     model: tuple[str, str, str]
     dialects: tuple[Dialect, ...]
     ldm_dialect: Callable[[dict[str, Any], frozenset[str]], Dialect | None]
     aliases: tuple[Alias, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    copies: tuple[Alias, ...] = ()
     flat: str | None = None
 
     def spelled_today(self, name: str) -> str:
@@ -214,6 +216,11 @@ class WeightMap:
         for alias in self.aliases:
             name = re.sub(alias.pattern, alias.replacement, name)
         return name
+
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """Returns all names under which a file holds a tensor, its checkpoint name first."""
+        copies = (re.sub(copy.pattern, copy.replacement, name) for copy in self.copies)
+        return tuple(dict.fromkeys((name, *copies)))
 
     def reason_to_ignore(self, name: str) -> str | None:
         """Returns why a name is left out, or None when it is not."""

@@ -22,7 +22,14 @@ from brushjax.weights.maps import map_of
 from brushjax.weights.maps.brushnet import check_comfyui
 from brushjax.weights.noise import marks_of, pipeline_scheduler
 from brushjax.weights.reading import Weights
-from brushjax.weights.rules import LEADING, WeightsError, checkpoint_axes, checkpoint_name, pairs_of
+from brushjax.weights.rules import (
+    LEADING,
+    WeightMap,
+    WeightsError,
+    checkpoint_axes,
+    checkpoint_name,
+    pairs_of,
+)
 from brushjax.weights.rules import Path as ParameterPath
 from brushjax.weights.store import (
     Stacked,
@@ -38,6 +45,7 @@ from brushjax.weights.store import (
 
 LAYOUTS = ("diffusers", "comfyui", "ldm", "orbax")
 COMPANIONS = ("model_index.json", "tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
+COMPANIONS += ("null_context.safetensors",)
 FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are one file
 
 
@@ -181,11 +189,17 @@ def _check_request(models: Sequence[Weights], place: Path, layout: str) -> None:
 def _write_folder(weights: Weights, folder: Path, layout: str, dtype: np.dtype | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if layout == "diffusers":
-        stem = map_of(weights.kind).stem
-        write_safetensors(folder / f"{stem}.safetensors", weights.tensors, dtype, {"format": "pt"})
+        table = map_of(weights.kind)
+        tensors = _with_copies(table, weights.tensors)
+        write_safetensors(folder / f"{table.stem}.safetensors", tensors, dtype, {"format": "pt"})
     else:
         write_orbax(folder / folders.ORBAX, _parameters(weights, dtype))
     (folder / "config.json").write_text(json.dumps(weights.config, indent=2, sort_keys=True) + "\n")
+
+
+def _with_copies(table: WeightMap, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors under every name that published files have for them."""
+    return {name: tensor for own, tensor in tensors.items() for name in table.names_of(own)}
 
 
 def _parameters(weights: Weights, dtype: np.dtype | None) -> dict[ParameterPath, np.ndarray]:
@@ -229,10 +243,11 @@ def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tenso
         raise WeightsError(
             f"{weights.source} lacks parts of the original code's {', '.join(partial)}."
         )
-    return {
+    whole = {
         other: parts[0] if len(parts) == 1 else Stacked(tuple(parts[i] for i in range(len(parts))))
         for other, parts in stacks.items()
     }
+    return _with_copies(map_of(weights.kind), whole)
 
 
 def _refuse_other_weights(weights: Weights, folder: Path, layout: str) -> None:

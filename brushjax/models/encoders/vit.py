@@ -105,6 +105,10 @@ class ViTConfig(PublishedConfig):
           ValueError: naming every setting that is not implemented.
         """
         settings = dict(half_of_clip(published, "vision_config", "CLIPVisionModel"))
+        if settings.get("architectures") == ["CLIPVisionModel"]:
+            settings["projection_dim"] = (
+                0  # its config names a width, but the class projects nothing
+            )
         kind = settings.get("model_type")
         if kind in ("dinov2", "dinov2_with_registers"):  # their configs say neither
             ratio = settings.get("mlp_ratio", 4)
@@ -160,6 +164,11 @@ class PlainViTConfig(ViTConfig):
     def dinov2_b14(cls) -> "PlainViTConfig":
         """DINOv2's ViT-B/14, trained at 518 pixels."""
         return cls(image_size=518, patch_size=14, layer_scale=True)
+
+    @classmethod
+    def dinov2_l14(cls) -> "PlainViTConfig":
+        """DINOv2's ViT-L/14, trained at 518 pixels."""
+        return cls(1024, 4096, 24, 16, image_size=518, patch_size=14, layer_scale=True)
 
     @classmethod
     def blip_large(cls) -> "PlainViTConfig":

@@ -1,1 +1,1 @@
-"""What is added to loaded models: LoRA files and learnt words."""
+"""What is added to loaded models: LoRA files, learnt words, a second stream of attention."""

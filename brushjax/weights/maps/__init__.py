@@ -2,6 +2,7 @@
 
 from brushjax.weights.maps.brushnet import BRUSHNET
 from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
+from brushjax.weights.maps.fireedit import FIREEDIT
 from brushjax.weights.maps.region import REGION
 from brushjax.weights.maps.scoring import AESTHETIC, IMAGE_REWARD, LPIPS
 from brushjax.weights.maps.t5 import T5
@@ -16,6 +17,7 @@ MAPS: dict[str, WeightMap] = {
         *(UNET, VAE, CLIP_TEXT, CLIP_TEXT_2, BRUSHNET),
         *(T5, REGION),
         *(CLIP_VISION, DINO, LPIPS, IMAGE_REWARD, AESTHETIC),  # these only look at pictures
+        *FIREEDIT,
     )
 }
 

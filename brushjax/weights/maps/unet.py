@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from brushjax.weights.rules import Dialect, Ignored, Leaf, Module, Shapes, WeightMap, WeightsError
+from brushjax.weights.rules import (
+    Alias,
+    Dialect,
+    Ignored,
+    Leaf,
+    Module,
+    Shapes,
+    WeightMap,
+    WeightsError,
+)
 
 LDM_ROOT = "model.diffusion_model."
 
@@ -151,7 +160,9 @@ def _attention_config(shapes: Shapes, levels: list[Level]) -> dict[str, Any]:
         raise WeightsError(
             "the number of heads cannot be told from the shapes. Pass config= (--config)."
         )
+    second = [s[1] for name, s in shapes.items() if name.endswith("attn2.to_k_ip.weight")]
     return {
+        **({"visual_cross_attention_dim": second[0]} if second else {}),
         "cross_attention_dim": context,
         "attention_head_dim": heads,
         "use_linear_projection": linear,
@@ -204,6 +215,8 @@ UNET = WeightMap(
         Dialect("ldm", "", "input_blocks.0.0.weight", infer_ldm, ldm_modules),
     ),
     ldm_dialect=lambda config, kinds: LDM,
+    # Diffusers' names for a second stream in a loaded UNet.
+    aliases=(Alias(r"\.attn2\.processor\.to_([kv])_ip\.0\.", r".attn2.to_\1_ip."),),
     ignored=(
         Ignored(
             r"^model_ema\.",

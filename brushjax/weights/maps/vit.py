@@ -151,7 +151,7 @@ def infer_clip(shapes: Shapes) -> dict[str, Any]:
         f"{LAYERS}0.mlp.fc1.weight",
         LAYERS,
     )
-    return _clip_config(shapes, shapes["visual_projection.weight"][0], names)
+    return _clip_config(shapes, shapes.get("visual_projection.weight", (0,))[0], names)
 
 
 def infer_open_clip(shapes: Shapes) -> dict[str, Any]:
@@ -175,7 +175,7 @@ CLIP_VISION = WeightMap(
     kind="clip_vision",
     folder="clip_vision",
     stem="model",
-    classes=("CLIPVisionModelWithProjection", "CLIPModel"),
+    classes=("CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPModel"),
     model=("brushjax.models.encoders.vit", "CLIPVision", "ViTConfig"),
     dialects=(
         Dialect("diffusers", "", f"{EMBEDDINGS}class_embedding", infer_clip),
@@ -208,6 +208,13 @@ DINO = WeightMap(
         Dialect(
             "ldm",
             "",
+            "encoder.layer.0.norm1.weight",
+            _needs_config,
+            transformers_modules(DINOV2_LAYER),
+        ),
+        Dialect(
+            "ldm",
+            "perceiver.vis_encoder.",  # in Groma's file
             "encoder.layer.0.norm1.weight",
             _needs_config,
             transformers_modules(DINOV2_LAYER),

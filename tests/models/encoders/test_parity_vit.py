@@ -94,7 +94,11 @@ def test_dinov2_equals_transformers_at_its_own_and_another_size(registers, tmp_p
     for side in (12, 20):
         images = noise(0, 2, 3, side, side)
         ours, _ = run(model, nhwc(images))
-        expected = reference(torch.tensor(images)).last_hidden_state
+        whole = reference(torch.tensor(images), output_hidden_states=True)
+        expected = whole.last_hidden_state
+        if side == 12:  # the layers' states come before the final norm
+            for state, other in zip(ours.hidden_states, whole.hidden_states, strict=True):
+                assert error(state, other) <= TOLERANCE
         # transformers resizes the positions in float32, with float32 filter weights.
         assert error(ours.tokens, expected) <= (TOLERANCE if side == 12 else 1e-6)
 
@@ -189,3 +193,30 @@ def test_patches_need_a_projection(tmp_path):
     model.visual_projection = None
     with pytest.raises(ValueError, match="projection"):
         model.embed(jnp.zeros((1, 12, 12, 3)))
+
+
+def test_clip_vision_without_a_projection_equals_transformers(tmp_path):
+    config = transformers.CLIPVisionConfig(**TINY, projection_dim=10)
+    reference = randomize(transformers.CLIPVisionModel(config))
+    model = load("clip_vision", saved(reference, tmp_path))
+    images = noise(0, 2, 3, 12, 12)
+    ours = jax.jit(lambda model, images: model(images))(model, nhwc(images))
+    expected = reference(torch.tensor(images), output_hidden_states=True)
+    assert ours.embeds is None
+    assert error(ours.hidden_states[-2], expected.hidden_states[-2]) <= TOLERANCE
+    assert error(ours.pooled, expected.pooler_output) <= TOLERANCE
+
+
+def test_dinov2_inside_groma_is_read(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    settings = {name: value for name, value in TINY.items() if name != "intermediate_size"}
+    reference = transformers.Dinov2Model(transformers.Dinov2Config(**settings))
+    folder = saved(reference, tmp_path / "alone")
+    tensors = load_file(folder / "model.safetensors")
+    inside = {f"perceiver.vis_encoder.{name}": value for name, value in tensors.items()}
+    save_file(inside | {"lm_head.weight": torch.ones(2)}, tmp_path / "groma.safetensors")
+    ours = brushjax.load("dino", tmp_path / "groma.safetensors", config=folder / "config.json")
+    alone = brushjax.load("dino", folder)
+    images = nhwc(noise(0, 1, 3, 12, 12).astype(np.float32))
+    np.testing.assert_array_equal(run(ours, images)[0].tokens, run(alone, images)[0].tokens)

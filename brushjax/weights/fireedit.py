@@ -1,0 +1,131 @@
+"""A FireEdit folder: every part in a folder of its own, and one file that says how they are joined.
+
+model_index.json            the parts, how they are joined, how the sequence is laid out
+null_context.safetensors    the text encoder's features of an empty prompt
+llm/ dino/ clip_vision/ proposer/ region_encoder/ bridge/ qformer/ tati/ hvca/ unet/ vae/
+                            config.json and weights, in their published names
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from brushjax.files import write_bytes
+from brushjax.models.fireedit.editor import FireEditConfig
+from brushjax.models.fireedit.vlm import VLMConfig
+from brushjax.weights.folders import read_config
+from brushjax.weights.loading import load
+from brushjax.weights.maps import map_of
+from brushjax.weights.reading import kinds_in
+from brushjax.weights.rules import WeightsError
+from brushjax.weights.store import ArrayTensor, read_safetensors, write_safetensors
+from brushjax.weights.writing import weights_of, write
+
+INDEX = "model_index.json"
+NULL_CONTEXT = "null_context.safetensors"
+NULL_NAME = "null_context"
+CLASS_NAME = "FireEdit"
+SEEING = ("dino", "clip_vision", "proposer", "vae")  # frozen; what they see may be stored
+JOINED = ("llama", "region_encoder", "bridge", "qformer", "tati", "hvca", "unet")
+PARTS = (*SEEING, *JOINED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a FireEdit folder holds.
+
+    Attributes:
+      models: by kind.
+      edit: how they are joined.
+      sequence: how the language model's sequence is laid out.
+      null_context: [1, Q, D]
+    """
+
+    models: Mapping[str, nnx.Module]
+    edit: FireEditConfig
+    sequence: VLMConfig
+    null_context: Float[Array, "1 Q D"]
+
+
+def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> None:
+    """Saves parts into a folder; the index is written last.
+
+    Args:
+      dtype: of the files; None keeps the parameters'.
+
+    Raises:
+      WeightsError: for a model that is no part of FireEdit.
+    """
+    place = Path(folder).expanduser()
+    odd = sorted(parts.models.keys() - set(PARTS))
+    if odd:
+        raise WeightsError(f"expected parts of FireEdit, {', '.join(PARTS)}; got {', '.join(odd)}.")
+    models = [weights_of(model, kind) for kind, model in parts.models.items()]
+    write(models, place, "diffusers", dtype, pipeline=place)
+    null = {NULL_NAME: ArrayTensor(np.asarray(parts.null_context))}
+    write_safetensors(place / NULL_CONTEXT, null, None, {"format": "pt"})
+    index: dict[str, Any] = {"_class_name": CLASS_NAME}
+    index |= {map_of(kind).folder: ["brushjax", map_of(kind).model[1]] for kind in parts.models}
+    index |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
+    write_bytes(place / INDEX, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
+
+
+def load_fireedit(
+    folder: str | Path, kinds: tuple[str, ...] = PARTS, dtype: Any = jnp.float32
+) -> Parts:
+    """Loads parts of a FireEdit folder.
+
+    Args:
+      kinds: the parts that are wanted.
+      dtype: of the parameters; None keeps the files'.
+
+    Raises:
+      WeightsError: the folder is none, or lacks a part.
+    """
+    place = Path(folder).expanduser()
+    index = read_index(place)
+    complete(place, kinds)
+    null, _ = read_safetensors(place / NULL_CONTEXT)
+    return Parts(
+        {kind: load(kind, place, dtype) for kind in kinds},
+        FireEditConfig.from_dict(index["edit"]),
+        VLMConfig.from_dict(index["sequence"]),
+        jnp.asarray(null[NULL_NAME].array()),
+    )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads how the parts are joined.
+
+    Raises:
+      WeightsError: for a folder that is not FireEdit's.
+    """
+    index = read_config(folder / INDEX) or {}
+    if index.get("_class_name") != CLASS_NAME or not (folder / NULL_CONTEXT).is_file():
+        raise WeightsError(
+            f"{folder} is no FireEdit folder: expected {INDEX} with _class_name {CLASS_NAME!r} and "
+            f"{NULL_CONTEXT} beside it."
+        )
+    return index
+
+
+def complete(folder: Path, kinds: tuple[str, ...] = PARTS) -> tuple[str, ...]:
+    """Returns the kinds if the folder has them all.
+
+    Raises:
+      WeightsError: naming those it lacks.
+    """
+    missing = [kind for kind in kinds if kind not in kinds_in(folder)]
+    if missing:
+        folders = ", ".join(f"{map_of(kind).folder}/" for kind in missing)
+        raise WeightsError(f"{folder} lacks parts of FireEdit: {folders}")
+    return kinds
