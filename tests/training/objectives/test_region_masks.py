@@ -260,12 +260,13 @@ def found(path, steps=400):
     """Optimises both masks' logits under eq. 10; returns the overlap of each with its region."""
     see, source, donor, source_text, targets, region = planted()
     source, donor = (jnp.tile(x, (2, 1, 1, 1)) for x in (source, donor))
-    compose, losses = Composition(Placement(64, 8)), RegionLosses(alpha=0.0, structure=0.3)
+    place, losses = Placement(64, 8), RegionLosses(alpha=0.0, structure=0.3)
     image, patches = see(source)
     optimizer = optax.adam(0.1)
 
     def losses_of(mask):
-        result = see(compose(mask, source, donor, path))
+        cells = place.spread(mask, 8, 8, smooth=path.smooth)
+        result = see(mixed(cells, donor, source))
         return losses(
             semantic_edited=targets,
             semantic_original=targets,
