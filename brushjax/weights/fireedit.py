@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Parts:
 
 
 def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> None:
-    """Saves parts into a folder; the index is written last.
+    """Saves parts into a folder, all or, with an error, nothing.
 
     Args:
       dtype: of the files; None keeps the parameters'.
@@ -69,23 +70,25 @@ def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> Non
     odd = sorted(parts.models.keys() - set(PARTS))
     if odd:
         raise WeightsError(f"expected parts of FireEdit, {', '.join(PARTS)}; got {', '.join(odd)}.")
-    models = [weights_of(model, kind) for kind, model in parts.models.items()]
-    write(models, place, "diffusers", dtype, pipeline=place)
-    null = {NULL_NAME: ArrayTensor(np.asarray(parts.null_context))}
-    write_safetensors(place / NULL_CONTEXT, null, None, {"format": "pt"})
     index: dict[str, Any] = {"_class_name": CLASS_NAME}
     index |= {map_of(kind).folder: ["brushjax", map_of(kind).model[1]] for kind in parts.models}
     index |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
-    write_bytes(place / INDEX, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
+    null = {NULL_NAME: ArrayTensor(np.asarray(parts.null_context))}
+    models = [weights_of(model, kind) for kind, model in parts.models.items()]
+    with tempfile.TemporaryDirectory() as beside:  # what goes along with the models
+        companions = Path(beside)
+        write_safetensors(companions / NULL_CONTEXT, null, None, {"format": "pt"})
+        write_bytes(companions / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
+        write(models, place, "diffusers", dtype, pipeline=companions)
 
 
 def load_fireedit(
-    folder: str | Path, kinds: tuple[str, ...] = PARTS, dtype: Any = jnp.float32
+    folder: str | Path, kinds: tuple[str, ...] | None = None, dtype: Any = jnp.float32
 ) -> Parts:
     """Loads parts of a FireEdit folder.
 
     Args:
-      kinds: the parts that are wanted.
+      kinds: the parts that are wanted; None is all.
       dtype: of the parameters; None keeps the files'.
 
     Raises:
@@ -93,7 +96,7 @@ def load_fireedit(
     """
     place = Path(folder).expanduser()
     index = read_index(place)
-    complete(place, kinds)
+    kinds = complete(place, kinds)
     null, _ = read_safetensors(place / NULL_CONTEXT)
     return Parts(
         {kind: load(kind, place, dtype) for kind in kinds},
@@ -118,12 +121,13 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def complete(folder: Path, kinds: tuple[str, ...] = PARTS) -> tuple[str, ...]:
-    """Returns the kinds if the folder has them all.
+def complete(folder: Path, kinds: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Returns the kinds, all parts if none are given, if the folder has them.
 
     Raises:
       WeightsError: naming those it lacks.
     """
+    kinds = PARTS if kinds is None else kinds
     missing = [kind for kind in kinds if kind not in kinds_in(folder)]
     if missing:
         folders = ", ".join(f"{map_of(kind).folder}/" for kind in missing)

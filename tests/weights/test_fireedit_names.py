@@ -1,14 +1,20 @@
 """FireEdit's parts in the names of the programs they come from, both ways, to the bit."""
 
 import json
+import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from brushjax import weights
+from brushjax.models.fireedit.editor import FireEditConfig
+from brushjax.models.fireedit.vlm import VLMConfig
+from brushjax.weights import fireedit
 from brushjax.weights.adapters.ip_adapter import save_ip_adapter, with_ip_adapter
+from brushjax.weights.fireedit import Parts, load_fireedit, save_fireedit
 from tests.models.fireedit.golden import FOLDER, published_names
 from tests.weights import tiny
 
@@ -158,3 +164,58 @@ def test_unet_saved_by_diffusers_with_a_second_stream_is_read(tmp_path):
     found = weights.read("unet", tiny.write_folder(tmp_path / "unet", "unet", UNET, theirs))
     assert found.tensors.keys() == tensors.keys()
     np.testing.assert_array_equal(len(theirs), len(tensors))
+
+
+ENCODER = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "image_size": 8}
+ENCODER |= {"num_attention_heads": 2, "patch_size": 4}
+WHOLE = CONFIGS | {
+    "unet": UNET,
+    "vae": tiny.VAE,
+    "dino": ENCODER | {"_class_name": "DINO"},
+    "clip_vision": ENCODER | {"_class_name": "CLIPVisionModelWithProjection", "projection_dim": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Every part but the language model, tiny."""
+    folder = tmp_path_factory.mktemp("parts")
+    models = {}
+    for kind, config in WHOLE.items():
+        tensors = with_copies(kind, tiny.state_dict(kind, config))
+        models[kind] = weights.load(kind, tiny.write_folder(folder / kind, kind, config, tensors))
+    null = jnp.ones((1, 3, 4))
+    return Parts(models, FireEditConfig(visual_scale=0.5), VLMConfig(img_tokens=4), null)
+
+
+def test_fireedit_folder_gives_back_every_part_and_how_they_are_joined(parts, tmp_path):
+    save_fireedit(parts, tmp_path / "a")
+    again = load_fireedit(tmp_path / "a", tuple(WHOLE))
+    assert (again.edit, again.sequence) == (parts.edit, parts.sequence)
+    np.testing.assert_array_equal(again.null_context, parts.null_context)
+    for kind, model in parts.models.items():
+        first, second = (weights.writing.weights_of(m, kind) for m in (model, again.models[kind]))
+        assert first.config == second.config
+        for name, tensor in first.tensors.items():
+            np.testing.assert_array_equal(tensor.array(), second.tensors[name].array(), name)
+
+
+def test_fireedit_folder_converts_to_a_checkpoint_of_ours_and_back(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(fireedit, "PARTS", tuple(WHOLE))
+    save_fireedit(parts, tmp_path / "a")
+    weights.convert("fireedit", tmp_path / "a", tmp_path / "b", layout="orbax")
+    weights.convert("fireedit", tmp_path / "b", tmp_path / "c")
+    rows = list(weights.check("fireedit", tmp_path / "a", tmp_path / "c"))
+    assert len(rows) > 200
+    assert all(row.bit_equal for row in rows)
+    for name in ("model_index.json", "null_context.safetensors"):
+        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+
+
+def test_fireedit_folder_that_lacks_a_part_is_an_error_that_names_it(parts, tmp_path):
+    save_fireedit(parts, tmp_path / "a")
+    shutil.rmtree(tmp_path / "a" / "hvca")
+    with pytest.raises(weights.WeightsError, match="lacks parts of FireEdit: hvca/"):
+        load_fireedit(tmp_path / "a", tuple(WHOLE))
+    with pytest.raises(weights.WeightsError, match=r"is no FireEdit folder: expected model_index"):
+        load_fireedit(tmp_path)

@@ -168,6 +168,11 @@ def _needs_config(shapes: Shapes) -> dict[str, Any]:
     )
 
 
+def infer_bare_clip(shapes: Shapes) -> dict[str, Any]:
+    """Tells the config from the names of transformers' image tower alone."""
+    return infer_clip({f"vision_model.{name}": shape for name, shape in shapes.items()})
+
+
 OPEN_CLIP = Dialect("ldm", "visual.", "conv1.weight", infer_open_clip, open_clip_modules)
 TIMM = Dialect("ldm", "", "blocks.0.attn.qkv.weight", infer_timm, timm_modules)
 
@@ -180,6 +185,13 @@ CLIP_VISION = WeightMap(
     dialects=(
         Dialect("diffusers", "", f"{EMBEDDINGS}class_embedding", infer_clip),
         OPEN_CLIP,
+        Dialect(  # CLIPVisionModel, which transformers 5 writes without its outer name
+            "ldm",
+            "",
+            "embeddings.class_embedding",
+            infer_bare_clip,
+            lambda config: (Module("vision_model.", ""),),
+        ),
     ),
     ldm_dialect=lambda config, kinds: OPEN_CLIP,
     ignored=(
