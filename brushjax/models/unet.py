@@ -4,11 +4,15 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, pop, size_of
-from brushjax.nn import GroupNorm, Rngs, Streams, conv, part, plus
+from brushjax.nn import GroupNorm, Keys, Rngs, Streams, conv, part, plus
 from brushjax.typing import AddedCondition, Residuals
+
+SECOND_STREAM = {"to_k_ip": "to_k", "to_v_ip": "to_v"}  # what each starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,28 @@ class UNet(Backbone):
         self.conv_in = conv(config.in_channels, first, rngs=rngs)
         self.conv_norm_out = GroupNorm(first, config.norm_num_groups, config.norm_eps)
         self.conv_out = conv(first, config.out_channels, rngs=rngs)
+
+    @classmethod
+    def with_second_stream(cls, unet: "UNet") -> "UNet":
+        """Returns a UNet whose second stream starts as a copy of the first.
+
+        All else is the given UNet's own, not copied. The visual tokens are as wide as the text's.
+
+        Source: IP-Adapter's training script, which starts its keys and values so.
+        """
+        config = dataclasses.replace(
+            unet.config, visual_cross_attention_dim=unet.config.cross_attention_dim
+        )
+        model = nnx.eval_shape(lambda: cls(config, rngs=Keys(0)))
+        state, parameters = nnx.state(model), nnx.to_flat_state(nnx.state(unet))
+        own: dict[Any, Any] = dict(parameters)
+        empty: Any = nnx.to_flat_state(state)
+        for path, leaf in empty:
+            first = tuple(SECOND_STREAM.get(part, part) for part in path)
+            value = own[first].get_value()
+            leaf.set_value(value if first == path else jnp.copy(value))
+        nnx.update(model, state)
+        return model
 
     def __call__(
         self,

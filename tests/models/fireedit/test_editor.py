@@ -21,6 +21,7 @@ from brushjax.models.fireedit.editor import (
     dropped,
 )
 from brushjax.models.fireedit.proposals import select
+from brushjax.models.placement import Placement
 from brushjax.weights.adapters.ip_adapter import with_ip_adapter
 from tests.models.fireedit.golden import FOLDER, TOLERANCE, Golden, deviation, named
 from tests.models.fireedit.test_unet import nchw, nhwc
@@ -289,3 +290,13 @@ def test_dual_guidance_has_the_numbers_computed_by_hand():
 def test_editor_reads_the_text_that_its_config_says(golden):
     with pytest.raises(ValueError, match=r"hvca_text in.*got 'bert'"):
         dataclasses.replace(FireEditConfig(), hvca_text="bert")
+
+
+def test_map_of_patches_refuses_what_is_no_square():
+    """A picture of 1 x 4000 pixels is brought to the encoder's square before."""
+    with pytest.raises(ValueError, match="class token and a square of patches, got 285 patches"):
+        as_map(jnp.zeros((1, 286, 4)))
+    narrow = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 1, 4000, 3)), jnp.float32)
+    view = Placement(112, 14).view(narrow)
+    assert view.shape == (1, 112, 112, 3)
+    assert np.isfinite(view).all()

@@ -1,11 +1,13 @@
 """The UNet of instruct-pix2pix with and without the second stream, and its sampling loop."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import brushjax
 from brushjax.diffusion.guidance import guided
@@ -161,6 +163,31 @@ def test_unet_with_zeros_for_the_image_is_the_unet_of_four_channels():
     np.testing.assert_array_equal(
         run(unet, x, time, text), run(unet, x.at[..., 4:].set(9.0), time, text)
     )
+
+
+def test_second_stream_starts_as_a_copy_of_the_first():
+    plain = UNet(dataclasses.replace(TINY, visual_cross_attention_dim=None), rngs=Keys(0))
+    both = UNet.with_second_stream(plain)
+    first, second = plain.mid_block.attentions[0], both.mid_block.attentions[0]
+    ours = second.transformer_blocks[0].attn2
+    np.testing.assert_array_equal(ours.to_k_ip.kernel[...], ours.to_k.kernel[...])
+    theirs = first.transformer_blocks[0].attn2
+    np.testing.assert_array_equal(ours.to_v_ip.kernel[...], theirs.to_v.kernel[...])
+    assert ours.to_v_ip.kernel[...] is not ours.to_v.kernel[...]  # both may be donated
+    assert both.config.visual_cross_attention_dim == TINY.cross_attention_dim
+
+
+def test_second_stream_left_unused_changes_no_program():
+    """Lowered, a UNet with a second stream is the UNet without one to the last letter."""
+    shapes = [(2, 8, 8, 8), (2,), (2, 4, 6)]
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+    def program(width):
+        config = dataclasses.replace(TINY, visual_cross_attention_dim=width)
+        unet = nnx.eval_shape(lambda: UNet(config, rngs=Keys(0)))
+        return run.lower(unet, *inputs).as_text()
+
+    assert program(None) == program(5)
 
 
 def test_full_size_second_stream_adds_the_published_tensors():
