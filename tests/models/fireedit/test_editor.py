@@ -17,6 +17,7 @@ from brushjax.models.fireedit.editor import (
     FireEdit,
     FireEditConfig,
     Seen,
+    as_map,
     detector_features,
     dropped,
 )
