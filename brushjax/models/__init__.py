@@ -2,6 +2,7 @@
 
 from brushjax.models.brushnet import BrushNet, BrushNetConfig, keep_mask_condition
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
+from brushjax.models.encoders.llama import Llama, LlamaConfig
 from brushjax.models.encoders.t5 import T5Config, T5Encoder
 from brushjax.models.encoders.vit import (
     DINO,
@@ -40,6 +41,8 @@ __all__ = [
     "ImageRewardConfig",
     "LPIPSConfig",
     "LPIPSOutput",
+    "Llama",
+    "LlamaConfig",
     "Placement",
     "PlainViTConfig",
     "Posterior",

@@ -4,7 +4,8 @@ from brushjax.nn.attention import Attention, KeyValue, Streams, attention, part
 from brushjax.nn.batch import alike, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, executing, execution, rematerialised
-from brushjax.nn.layers import GroupNorm, Keys, Rngs, conv, layer_norm, linear, zero_conv
+from brushjax.nn.layers import GroupNorm, Keys, RMSNorm, Rngs, conv, layer_norm, linear, zero_conv
+from brushjax.nn.projection import Projection, projection, quantize
 from brushjax.nn.resnet import Downsample, ResnetBlock, TimeShift, Upsample
 from brushjax.nn.transformer import Transformer2D
 
@@ -15,6 +16,8 @@ __all__ = [
     "GroupNorm",
     "KeyValue",
     "Keys",
+    "Projection",
+    "RMSNorm",
     "ResnetBlock",
     "Rngs",
     "Streams",
@@ -31,6 +34,8 @@ __all__ = [
     "linear",
     "part",
     "plus",
+    "projection",
+    "quantize",
     "rematerialised",
     "repeated",
     "sinusoid",

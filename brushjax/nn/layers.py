@@ -96,3 +96,19 @@ class GroupNorm(nnx.Module):
 def layer_norm(width: int, epsilon: float = 1e-5, *, rngs: Rngs) -> nnx.LayerNorm:
     """Builds a layer norm with statistics in at least float32."""
     return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, rngs=cast(nnx.Rngs, rngs))
+
+
+class RMSNorm(nnx.Module):
+    """Scales features to a root mean square of 1, computed in at least float32.
+
+    Source: Zhang and Sennrich (arXiv 1910.07467), eq. 4.
+    """
+
+    def __init__(self, width: int, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(width))
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        square = jnp.mean(jnp.square(precise), axis=-1, keepdims=True)
+        return (precise * jax.lax.rsqrt(square + self.epsilon) * self.scale[...]).astype(x.dtype)

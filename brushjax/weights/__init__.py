@@ -6,6 +6,7 @@ checkpoints. Written: all of these but pickles and msgpack.
 """
 
 from brushjax.weights.adapters.lora import merge_lora
+from brushjax.weights.adapters.peft import load_adapter, save_adapter
 from brushjax.weights.convert import check, convert
 from brushjax.weights.loading import load
 from brushjax.weights.reading import Weights, list_tensors, read
@@ -20,7 +21,9 @@ __all__ = [
     "convert",
     "list_tensors",
     "load",
+    "load_adapter",
     "merge_lora",
     "read",
     "save",
+    "save_adapter",
 ]

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import flat, nested, restore_orbax
 from brushjax.weights.maps import MAPS, map_of
-from brushjax.weights.reading import Config, Weights, read
+from brushjax.weights.reading import Config, Weights, read, unjoined
+from brushjax.weights.rules import EACH, WeightsError, checkpoint_axes, checkpoint_name
 from brushjax.weights.rules import Path as ParameterPath
-from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name
-from brushjax.weights.store import Tensor, naming
+from brushjax.weights.store import Joined, Tensor, naming
 
 ALIGNMENT = 64  # bytes; JAX takes over a host array without a copy if it starts at such an address
 READERS = min(4, os.cpu_count() or 1)  # threads; more find no more memory bandwidth
@@ -66,14 +66,14 @@ def load(
         path: jax.ShapeDtypeStruct(struct.shape, _kept_dtype(dtype, weights, path))
         for path, struct in structs.items()
     }
-    places = _places(shardings, wanted)
+    places = places_of(shardings, wanted)
     if weights.layout == "orbax":
         folder = Path(weights.source) / folders.ORBAX
         return nnx.merge(graph, nested(restore_orbax(folder, wanted, places)))
-    return nnx.merge(graph, nested(_fill_all(kind, weights.tensors, wanted, places)))
+    return nnx.merge(graph, nested(fill_all(kind, weights.tensors, wanted, places)))
 
 
-def _fill_all(
+def fill_all(
     kind: str,
     tensors: dict[str, Tensor],
     wanted: dict[ParameterPath, jax.ShapeDtypeStruct],
@@ -132,11 +132,10 @@ def _traced(kind: str, settings: Any) -> tuple[Any, dict[ParameterPath, jax.Shap
 
 def check_fit(weights: Weights, structs: dict[ParameterPath, jax.ShapeDtypeStruct]) -> None:
     """Raises one WeightsError that lists every missing, unused and misshaped tensor, if any."""
-    expected = {
-        checkpoint_name(path): _checkpoint_shape(path, struct.shape)
-        for path, struct in structs.items()
-    }
-    found = weights.tensors
+    expected: dict[str, tuple[int, ...]] = {}
+    for path, struct in structs.items():
+        expected |= expected_shapes(path, struct.shape)
+    found = unjoined(weights.tensors)
     missing = sorted(expected.keys() - found.keys())
     unused = sorted(found.keys() - expected.keys())
     misshaped = [
@@ -172,8 +171,13 @@ def _section(
     return lines
 
 
-def _checkpoint_shape(path: ParameterPath, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in checkpoint_axes(path, len(shape)))
+def expected_shapes(path: ParameterPath, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Returns the checkpoint names of a parameter, one or one for each layer, and their shapes."""
+    name = checkpoint_name(path)
+    stored = tuple(shape[axis] for axis in checkpoint_axes(path, len(shape)))
+    if EACH not in name:
+        return {name: stored}
+    return {name.replace(EACH, str(number)): stored[1:] for number in range(stored[0])}
 
 
 def _kept_dtype(dtype: Any, weights: Weights, path: ParameterPath) -> np.dtype:
@@ -185,7 +189,7 @@ def _kept_dtype(dtype: Any, weights: Weights, path: ParameterPath) -> np.dtype:
     return wanted
 
 
-def _places(
+def places_of(
     shardings: Any, wanted: dict[ParameterPath, jax.ShapeDtypeStruct]
 ) -> dict[ParameterPath, Any]:
     """Brings the forms in which shardings may be given to {path: sharding or None}."""
@@ -204,12 +208,57 @@ def _places(
 def _filled(
     tensor: Tensor, path: ParameterPath, struct: jax.ShapeDtypeStruct, sharding: Any
 ) -> jax.Array:
-    """Reads a tensor into an array of our layout, which JAX takes over without a copy if it can."""
-    values = _aligned(struct.shape, np.dtype(struct.dtype))
-    tensor.fill(values.transpose(checkpoint_axes(path, values.ndim)))
+    """Reads a tensor into an array of our layout, which JAX takes over without a copy if it can.
+
+    Stacked layers are read one at a time, so that beside the shards there is never more than one.
+    """
+    dtype = np.dtype(struct.dtype)
     if sharding is None:
+        values = _aligned(struct.shape, dtype)
+        tensor.fill(values.transpose(checkpoint_axes(path, values.ndim)))
         return jax.device_put(values, may_alias=True)
-    return jax.make_array_from_callback(struct.shape, sharding, lambda index: values[index])
+    if not isinstance(tensor, Joined):
+        values = _aligned(struct.shape, dtype)
+        tensor.fill(values.transpose(checkpoint_axes(path, values.ndim)))
+        return jax.make_array_from_callback(struct.shape, sharding, lambda index: values[index])
+    devices = sharding.addressable_devices_indices_map(struct.shape)
+    shards = {_bounds(index, struct.shape): None for index in devices.values()}
+    shards = {
+        bounds: _aligned(tuple(stop - start for start, stop in bounds), dtype) for bounds in shards
+    }
+    _fill_layers(tensor, path, struct, shards)
+    taken: set[Any] = set()
+    arrays = []
+    for device, index in devices.items():
+        bounds = _bounds(index, struct.shape)
+        first = bounds not in taken  # other devices get copies
+        taken.add(bounds)
+        arrays.append(jax.device_put(shards[bounds], device, may_alias=first))
+    return jax.make_array_from_single_device_arrays(struct.shape, sharding, arrays)
+
+
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Returns a shard's start and stop along each axis."""
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _fill_layers(
+    tensor: Joined,
+    path: ParameterPath,
+    struct: jax.ShapeDtypeStruct,
+    shards: dict[tuple[tuple[int, int], ...], np.ndarray],
+) -> None:
+    """Reads each layer that a shard here has a part of, once, and copies the parts."""
+    axes = checkpoint_axes(path[-1:], len(struct.shape) - 1)  # of one layer
+    for number, part in enumerate(tensor.parts):
+        wanting = [bounds for bounds in shards if bounds[0][0] <= number < bounds[0][1]]
+        if not wanting:
+            continue
+        values = np.empty(struct.shape[1:], struct.dtype)
+        part.fill(values.transpose(axes))
+        for bounds in wanting:
+            cut = tuple(slice(start, stop) for start, stop in bounds[1:])
+            shards[bounds][number - bounds[0][0]] = values[cut]
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -13,8 +13,15 @@ from brushjax.weights import folders
 from brushjax.weights.checkpoints import read_orbax
 from brushjax.weights.formats import read_file
 from brushjax.weights.maps import MAPS, map_of
-from brushjax.weights.rules import LEADING, Dialect, Pair, WeightMap, WeightsError, pairs_of
-from brushjax.weights.store import Tensor, as_linear, transposed, with_leading
+from brushjax.weights.rules import EACH, LEADING, Dialect, Pair, WeightMap, WeightsError, pairs_of
+from brushjax.weights.store import (
+    Joined,
+    Tensor,
+    as_linear,
+    parts_of,
+    transposed,
+    with_leading,
+)
 
 TOGETHER = {"clip": ("clip_vision", "clip_text")}  # what one file or folder is published as
 WHOLES = ("pipeline", "fireedit")  # what stands for several kinds at once
@@ -34,7 +41,7 @@ class Weights:
         config: as in a published config.json.
         tensors: by checkpoint name, with the axes of a checkpoint. Names that the layout's table
             does not know stand here as they are in the file, so that the check against the model
-            finds them.
+            finds them. Numbered layers that are one stack here are one tensor, "layers.*.x".
         ignored: {name in the file: why it was left out}.
     """
 
@@ -129,7 +136,10 @@ def interpret(
             f"{source} holds no {table.kind}: expected a tensor named {signs}; it has {len(found)} "
             f"tensors: {some}, ..."
         )
-    ignored = {name: reason for name in current if (reason := _reason(table, dialect, name))}
+    config = None if config is None else table.settings(config)
+    ignored = {
+        name: reason for name in current if (reason := _reason(table, dialect, name, config))
+    }
     kept = {name: tensor for name, tensor in current.items() if name not in ignored}
     if config is None:
         shapes = {name[len(dialect.root) :]: tensor.shape for name, tensor in kept.items()}
@@ -144,6 +154,7 @@ def interpret(
             tensors[name] = kept[name]
         for pair in pairs:
             tensors[pair.name] = _ours(kept[name], pair, table)
+    tensors = joined(tensors, table.stacks)
     return Weights(table.kind, source, dialect.layout, config, tensors, ignored)
 
 
@@ -164,10 +175,51 @@ def dialect_of(table: WeightMap, names: set[str]) -> Dialect | None:
     return next((d for d in table.dialects if d.root + d.sign in names), None)
 
 
-def _reason(table: WeightMap, dialect: Dialect, name: str) -> str | None:
-    if not name.startswith(dialect.root):
-        return table.reason_to_ignore(name) or f"not part of the {table.kind}"
-    return table.reason_to_ignore(name)
+def _reason(
+    table: WeightMap, dialect: Dialect, name: str, config: dict[str, Any] | None
+) -> str | None:
+    reason = table.reason_to_ignore(name)
+    if reason is None and not name.startswith(dialect.root):
+        return f"not part of the {table.kind}"
+    if reason is None and config is not None:
+        rules = table.ignored_for(config)
+        return next((r.reason for r in rules if r.matches(name[len(dialect.root) :])), None)
+    return reason
+
+
+def joined(tensors: Mapping[str, Tensor], stacks: tuple[str, ...]) -> dict[str, Tensor]:
+    """Joins the tensors of numbered layers, "layers.0.x", "layers.1.x", ... to "layers.*.x".
+
+    Layers that lack a number or differ in shape stay as they are, for the check to name them.
+    """
+    found: dict[str, dict[int, Tensor]] = {}
+    rest = {}
+    for name, tensor in tensors.items():
+        prefix = next((prefix for prefix in stacks if name.startswith(prefix)), None)
+        number, _, end = name[len(prefix or "") :].partition(".")
+        if prefix is None or not number.isdecimal():
+            rest[name] = tensor
+        else:
+            found.setdefault(f"{prefix}{EACH}.{end}", {})[int(number)] = tensor
+    for name, layers in found.items():
+        shapes = {tensor.shape for tensor in layers.values()}
+        if sorted(layers) == list(range(len(layers))) and len(shapes) == 1:
+            rest[name] = Joined(tuple(layers[number] for number in range(len(layers))))
+        else:
+            rest |= {name.replace(EACH, str(number)): one for number, one in layers.items()}
+    return rest
+
+
+def unjoined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Splits "layers.*.x" to "layers.0.x", "layers.1.x", ..."""
+    single = {}
+    for name, tensor in tensors.items():
+        if EACH not in name:
+            single[name] = tensor
+            continue
+        for number, part in enumerate(parts_of(tensor)):
+            single[name.replace(EACH, str(number))] = part
+    return single
 
 
 def _ours(tensor: Tensor, pair: Pair, table: WeightMap) -> Tensor:

@@ -31,11 +31,17 @@ class WeightsError(ValueError):
 # -----------------------------------------------------------------------------------------
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+STACK = "stack"  # the module of equal layers whose arrays have a leading axis, one entry a layer
+EACH = "*"  # what stands for the layers' numbers in the name of such an array
 
 
 def checkpoint_name(path: Path) -> str:
-    """Returns a parameter path's checkpoint name: ("conv_in", "kernel") -> "conv_in.weight"."""
-    *modules, leaf = (str(part) for part in path)
+    """Returns a parameter path's checkpoint name: ("conv_in", "kernel") -> "conv_in.weight".
+
+    Of stacked layers, ("layers", "stack", "norm", "scale") -> "layers.*.norm.weight", whose tensor
+    has the layers' tensors along its first axis.
+    """
+    *modules, leaf = (EACH if part == STACK else str(part) for part in path)
     return ".".join([*modules, LEAVES.get(leaf, leaf)])
 
 
@@ -45,10 +51,12 @@ def checkpoint_axes(path: Path, ndim: int) -> tuple[int, ...]:
 
     Kernels are kept as (*spatial, in, out) here and as (out, in, *spatial) in checkpoints, for
     linear layers (no spatial axis) as for convolutions. Every other leaf has the same axes on both
-    sides.
+    sides. The axis of stacked layers stays in front.
     """
     if path[-1] != "kernel":
         return tuple(range(ndim))
+    if STACK in path:
+        return (0, *(axis + 1 for axis in checkpoint_axes(path[-1:], ndim - 1)))
     return (ndim - 1, ndim - 2, *range(ndim - 2))
 
 
@@ -197,6 +205,9 @@ class WeightMap:
         ignored: names that are left out.
         copies: a tensor whose name matches is written a second time, under the replacement.
         flat: pattern of the checkpoint names that may also be stored as 1x1 convolutions.
+        stacks: prefixes of numbered layers that are one stack in our model.
+        settings: a published config -> that of the part which is read.
+        ignored_for: config -> more names that are left out.
     """
 
     kind: str
@@ -210,6 +221,9 @@ class WeightMap:
     ignored: tuple[Ignored, ...] = ()
     copies: tuple[Alias, ...] = ()
     flat: str | None = None
+    stacks: tuple[str, ...] = ()
+    settings: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: config
+    ignored_for: Callable[[dict[str, Any]], tuple[Ignored, ...]] = lambda config: ()
 
     def spelled_today(self, name: str) -> str:
         """Returns a name with older spellings brought up to date."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -183,6 +184,63 @@ class Stacked(Tensor):
         for part in self.parts:
             part.fill(out[start : start + part.shape[0]])
             start += part.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined(Tensor):
+    """Several tensors of one shape, along a new first axis."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return np.result_type(*(part.dtype for part in self.parts))  # holds every part's values
+
+    def fill(self, out: np.ndarray) -> None:
+        for place, part in zip(out, self.parts, strict=True):
+            part.fill(place)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Tensor):
+    """One entry along the first axis of a tensor that is read once for all its entries."""
+
+    whole: Whole
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.whole.tensor.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.whole.tensor.dtype
+
+    def fill(self, out: np.ndarray) -> None:
+        copy_cast(out, self.whole.values[self.index])
+
+
+class Whole:
+    """A tensor and, once they were asked for, its values."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        return self.tensor.array()
+
+
+def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Returns the entries along a tensor's first axis, unread."""
+    if isinstance(tensor, Joined):
+        return tensor.parts
+    whole = Whole(tensor)
+    return tuple(Part(whole, index) for index in range(tensor.shape[0]))
 
 
 def copy_cast(out: np.ndarray, values: np.ndarray) -> None:

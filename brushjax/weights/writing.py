@@ -21,9 +21,10 @@ from brushjax.weights.loading import abstract_model, check_fit, kind_of
 from brushjax.weights.maps import map_of
 from brushjax.weights.maps.brushnet import check_comfyui
 from brushjax.weights.noise import marks_of, pipeline_scheduler
-from brushjax.weights.reading import Weights
+from brushjax.weights.reading import Weights, unjoined
 from brushjax.weights.rules import (
     LEADING,
+    STACK,
     WeightMap,
     WeightsError,
     checkpoint_axes,
@@ -32,6 +33,7 @@ from brushjax.weights.rules import (
 )
 from brushjax.weights.rules import Path as ParameterPath
 from brushjax.weights.store import (
+    Joined,
     Stacked,
     Tensor,
     as_conv1x1,
@@ -51,20 +53,22 @@ FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are
 
 @dataclasses.dataclass(frozen=True)
 class ModelTensor(Tensor):
-    """A parameter of a model, fetched from its devices when it is read."""
+    """A parameter of a model, or one layer of a stack, fetched from its devices when it is read."""
 
     parameter: jax.Array
+    layer: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.parameter.shape
+        return self.parameter.shape if self.layer is None else self.parameter.shape[1:]
 
     @property
     def dtype(self) -> np.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
         return np.dtype(self.parameter.dtype)
 
     def fill(self, out: np.ndarray) -> None:
-        copy_cast(out, np.asarray(self.parameter))
+        values = self.parameter if self.layer is None else self.parameter[self.layer]
+        copy_cast(out, np.asarray(values))
 
 
 def save(
@@ -96,12 +100,26 @@ def save(
 def weights_of(model: nnx.Module, kind: str | None = None) -> Weights:
     """Returns a model's parameters in the form in which files are read."""
     parameters = flat(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    tensors = {
-        checkpoint_name(path): transposed(ModelTensor(value), checkpoint_axes(path, value.ndim))
-        for path, value in parameters.items()
-    }
+    added = [path for path in parameters if {"lora_A", "kernel_scale"} & set(path)]
+    if added:
+        raise WeightsError(
+            f"expected a model with plain matrices, got {checkpoint_name(added[0])}; merge "
+            f"low-rank updates first or save them with save_adapter, and save before matrices are "
+            f"quantized."
+        )
+    tensors = {checkpoint_name(path): unread(path, value) for path, value in parameters.items()}
     config: Any = getattr(model, "config")  # noqa: B009 - nnx.Module does not declare it
     return Weights(kind or kind_of(model), "the model", "memory", config.to_dict(), tensors)
+
+
+def unread(path: ParameterPath, value: jax.Array) -> Tensor:
+    """Returns a parameter as a tensor in a checkpoint's order of axes."""
+    if STACK not in path:
+        return transposed(ModelTensor(value), checkpoint_axes(path, value.ndim))
+    axes = checkpoint_axes(path[-1:], value.ndim - 1)  # of one layer
+    return Joined(
+        tuple(transposed(ModelTensor(value, number), axes) for number in range(len(value)))
+    )
 
 
 def write(
@@ -136,7 +154,8 @@ def write(
     if layout not in FOLDERS:
         tensors, notes = marks_of(scheduler) if scheduler is not None else ({}, {})
         for weights in models:
-            tensors |= weights.tensors if layout == "comfyui" else _ldm_tensors(weights, models)
+            plain = unjoined(weights.tensors)
+            tensors |= plain if layout == "comfyui" else _ldm_tensors(weights, models)
         notes |= {f"config.{weights.kind}": json.dumps(weights.config) for weights in models}
         if not dry_run:
             write_safetensors(place, tensors, kept, {"format": "pt", **notes})
@@ -190,7 +209,7 @@ def _write_folder(weights: Weights, folder: Path, layout: str, dtype: np.dtype |
     folder.mkdir(parents=True, exist_ok=True)
     if layout == "diffusers":
         table = map_of(weights.kind)
-        tensors = _with_copies(table, weights.tensors)
+        tensors = _with_copies(table, unjoined(weights.tensors))
         write_safetensors(folder / f"{table.stem}.safetensors", tensors, dtype, {"format": "pt"})
     else:
         write_orbax(folder / folders.ORBAX, _parameters(weights, dtype))
@@ -226,11 +245,11 @@ def _ldm_tensors(weights: Weights, models: Sequence[Weights]) -> dict[str, Tenso
         )
     stacks: dict[str, dict[int, Tensor]] = {}
     counts: dict[str, int] = {}
-    modules = dialect.modules(weights.config)
-    for name, pairs in pairs_of(weights.tensors, modules, dialect.root, theirs=False).items():
+    modules, found = dialect.modules(weights.config), unjoined(weights.tensors)
+    for name, pairs in pairs_of(found, modules, dialect.root, theirs=False).items():
         if len(pairs) != 1:
             raise WeightsError(f"{weights.source}: the original code has no name for {name}.")
-        pair, tensor = pairs[0], weights.tensors[name]
+        pair, tensor = pairs[0], found[name]
         if pair.form == "transposed" and len(tensor.shape) == 2:
             tensor = transposed(tensor, (1, 0))
         if pair.form == "conv1x1" and len(tensor.shape) == 2:

@@ -17,6 +17,7 @@ LAYOUTS = {
     "clip_text": ("diffusers", "ldm", "orbax"),
     "clip_text_2": ("diffusers", "ldm", "orbax"),
     "brushnet": ("diffusers", "comfyui", "orbax"),
+    "llama": ("diffusers", "ldm", "orbax"),  # "ldm": LLaVA's names
 }
 
 

@@ -1,14 +1,14 @@
 """Tiny models of every kind, with random weights, written the way PyTorch users write them."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from brushjax.weights.loading import abstract_model
+from brushjax.weights.loading import abstract_model, expected_shapes
 from brushjax.weights.maps import MAPS
-from brushjax.weights.rules import checkpoint_axes, checkpoint_name
 
 UNET = {
     "_class_name": "UNet2DConditionModel",
@@ -70,12 +70,23 @@ BRUSHNET_XL = BRUSHNET | {
     "addition_time_embed_dim": 4,
     "projection_class_embeddings_input_dim": 32,
 }
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 CONFIGS = {
     "unet": UNET,
     "vae": VAE,
     "clip_text": CLIP,
     "clip_text_2": CLIP_2,
     "brushnet": BRUSHNET,
+    "llama": LLAMA,
 }
 BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
@@ -83,12 +94,10 @@ BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: 
 def shapes(kind, config):
     """Returns {checkpoint name: shape in PyTorch's layout}."""
     _, structs = abstract_model(kind, config)
-    return {
-        checkpoint_name(path): tuple(
-            struct.shape[axis] for axis in checkpoint_axes(path, len(struct.shape))
-        )
-        for path, struct in structs.items()
-    }
+    found = {}
+    for path, struct in structs.items():
+        found |= expected_shapes(path, struct.shape)
+    return found
 
 
 def state_dict(kind, config, seed=0):
@@ -107,6 +116,8 @@ def random_bits(kind, config):
     for name, shape in shapes(kind, config).items():
         # One dtype for the three projections that the original code stacks into one tensor.
         module = name.rsplit(".", 2)[0]
+        if MAPS[kind].stacks:  # one dtype for the layers of a stack, as every checkpoint has it
+            module = re.sub(r"\.\d+\.", ".", name)
         dtype = list(BITS)[sum(map(ord, module)) % 3]
         info = torch.iinfo(BITS[dtype])
         whole = torch.randint(info.min, info.max + 1, shape, generator=generator)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from brushjax.weights.formats.flax_files import is_flax, read_flax
+from brushjax.weights.formats.gguf import MAGIC, read_gguf
 from brushjax.weights.formats.pickles import read_pickle
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor, read_safetensors
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a safetensors file, a PyTorch pickle or a msgpack file of Flax.
+    """Reads a safetensors file, a PyTorch pickle, a msgpack file of Flax or a GGUF file.
 
     Returns:
         The unread tensors by name, and the file's metadata.
@@ -32,6 +33,8 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"probably asked for a login or a licence; open the link in a browser and download the "
             f"file itself."
         )
+    if head.startswith(MAGIC):
+        return read_gguf(path)
     if is_pickle(head):
         return read_pickle(path), {}
     other = is_flax(head) and not _is_safetensors(head)

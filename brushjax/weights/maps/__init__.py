@@ -3,6 +3,7 @@
 from brushjax.weights.maps.brushnet import BRUSHNET
 from brushjax.weights.maps.clip import CLIP_TEXT, CLIP_TEXT_2
 from brushjax.weights.maps.fireedit import FIREEDIT
+from brushjax.weights.maps.llama import LLAMA
 from brushjax.weights.maps.region import REGION
 from brushjax.weights.maps.scoring import AESTHETIC, IMAGE_REWARD, LPIPS
 from brushjax.weights.maps.t5 import T5
@@ -18,6 +19,7 @@ MAPS: dict[str, WeightMap] = {
         *(T5, REGION),
         *(CLIP_VISION, DINO, LPIPS, IMAGE_REWARD, AESTHETIC),  # these only look at pictures
         *FIREEDIT,
+        LLAMA,
     )
 }
 
