@@ -21,6 +21,15 @@ BATCH = PartitionSpec(("data", "fsdp"))
 LARGE = 64 * 2**20  # bytes: a larger array that a rule could not cut is worth a line in the log
 
 Rule = tuple[str, str]
+LANGUAGE_MODEL: tuple[Rule, ...] = (
+    (r".*\.stack\..*\.(q|k|v|gate|up)_proj\.kernel", "None,fsdp,tensor"),
+    (r".*\.stack\..*\.(o|down)_proj\.kernel", "None,tensor,fsdp"),
+    (r"(.*\.)?embed_tokens\.embedding", "fsdp,tensor"),
+    (r"(.*\.)?lm_head\.kernel", "fsdp,tensor"),
+)
+"""Rules for stacked transformer layers: heads and inner features over the tensor axis, so that a
+layer needs two sums of activations and no matrix is gathered; the other side over fsdp. The stack
+itself is never cut: each layer would have to be fetched from where it is."""
 log = logging.getLogger(__name__)
 
 

@@ -81,9 +81,11 @@ def fill_all(
 ) -> dict[ParameterPath, jax.Array]:
     """Reads all tensors, a few at a time: reading and transposing leave Python free meanwhile."""
 
+    double = bool(jax.config.jax_enable_x64)  # a block that turns it on does so in its thread alone
+
     def fill(path: ParameterPath) -> jax.Array:
         name = checkpoint_name(path)
-        with naming(name):
+        with naming(name), jax.enable_x64(double):
             return _filled(tensors[name], path, wanted[path], places[path])
 
     largest_first = sorted(wanted, key=lambda path: -tensors[checkpoint_name(path)].nbytes)

@@ -54,7 +54,7 @@ class LlamaConfig(PublishedConfig):
     CLASS_NAME: ClassVar[str] = "LlamaForCausalLM"
     FIXED: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",),
-        "model_type": ("llama", "llava", "llava_llama"),
+        "model_type": ("llama",),
         "pretraining_tp": (1,),
     }
     HARMLESS: ClassVar[frozenset[str]] = GENERATION | {

@@ -94,7 +94,7 @@ def _config(path: Path, notes: dict[str, Any], tied: bool) -> dict[str, Any]:
             "num_hidden_layers": notes["llama.block_count"],
             "num_attention_heads": count,
             "num_key_value_heads": notes.get("llama.attention.head_count_kv", count),
-            "head_dim": notes.get("llama.attention.key_length", width // count),
+            "head_dim": notes.get("llama.attention.key_length"),
             # The file holds float32's nearest: 9.999999747e-06 where 1e-05 was meant.
             "rms_norm_eps": float(str(np.float32(notes["llama.attention.layer_norm_rms_epsilon"]))),
             "max_position_embeddings": notes["llama.context_length"],
@@ -104,11 +104,12 @@ def _config(path: Path, notes: dict[str, Any], tied: bool) -> dict[str, Any]:
     except KeyError as error:
         raise WeightsError(f"{path} lacks the setting {error}.") from error
     scaling = notes.get("llama.rope.scaling.type", "none")
-    turned = notes.get("llama.rope.dimension_count", config["head_dim"])
-    if scaling not in ("none", "linear") or turned != config["head_dim"]:
+    head = config["head_dim"] or width // count
+    turned = notes.get("llama.rope.dimension_count", head)
+    if scaling not in ("none", "linear") or turned != head:
         raise WeightsError(
-            f"{path} has rotary embeddings of the kind {scaling!r} over {turned} of "
-            f"{config['head_dim']} features; readable are none and linear, over all."
+            f"{path} has rotary embeddings of the kind {scaling!r} over {turned} of {head} "
+            f"features; readable are none and linear, over all."
         )
     if scaling == "linear":
         factor = notes["llama.rope.scaling.factor"]

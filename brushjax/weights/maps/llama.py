@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from brushjax.weights.rules import Dialect, Ignored, Leaf, Module, Shapes, WeightMap, WeightsError
 
+# Settings of the original LLaVA code that don't concern its language model.
+PICTURES = re.compile(r"(^|_)mm_|^image_|^tokenizer_(model_max_length|padding_side)$")
 LAYERS = "model.layers."
 EMBEDDINGS = "model.embed_tokens."
 GGUF_LAYER = (
@@ -40,9 +43,13 @@ def later_llava_modules(config: dict[str, Any]) -> tuple[Module, ...]:
 
 
 def language_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config of LLaVA's language model, which transformers keeps as its text half."""
-    inner = config.get("text_config")
-    return config if inner is None else {**inner, "architectures": ["LlamaForCausalLM"]}
+    """Returns the config of LLaVA's language model: transformers keeps it as the text half, the
+    original code among settings for pictures."""
+    if "text_config" not in config and config.get("model_type") == "llama":
+        return config
+    inner = config.get("text_config", config)
+    kept = {name: value for name, value in inner.items() if not PICTURES.search(name)}
+    return kept | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 
 
 def tied_head(config: dict[str, Any]) -> tuple[Ignored, ...]:

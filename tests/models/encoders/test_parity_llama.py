@@ -148,14 +148,17 @@ def test_lora_equals_peft_both_ways(targets, stabilised, tmp_path):
     updated = peft.get_peft_model(reference, settings)
     for name, parameter in updated.named_parameters():
         if "lora_" in name:
-            drawn = np.random.default_rng(len(name)).standard_normal(parameter.shape)
-            parameter.data = torch.tensor(drawn * 0.3)
+            rng = np.random.default_rng(len(name))
+            # Of float32's precision: peft reads adapters into float32.
+            drawn = rng.standard_normal(parameter.shape, dtype=np.float32) * np.float32(0.3)
+            parameter.data = torch.tensor(drawn).double()
     updated.save_pretrained(tmp_path / "adapter")
     embeddings, mask = noise(0, 2, 9, 16), np.array(MASKS["hole"])
     inputs = jnp.asarray(embeddings), jnp.asarray(mask, bool)
     positions, rows = np.maximum(np.cumsum(mask, 1) - 1, 0), np.nonzero(mask)
     expected, _ = states_of(updated.eval(), embeddings, mask, positions)
 
+    assert model.lm_head.kernel[...].dtype == jnp.float64
     plain = run(model, *inputs)
     load_adapter(model, tmp_path / "adapter", dtype=jnp.float64)
     assert error(run(model, *inputs)[rows], expected[rows]) <= TOLERANCE
@@ -165,7 +168,7 @@ def test_lora_equals_peft_both_ways(targets, stabilised, tmp_path):
     base = transformers.LlamaForCausalLM.from_pretrained(
         tmp_path / "base", attn_implementation="sdpa", dtype=torch.float64
     )
-    again = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()
+    again = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval().double()
     ours, _ = states_of(again, embeddings, mask, positions)
     assert error(ours[rows].numpy(), expected[rows]) <= TOLERANCE
 
