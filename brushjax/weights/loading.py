@@ -81,7 +81,8 @@ def fill_all(
 ) -> dict[ParameterPath, jax.Array]:
     """Reads all tensors, a few at a time: reading and transposing leave Python free meanwhile."""
 
-    double = bool(jax.config.jax_enable_x64)  # a block that turns it on does so in its thread alone
+    # A block that turns double precision on does so in its own thread alone.
+    double = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
     def fill(path: ParameterPath) -> jax.Array:
         name = checkpoint_name(path)
