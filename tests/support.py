@@ -9,9 +9,17 @@ import numpy as np
 from flax import nnx
 
 from brushjax.nn import Keys
+from brushjax.training.objectives.contract import placed_in, split
 
 GOLDEN = Path(__file__).parent / "golden"
 TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def loaded(objective, key):
+    """Returns an objective's parameters on the first device, (trained, frozen)."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = objective.load(key, placed_in(here, objective.shapes()))
+    return split(params, objective.trains)
 
 
 def torch_names(model):

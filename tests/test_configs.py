@@ -12,6 +12,7 @@ from brushjax import config as configs
 from brushjax.data.pipeline import PhotoData
 from brushjax.training.objectives.autoencoder import LocalityObjective
 from brushjax.training.objectives.brushnet import SHIPPED_BASE
+from brushjax.training.objectives.contract import split
 from brushjax.training.objectives.text_to_image import TextToImageObjective
 from brushjax.training.plan import cast_shapes, describe, make_plan
 from brushjax.training.recipe import TrainConfig
@@ -63,11 +64,17 @@ def test_config_with_another_value_is_noticed():
 
 @functools.cache
 def traced(objective, batch, compute_dtype):
-    """Shapes of loss and metrics; recipes that differ in their data alone share a trace."""
-    trainable, frozen = (cast_shapes(tree, compute_dtype) for tree in objective.shapes())
-    prepared = jax.eval_shape(objective.prepare, frozen, dict(batch))
+    """Shapes of loss and logged means; recipes that differ in their data alone share a trace."""
+    params = cast_shapes(objective.shapes(), compute_dtype)
+    _, frozen = split(params, objective.trains)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    return jax.eval_shape(objective.loss, trainable, frozen, prepared, keys)
+
+    def step(params, frozen, batch, keys):
+        prepared = objective.prepare(frozen, objective.across(batch))
+        losses = objective.loss(params, prepared, keys)
+        return losses.value, losses.logged
+
+    return jax.eval_shape(step, params, frozen, dict(batch), keys)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -19,7 +19,7 @@ from brushjax import config as configs
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.files import write_text
-from brushjax.training.objectives.contract import Parts
+from brushjax.training.objectives.contract import Mean
 from brushjax.training.optimizers import learning_rate
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.flops import useful_flops
@@ -155,16 +155,18 @@ class RunLog:
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the means of the numbers of steps; those of `Parts` become name_1, name_2 ..., each
-    over the samples of its part (left out where there were none)."""
+    """Returns the means of the numbers of steps, each `Mean` over all that it counted; one with
+    parts becomes name_1, name_2 ... (left out where nothing was counted)."""
     result = {}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows]
-        if isinstance(values[0], Parts):
+        if isinstance(values[0], Mean):
             totals = np.array([value.total for value in values], np.float64).sum(axis=0)
             weights = np.array([value.weight for value in values], np.float64).sum(axis=0)
-            for part in np.flatnonzero(weights):
-                result[f"{name}_{part + 1}"] = float(totals[part] / weights[part])
+            for part in np.ndindex(np.shape(weights)):
+                if weights[part]:
+                    named = name + "".join(f"_{n + 1}" for n in part)
+                    result[named] = float(totals[part] / weights[part])
         else:
             result[name] = float(np.mean(values, dtype=np.float64))
     return result

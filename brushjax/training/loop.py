@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from brushjax.distributed import Agreement, decided, place
+from brushjax.distributed import Agreement, decided
 from brushjax.lock import locked
 from brushjax.training.batches import open_feed, to_devices
 from brushjax.training.checkpoint import Checkpoints
@@ -20,9 +19,10 @@ from brushjax.training.lifecycle.publishing import Publisher, best_step, publish
 from brushjax.training.lifecycle.starting import check_encoder, claim, ready
 from brushjax.training.lifecycle.stopping import Interruption
 from brushjax.training.logging import RunLog
+from brushjax.training.objectives.contract import split
 from brushjax.training.plan import Plan, make_plan
 from brushjax.training.recipe import Evaluator, TrainConfig
-from brushjax.training.state import State, cast, make_state
+from brushjax.training.state import State, make_state
 from brushjax.training.step import step_of
 from brushjax.training.validation import Validation
 from brushjax.training.watch import Profile
@@ -120,20 +120,17 @@ def restore_or_init(
 ) -> tuple[State, Params, dict[str, Any] | None]:
     """Returns state and frozen parameters on their devices, and where the data stood."""
     step = checkpoints.latest()
-    # The whole models pass through the host's memory: an accelerator may hold a part of them only.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        trainable, frozen = config.objective.init(jax.random.key(config.seed))
-        check_encoder(config, frozen)
-        frozen = jax.device_get(cast(frozen, jnp.dtype(config.compute_dtype)))
-    frozen = place(frozen, plan.frozen_layout)
+    check_encoder(config)
+    wanted = plan.wanted(trained=step is None)
+    params = config.objective.load(jax.random.key(config.seed), wanted)
     if step is not None:
-        del trainable
         log.info("continuing from the checkpoint of step %d", step)
         state, data = checkpoints.restore(step, plan.state, plan.places.state)
-        return state, frozen, data
+        return state, params, data
+    trainable, frozen = split(params, config.objective.trains)
     start = jax.jit(
         lambda params: make_state(params, plan.optimizer, config.ema_decay > 0),
         out_shardings=plan.places.state,
         donate_argnums=0,
     )
-    return start(place(jax.device_get(trainable), plan.places.state["params"])), frozen, None
+    return start(trainable), frozen, None

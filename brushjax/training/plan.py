@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from brushjax import config as configs
 from brushjax import sharding
 from brushjax.config import ConfigError
+from brushjax.training.objectives.contract import join, split
 from brushjax.training.optimizers import make_optimizer
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import Places, State, cast, count, make_state, state_shardings
@@ -36,6 +37,15 @@ class Plan:
     """Shardings of the state and of the parameters that a step computes with."""
     frozen_layout: Params
 
+    def wanted(self, trained: bool) -> Params:
+        """Returns what has to be loaded: dtype and sharding of every frozen parameter and, for a
+        run that starts, of those that are trained."""
+        frozen = jax.tree.map(_in_place, self.frozen, self.frozen_layout)
+        if not trained:
+            return frozen
+        own = jax.tree.map(_in_place, self.state["params"], self.places.state["params"])
+        return join(own, frozen)
+
 
 def make_plan(config: TrainConfig, devices: Sequence[Any] | None = None) -> Plan:
     """Works out the shapes and shardings of a run; allocates nothing.
@@ -53,7 +63,7 @@ def make_plan(config: TrainConfig, devices: Sequence[Any] | None = None) -> Plan
             f"{config.accumulation} divide; got {config.batch_size}"
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
-    trainable, frozen = config.objective.shapes()
+    trainable, frozen = split(config.objective.shapes(), config.objective.trains)
     frozen = cast_shapes(frozen, config.compute_dtype)
     state = jax.eval_shape(
         lambda params: make_state(params, optimizer, config.ema_decay > 0), trainable
@@ -70,6 +80,10 @@ def make_plan(config: TrainConfig, devices: Sequence[Any] | None = None) -> Plan
         ),
         frozen_layout=sharding.shardings(frozen, mesh, config.frozen_rules),
     )
+
+
+def _in_place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def cast_shapes(tree: Any, dtype: str) -> Any:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from brushjax import config as configs
-from brushjax import distributed, weights
+from brushjax import distributed
 from brushjax.config import ConfigError
 from brushjax.data.cached import (
     DESCRIPTION,
@@ -43,9 +43,8 @@ from brushjax.files import write_json
 from brushjax.lock import locked
 from brushjax.training.lifecycle.stopping import GOES_ON, Interrupted, Interruption
 from brushjax.training.objectives.brushnet import BrushNetObjective
-from brushjax.training.objectives.contract import parameters
+from brushjax.training.objectives.contract import placed_in
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.state import cast
 from brushjax.weights import WeightsError
 
 HELP = """\
@@ -156,9 +155,10 @@ class Encoder:
         self._objective = config.objective
         mesh = Mesh(np.array(jax.local_devices()), ("data",))
         whole, self._cut = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), _BATCH))
-        vae = {"vae": parameters(weights.load("vae", self._objective.folder))}
-        self.digest = self._objective.encoder(vae)
-        self._frozen = jax.device_put(cast(vae, jnp.dtype(config.compute_dtype)), whole)
+        shapes = {"vae": self._objective.shapes()["vae"]}
+        wanted = placed_in(whole, shapes, jnp.dtype(config.compute_dtype))
+        self._frozen = self._objective.load(jax.random.key(0), wanted)
+        self.digest = self._objective.encoder()
         self._prepare = jax.jit(self._objective.prepare, out_shardings=self._cut)
         self.batch_size = settings.batch_size * mesh.size
 

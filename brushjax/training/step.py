@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 from brushjax.config import ConfigError
 from brushjax.nn import Execution, executing
 from brushjax.sharding import AXES, BATCH
-from brushjax.training.objectives.contract import Batch, Objective
+from brushjax.training.objectives.contract import Batch, Losses, Objective, join
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.exchange import Exchange
@@ -82,11 +85,11 @@ def make_step(
             f"mesh {dict(places.mesh.shape)}: another dtype needs whole parameters on a mesh that "
             "has the data axis alone"
         )
-    gradient = functools.partial(
-        _accumulated, functools.partial(_gradient, objective, prepared), accumulation
-    )
+    samples = _Gradient(objective, prepared)
     if places is not None and places.by_hand:
-        gradient = _over_devices(gradient, places, reduce_dtype or compute_dtype)
+        gradient = _over_devices(samples, accumulation, places, reduce_dtype or compute_dtype)
+    else:
+        gradient = functools.partial(_accumulated, samples, accumulation)
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         keys = sample_keys(seed, state["step"], batch["id"])
@@ -139,55 +142,122 @@ def make_validation(
             params = jax.lax.with_sharding_constraint(params, places.params)
         with executing(execution or Execution()):
             prepared = objective.prepare(frozen, objective.across(batch))
-            loss, metrics = objective.loss(params, frozen, prepared, keys)
-        return {"loss": loss, **metrics}
+            losses = objective.loss(join(params, frozen), prepared, keys)
+        return _metrics(losses, {name: term.weight for name, term in losses.terms.items()})
 
     out = None if places is None else NamedSharding(places.mesh, PartitionSpec())
     return jax.jit(validate, out_shardings=out)
 
 
-def _gradient(
-    objective: Objective,
-    prepared: bool,
+Weights = dict[str, Any]
+"""What the total of each term of the loss is divided by."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gradient:
+    """Gradient and metrics of the samples at hand.
+
+    The batch's own are the mean over its parts, if in each part a term's total is divided by the
+    mean of all parts' weights: so every part has gradients of the size that the whole has.
+    """
+
+    objective: Objective
+    prepared: bool
+
+    def losses(self, params: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Losses:
+        if not self.prepared:
+            batch = self.objective.prepare(frozen, batch)
+        return self.objective.loss(join(params, frozen), batch, keys)
+
+    def weights(self, params: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Weights:
+        """The weights of the loss's terms, without the work that goes into their totals."""
+
+        def weigh(*arguments: Any) -> Weights:
+            return {name: term.weight for name, term in self.losses(*arguments).terms.items()}
+
+        return without_unused(weigh, params, frozen, batch, keys)
+
+    def __call__(
+        self,
+        params: Params,
+        frozen: Params,
+        batch: Batch,
+        keys: jax.Array,
+        weights: Weights | None = None,
+    ) -> tuple[Params, Metrics]:
+        """Differentiates the sum of total / weight over the terms.
+
+        Args:
+          weights: mean over all parts of the batch; None where these samples are the batch.
+        """
+
+        def loss(params: Params) -> tuple[jax.Array, Metrics]:
+            losses = self.losses(params, frozen, batch, keys)
+            own = {name: term.weight for name, term in losses.terms.items()}
+            metrics = _metrics(losses, weights or own)
+            return metrics["loss"], metrics
+
+        (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return gradients, metrics
+
+
+def _metrics(losses: Losses, weights: Weights) -> Metrics:
+    """Returns the loss and what is logged beside it; means of all over parts are the batch's."""
+    terms = losses.terms
+    loss = sum(term.total / _or_one(weights[name]) for name, term in terms.items())
+    return {"loss": loss, **(terms if len(terms) > 1 else {}), **losses.logged}
+
+
+def _or_one(weight: Any) -> jax.Array:
+    """A weight to divide by: 1 where nothing was counted, and the total is 0."""
+    return jnp.where(weight == 0, 1, jax.lax.stop_gradient(weight))
+
+
+def without_unused(function: Any, *arguments: Any) -> Any:
+    """Calls a function of which only the operations that its result depends on are traced."""
+    traced, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    needed, used = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.out_avals))
+    inputs = [x for x, keep in zip(jax.tree.leaves(arguments), used) if keep]
+    results = jaxpr_as_fun(ClosedJaxpr(needed, traced.consts))(*inputs)
+    return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+
+def _accumulated(
+    gradient: _Gradient,
+    parts: int,
     params: Params,
     frozen: Params,
     batch: Batch,
     keys: jax.Array,
+    weights: Weights | None = None,
 ) -> tuple[Params, Metrics]:
-    """Gradient and metrics of the samples at hand."""
-    if not prepared:
-        batch = objective.prepare(frozen, batch)
-
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        return objective.loss(params, frozen, batch, keys)
-
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-    return gradients, {"loss": value, **metrics}
-
-
-def _accumulated(
-    gradient: Any, parts: int, params: Params, frozen: Params, batch: Batch, keys: jax.Array
-) -> tuple[Params, Metrics]:
-    """The same over `parts` parts of the batch, one after the other."""
+    """The mean of the same over `parts` parts of the batch, one after the other."""
     if parts == 1:
-        return gradient(params, frozen, batch, keys)
+        return gradient(params, frozen, batch, keys, weights)
 
     def cut(array: jax.Array) -> jax.Array:
         # Neighbours go to different parts: a device's samples are then cut where they lie.
         return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)  # [parts, B/parts]
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        ours = gradient(params, frozen, *part)
-        return jax.tree.map(lambda sum, new: sum + new / parts, total, widened(ours)), None
-
     inputs = jax.tree.map(cut, (dict(batch), keys))
-    shapes = jax.eval_shape(gradient, params, frozen, *jax.tree.map(lambda x: x[0], inputs))
+    if weights is None:
+        weights = gradient.weights(params, frozen, batch, keys)
+    weights = jax.tree.map(lambda weight: weight / parts, weights)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        ours = widened(gradient(params, frozen, *part, weights))
+        return jax.tree.map(lambda sum, new: sum + new / parts, total, ours), None
+
+    first = jax.tree.map(lambda x: x[0], inputs)
+    shapes = jax.eval_shape(gradient, params, frozen, *first, weights)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
     return jax.lax.scan(add, zeros, inputs)[0]
 
 
-def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
-    """The same over the batch of all devices, each of which works on its own samples.
+def _over_devices(
+    gradient: _Gradient, parts: int, places: Places, dtype: Any
+) -> Callable[..., tuple[Params, Metrics]]:
+    """The mean of the same over all devices, each of which works on its own samples.
 
     The parameters come as the state lies and are gathered here, in the dtype that they come in.
     """
@@ -197,7 +267,9 @@ def _over_devices(gradient: Any, places: Places, dtype: Any) -> Any:
     def on_one_device(
         params: Params, frozen: Params, batch: Batch, keys: jax.Array
     ) -> tuple[Params, Metrics]:
-        gradients, metrics = gradient(exchange.gather(params), frozen, batch, keys)
+        whole = exchange.gather(params)
+        weights = jax.lax.pmean(gradient.weights(whole, frozen, batch, keys), "data")
+        gradients, metrics = _accumulated(gradient, parts, whole, frozen, batch, keys, weights)
         return exchange.mean(gradients, dtype), jax.lax.pmean(metrics, "data")
 
     whole = PartitionSpec()

@@ -8,7 +8,7 @@ checkpoints. Written: all of these but pickles and msgpack.
 from brushjax.weights.adapters.lora import merge_lora
 from brushjax.weights.adapters.peft import load_adapter, save_adapter
 from brushjax.weights.convert import check, convert
-from brushjax.weights.loading import load
+from brushjax.weights.loading import fill, load
 from brushjax.weights.reading import Weights, list_tensors, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.writing import LAYOUTS, save
@@ -19,6 +19,7 @@ __all__ = [
     "WeightsError",
     "check",
     "convert",
+    "fill",
     "list_tensors",
     "load",
     "load_adapter",

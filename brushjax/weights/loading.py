@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from brushjax.typing import Params
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import flat, nested, restore_orbax
 from brushjax.weights.maps import MAPS, map_of
@@ -71,6 +72,31 @@ def load(
         folder = Path(weights.source) / folders.ORBAX
         return nnx.merge(graph, nested(restore_orbax(folder, wanted, places)))
     return nnx.merge(graph, nested(fill_all(kind, weights.tensors, wanted, places)))
+
+
+def fill(kind: str, path: str | Path, wanted: Params, *, config: Config = None) -> Params:
+    """Reads some of a model's parameters, each straight into its dtype and place.
+
+    Args:
+        kind, path, config: as those of `load`.
+        wanted: jax.ShapeDtypeStruct by path, with dtype and sharding; parameters that the published
+            model lacks, such as those that an adapter adds, or that are not needed may be left out.
+
+    Raises:
+        WeightsError: as `load`, or if the model has no such parameter, or of another shape.
+    """
+    weights = read(kind, path, config)
+    _, structs = abstract_model(kind, weights.config)
+    check_fit(weights, structs)
+    targets = flat(wanted)
+    for name, target in targets.items():
+        if name not in structs or structs[name].shape != target.shape:
+            raise WeightsError(
+                f"expected {checkpoint_name(name)} {list(target.shape)} in {weights.source}; it "
+                f"has {list(structs[name].shape) if name in structs else 'no such tensor'}."
+            )
+    places = {name: target.sharding for name, target in targets.items()}
+    return nested(fill_all(kind, weights.tensors, targets, places))
 
 
 def fill_all(

@@ -15,6 +15,7 @@ from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Keys
 from brushjax.training.batches import stack
 from brushjax.training.objectives.text_to_image import TextToImageObjective
+from tests.support import loaded
 
 VAE = VAEConfig(block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=2)
 UNET = UNetConfig(
@@ -47,7 +48,7 @@ def text_to_image(tmp_path_factory):
 def base(text_to_image, tmp_path_factory):
     """The folder of an untrained pipeline."""
     folder = tmp_path_factory.mktemp("base")
-    text_to_image.export(text_to_image.init(jax.random.key(0))[0], folder, {})
+    text_to_image.export(loaded(text_to_image, jax.random.key(0))[0], folder, {})
     return folder
 
 

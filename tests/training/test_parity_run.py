@@ -20,7 +20,7 @@ from brushjax.models import (
 from brushjax.nn import Keys
 from brushjax.pipelines import published as base
 from brushjax.training.objectives.brushnet import BrushNetObjective
-from brushjax.training.objectives.contract import build, parameters
+from brushjax.training.objectives.contract import build, parameters, split
 from brushjax.training.optimizers import OptimizerConfig, make_optimizer
 from brushjax.training.state import make_state, named_keys, sample_keys
 from brushjax.training.step import make_step
@@ -173,35 +173,35 @@ def test_captions_and_sizes_reach_the_loss(kind):
     """What a loss must depend on: captions and, for SDXL, the picture's sizes."""
     name, _ = kind
     objective = BrushNetObjective(base=f"tests/{name}")
-    trainable, frozen = objective.shapes()
-    assert set(trainable) == {"brushnet"}
-    assert ("text_encoder_2" in frozen) == (name == "sdxl")
-    both = BrushNetObjective(base=f"tests/{name}", train_base=True).shapes()
-    assert set(both[0]) == {"brushnet", "unet"}
-    assert "unet" not in both[1]
+    params = objective.shapes()
+    assert set(split(params, objective.trains)[0]) == {"brushnet"}
+    assert ("text_encoder_2" in params) == (name == "sdxl")
+    both = BrushNetObjective(base=f"tests/{name}", train_base=True)
+    trained, frozen = split(both.shapes(), both.trains)
+    assert set(trained) == {"brushnet", "unet"}
+    assert "unet" not in frozen
 
-    frozen.pop("vae")
+    params.pop("vae")
     rng = np.random.default_rng(0)
-    arguments = jax.tree.map(
-        lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), (trainable, frozen)
-    )
+    params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), params)
     batch = {key: jnp.asarray(value) for key, value in make_batch().items()}
     keys = sample_keys(0, 0, batch["id"])
     # The parameters are arguments: as constants they would be folded, for a minute.
-    program = jax.jit(objective.loss, compiler_options={"xla_backend_optimization_level": 0})
+    quick = {"xla_backend_optimization_level": 0}
+    program = jax.jit(lambda *a: objective.loss(*a).value, compiler_options=quick)
 
     def loss(batch):
-        return program(*arguments, batch, keys)
+        return float(program(params, batch, keys))
 
-    value = float(loss(batch)[0])
+    value = loss(batch)
     other = {**batch, "token_ids": batch["token_ids"].at[:, 3].set(5)}
-    assert float(loss(other)[0]) != value
+    assert loss(other) != value
     moved = {**batch, "time_ids": batch["time_ids"] + 100}
-    assert (float(loss(moved)[0]) != value) == (name == "sdxl")
+    assert (loss(moved) != value) == (name == "sdxl")
     # Without sizes a picture counts as whole: (height, width) twice, and no crop.
     square = jnp.tile(jnp.float32([64, 64, 0, 0, 64, 64]), (BATCH, 1))
     bare = {key: array for key, array in batch.items() if key != "time_ids"}
-    assert float(loss(bare)[0]) == pytest.approx(float(loss({**batch, "time_ids": square})[0]))
+    assert loss(bare) == pytest.approx(loss({**batch, "time_ids": square}))
 
 
 def test_second_tokenizer_pads_with_zeros():

@@ -15,7 +15,7 @@ from brushjax.training.lifecycle.publishing import keep_best
 from brushjax.training.lifecycle.stopping import Interrupted, Interruption
 from brushjax.training.logging import RunLog, means, read_rows
 from brushjax.training.loop import run
-from brushjax.training.objectives.contract import Parts
+from brushjax.training.objectives.contract import Mean
 from brushjax.training.watch import Meter, peak_of
 from tests.training import tiny
 
@@ -26,8 +26,8 @@ def recipe(**changes):
 
 def test_means_weigh_parts_by_their_samples():
     rows = [
-        {"loss": 1.0, "part": Parts(np.float32([2, 0]), np.float32([0.5, 0]))},
-        {"loss": 3.0, "part": Parts(np.float32([1, 0]), np.float32([1.0, 0]))},
+        {"loss": 1.0, "part": Mean(np.float32([2, 0]), np.float32([0.5, 0]))},
+        {"loss": 3.0, "part": Mean(np.float32([1, 0]), np.float32([1.0, 0]))},
     ]
     assert means(rows) == {"loss": 2.0, "part_1": 2.0}  # the second part has seen no sample
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from brushjax.training.objectives.contract import Objective, Parts
+from brushjax.training.objectives.contract import Losses, Mean, Objective, placed
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
 
@@ -58,23 +58,28 @@ class Line(Objective):
 
     factor: float = 2.0
 
-    def init(self, key):
-        trainable = {"slope": jax.random.normal(key, (4, 8)), "offset": jnp.zeros(())}
-        return trainable, {"factor": jnp.float32(self.factor)}
+    trains = ("slope", "offset")
+
+    def shapes(self):
+        sizes = {"slope": (4, 8), "offset": (), "factor": ()}
+        return {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in sizes.items()}
+
+    def load(self, key, wanted):
+        slope = jax.random.normal(key, (4, 8))
+        start = {"slope": slope, "offset": np.float32(0), "factor": np.float32(self.factor)}
+        return placed(start, wanted)
 
     def prepare(self, frozen, batch):
         return {**batch, "x": batch["x"] * frozen["factor"]}
 
-    def loss(self, trainable, frozen, batch, keys):
-        slope = trainable["slope"].sum()
+    def loss(self, params, batch, keys):
+        slope = params["slope"].sum()
         noise = jax.vmap(jax.random.normal)(keys)  # [B]
-        error = (slope + 0.01 * noise[:, None]) * batch["x"] + trainable["offset"] - batch["y"]
+        error = (slope + 0.01 * noise[:, None]) * batch["x"] + params["offset"] - batch["y"]
         halves = jnp.stack([noise < 0, noise >= 0], axis=1).astype(error.dtype)  # [B, 2]
         each = jnp.square(error).mean(axis=1)
-        return each.mean(), {
-            "slope": slope,
-            "half": Parts(each @ halves / len(each), halves.mean(0)),
-        }
+        logged = {"slope": Mean(slope, jnp.float32(1)), "half": Mean(each @ halves, halves.sum(0))}
+        return Losses({"squares": Mean.over(each)}, logged)
 
     def export(self, trainable, folder, batch):
         arrays = {name: np.asarray(value) for name, value in trainable.items()}

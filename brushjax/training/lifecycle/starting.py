@@ -14,7 +14,6 @@ from brushjax.distributed import barrier, is_main
 from brushjax.files import write_text
 from brushjax.training.objectives.contract import Tokenize
 from brushjax.training.recipe import FREE, Evaluator, TrainConfig
-from brushjax.typing import Params
 
 OURS = ("checkpoints", "export", "best", "samples", "tensorboard", "metrics.jsonl")
 
@@ -104,11 +103,11 @@ def ready(
     return [one.for_run(config) if hasattr(one, "for_run") else one for one in every]
 
 
-def check_encoder(config: TrainConfig, frozen: Params) -> None:
+def check_encoder(config: TrainConfig) -> None:
     """Raises ConfigError if data bring latents that another autoencoder than the run's made."""
     for name in ("data", "validation"):
         made_by = encoder_of(getattr(config, name))
-        if made_by and made_by != config.objective.encoder(frozen):
+        if made_by and made_by != config.objective.encoder():
             raise ConfigError(
                 f"the latents of {name} were made with another autoencoder or tokenizer than this "
                 "run's base has; make them anew with python -m brushjax precompute, or train on "

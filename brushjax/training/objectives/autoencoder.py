@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,13 +18,14 @@ from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.pipelines.published import read_config
 from brushjax.training.objectives.contract import (
     Batch,
-    Loss,
+    Losses,
+    Mean,
     Objective,
     blueprint,
     build,
     dtype_of,
     fresh,
-    parameters,
+    read,
     to_unit_range,
 )
 from brushjax.training.objectives.denoising import draw
@@ -50,16 +52,21 @@ class AutoencoderObjective(Objective):
     kl_weight: float = 1e-6
     """Of the divergence from a standard normal, in nats per pixel value."""
 
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        return fresh(AutoencoderKL, self.config, key), {}
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return (r"vae\..*",)
 
-    def shapes(self) -> tuple[Params, Params]:
-        return blueprint(AutoencoderKL, self.config)[1], {}
+    def shapes(self) -> Params:
+        return {"vae": blueprint(AutoencoderKL, self.config)[1]}
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
-        del frozen
-        vae = build(AutoencoderKL, self.config, trainable)
-        dtype = dtype_of(trainable)
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        if "vae" not in wanted:
+            return {}
+        return {"vae": fresh(AutoencoderKL, self.config, key, wanted["vae"])}
+
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
+        vae = build(AutoencoderKL, self.config, params["vae"])
+        dtype = dtype_of(params["vae"])
         image = to_unit_range(batch["image"], jnp.float32)  # [B, H, W, 3]
         posterior = vae.encode(image.astype(dtype))
         latents = draw(posterior.mean, jnp.exp(0.5 * posterior.logvar), keys)  # [B, h, w, 4]
@@ -70,19 +77,20 @@ class AutoencoderObjective(Objective):
         divergence = kl_to_standard_normal(posterior.mean, posterior.logvar).mean()
         per_value = divergence * image.shape[0] / image.size
         value = absolute + self.edge_weight * edges + self.kl_weight * per_value
-        return value, {
+        logged = {
             "l1": absolute,
             "edges": edges,
             "kl": per_value,
             "psnr": psnr(output, image).mean(),
             "latent_std": latents.std(axis=(1, 2, 3)).mean(),
         }
+        return _over_samples(len(image), value, logged)
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         config = dataclasses.replace(
             self.config, scaling_factor=self._scaling_factor(trainable, batch)
         )
-        weights.save(build(AutoencoderKL, config, trainable), folder / "vae")
+        weights.save(build(AutoencoderKL, config, trainable["vae"]), folder / "vae")
 
     def _scaling_factor(self, trainable: Params, batch: Batch) -> float:
         """Returns 1 / std of latents drawn for the batch.
@@ -97,7 +105,8 @@ class AutoencoderObjective(Objective):
             )
             return posterior.sample(jax.random.key(0)).astype(jnp.float32).std()
 
-        return float(1.0 / jax.device_get(spread(trainable, jax.device_put(batch["image"]))))
+        vae = trainable["vae"]
+        return float(1.0 / jax.device_get(spread(vae, jax.device_put(batch["image"]))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +128,17 @@ class LocalityObjective(Objective):
     logvar_weight: float = 0.001
     """Of the log variance, which is so low that hardly anything depends on it."""
 
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        del key
-        vae = parameters(weights.load("vae", self.vae))
-        return vae, self._teacher(jax.tree.map(lambda leaf: leaf.copy(), vae))
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return (r"vae\..*",)
 
-    def shapes(self) -> tuple[Params, Params]:
+    def shapes(self) -> Params:
         vae = blueprint(AutoencoderKL, self._config)[1]
-        return vae, self._teacher(vae)
+        return {"vae": vae, "taught_by": {name: vae[name] for name in ("encoder", "quant_conv")}}
+
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        del key
+        return {name: read("vae", self.vae, part) for name, part in wanted.items()}
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         """Adds the latents to be kept, which the untaught encoder makes of whole pictures."""
@@ -145,13 +157,12 @@ class LocalityObjective(Objective):
         names = [name for name in ("image", "mean", "logvar") if name in batch]
         return {**batch, **{f"{OTHER}{name}": batch[name][before] for name in names}}
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
-        del frozen
-        vae = build(AutoencoderKL, self._config, trainable)
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
+        vae = build(AutoencoderKL, self._config, params["vae"])
         image, hole = batch["image"], batch["mask"] > 0  # [B, H, W, 3], [B, H, W, 1]
         collage = jnp.where(hole, batch[f"{OTHER}image"], image)
         pictures = jnp.concatenate([image, jnp.where(hole, 0, image), collage])
-        pictures, dtype = to_unit_range(pictures, jnp.float32), dtype_of(trainable)
+        pictures, dtype = to_unit_range(pictures, jnp.float32), dtype_of(params["vae"])
         posterior = vae.encode(pictures.astype(dtype))  # [3B, h, w, 4]
         named = named_keys(keys, "decoded", "latents")
 
@@ -193,25 +204,29 @@ class LocalityObjective(Objective):
             + self.latent_weight * (whole + holed + pasted)
             + self.logvar_weight * spread
         )
-        return value, {
+        logged = {
             "whole_error": whole,
             "holed_error": holed,
             "pasted_error": pasted,
             "logvar_error": spread,
             "psnr": psnr(output, target).mean(),
         }
+        return _over_samples(len(image), value, logged)
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch
-        weights.save(build(AutoencoderKL, self._config, trainable), folder / "vae")
+        weights.save(build(AutoencoderKL, self._config, trainable["vae"]), folder / "vae")
 
     @property
     def _config(self) -> VAEConfig:
         return read_config(VAEConfig, self.vae, "vae")
 
-    @staticmethod
-    def _teacher(vae: Params) -> Params:
-        return {"taught_by": {name: vae[name] for name in ("encoder", "quant_conv")}}
+
+def _over_samples(count: int, value: Array, logged: Mapping[str, Array]) -> Losses:
+    """Returns means over so many samples as sums with their weights."""
+    weight = jnp.float32(count)
+    means = {name: Mean(weight * mean, weight) for name, mean in logged.items()}
+    return Losses({"reconstruction": Mean(weight * value, weight)}, means)
 
 
 def means_of_cells(values: Array, cells: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from brushjax import identity, weights
@@ -23,13 +24,16 @@ from brushjax.pipelines.bases import SHIPPED_BASE
 from brushjax.pipelines.published import Base, read_base, read_config, read_tokenizer, second_ids
 from brushjax.training.objectives.contract import (
     Batch,
-    Loss,
+    Losses,
     Objective,
     Tokenize,
     blueprint,
     build,
     dtype_of,
     parameters,
+    placed,
+    placed_in,
+    read,
     to_unit_range,
 )
 from brushjax.training.objectives.denoising import (
@@ -74,34 +78,50 @@ class BrushNetObjective(Objective):
     """How much more the latent cells at the mask's edge count in the loss, where seams arise; 0, as
     the reference, weighs all cells alike."""
 
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        del key  # the base decides every weight
-        unet = parameters(weights.load("unet", self.folder))
-        if self.branch:
-            branch = parameters(weights.load("brushnet", self.branch))
-        else:
-            branch = parameters(BrushNet.from_unet(build(UNet, self._base.unet, unet)))
-        frozen = {"unet": unet, "vae": parameters(weights.load("vae", self.folder))}
-        for name, kind in zip(TEXT_FOLDERS, TEXT_KINDS[: len(self._base.text)]):
-            frozen[name] = parameters(weights.load(kind, self.folder))
-        return self._split(branch, frozen)
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return (r"brushnet\..*", r"unet\..*") if self.train_base else (r"brushnet\..*",)
 
-    def shapes(self) -> tuple[Params, Params]:
+    def shapes(self) -> Params:
         base = self._base
-        frozen = {
+        shapes = {
+            "brushnet": blueprint(BrushNet, self._branch)[1],
             "unet": blueprint(UNet, base.unet)[1],
             "vae": blueprint(AutoencoderKL, base.vae)[1],
         }
         for name, config in zip(TEXT_FOLDERS, base.text):
-            frozen[name] = blueprint(CLIPText, config)[1]
-        return self._split(blueprint(BrushNet, self._branch)[1], frozen)
+            shapes[name] = blueprint(CLIPText, config)[1]
+        return shapes
+
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        del key  # the base decides every weight
+        kinds = {"unet": "unet", "vae": "vae", **dict(zip(TEXT_FOLDERS, TEXT_KINDS))}
+        params = {
+            name: read(kind, self.folder, wanted[name])
+            for name, kind in kinds.items()
+            if name in wanted
+        }
+        if "brushnet" in wanted:
+            params["brushnet"] = self._first_branch(wanted["brushnet"])
+        return params
+
+    def _first_branch(self, wanted: Params) -> Params:
+        """The branch that a run starts from."""
+        if self.branch:
+            return read("brushnet", self.branch, wanted)
+        # The whole UNet passes through the host's memory once: the branch is grown in float32.
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            unet = weights.load("unet", self.folder)
+            return placed(parameters(BrushNet.from_unet(unet)), wanted)
 
     def tokenizer(self) -> Tokenize:
         return read_tokenizer(self.folder)
 
-    def encoder(self, frozen: Params) -> str:
+    def encoder(self) -> str:
         ids = self.tokenizer()(PROBE)
-        vae = identity.arrays(frozen["vae"])
+        host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        shapes = {"vae": self.shapes()["vae"]}
+        vae = identity.arrays(self.load(jax.random.key(0), placed_in(host, shapes))["vae"])
         return identity.digest(repr(self._base.vae), vae, identity.arrays(np.asarray(ids)))
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
@@ -134,15 +154,15 @@ class BrushNetObjective(Objective):
             **{name: batch[name] for name in ("time_ids",) if name in batch},
         }
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
         named = named_keys(keys, "latents", "masked_latents", "noise", "timestep", "captions")
-        unet = build(UNet, self._base.unet, {**frozen, **trainable}["unet"])
-        branch = build(BrushNet, self._branch, trainable["brushnet"])
-        schedule, dtype = self._schedule(), dtype_of(trainable)
+        unet = build(UNet, self._base.unet, params["unet"])
+        branch = build(BrushNet, self._branch, params["brushnet"])
+        schedule, dtype = self._schedule(), dtype_of(params["brushnet"])
 
         ids = batch["token_ids"]
         ids = drop_captions(ids, self._base.empty_ids, self.caption_dropout, named["captions"])
-        context, added = self._condition(frozen, ids, batch)
+        context, added = self._condition(params, ids, batch)
 
         # The noising is in float32; what the networks see is cast.
         stored = {name: batch[name].astype(jnp.float32) for name in LATENTS}
@@ -181,15 +201,8 @@ class BrushNetObjective(Objective):
             return read_config(BrushNetConfig, self.branch, "brushnet")
         return branch_config(self._base.unet)
 
-    def _split(self, branch: Params, frozen: dict[str, Params]) -> tuple[Params, Params]:
-        """Sorts parameters into trained and frozen ones."""
-        trainable = {"brushnet": branch}
-        if self.train_base:
-            trainable["unet"] = frozen.pop("unet")
-        return trainable, frozen
-
     def _condition(
-        self, frozen: Params, ids: Int[Array, "B L"], batch: Batch
+        self, params: Params, ids: Int[Array, "B L"], batch: Batch
     ) -> tuple[Float[Array, "B L D"], AddedCondition | None]:
         """Returns the context and, for SDXL, the pooled text and sizes.
 
@@ -197,7 +210,7 @@ class BrushNetObjective(Objective):
         text; sizes are (height, width) of the source, (top, left) of the crop, and the target's.
         """
         text = [
-            build(CLIPText, config, frozen[name])
+            build(CLIPText, config, params[name])
             for name, config in zip(TEXT_FOLDERS, self._base.text)
         ]
         if len(text) == 1:

@@ -3,55 +3,116 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from brushjax import weights
+from brushjax.config import ConfigError
+from brushjax.distributed import place
 from brushjax.nn import Keys
+from brushjax.sharding import path_name
 from brushjax.typing import Params
 
 Batch = Mapping[str, Any]
 Tokenize = Callable[[Sequence[str]], np.ndarray]
-Loss = tuple[jax.Array, dict[str, Any]]
 
 
-class Parts(NamedTuple):
-    """Means over parts of the samples, such as a loss per quarter of the timesteps.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A sum and what it is to be divided by, so that it can be added up before the division.
+
+    Over parts of a batch and over devices sums and weights are added apart and divided once: a mean
+    over tokens, cells or some of the samples then is that of the whole batch, however unevenly it
+    was divided.
 
     Attributes:
-      total, weight: [parts] each, both divided by the number of samples of the batch; a part's
-        mean is total / weight, also of sums over several batches.
+      total, weight: float32, [] each, or [parts] for means over parts of the samples.
     """
 
-    total: jax.Array
-    weight: jax.Array
+    total: Any
+    weight: Any
+
+    @classmethod
+    def over(cls, values: jax.Array, weights: jax.Array | None = None) -> Mean:
+        """Returns the mean of all values.
+
+        Args:
+          values: of any shape; of samples or tokens, say.
+          weights: of the same shape; None counts every value once.
+        """
+        values = values.astype(jnp.float32)
+        if weights is None:
+            return cls(values.sum(), jnp.float32(values.size))
+        weights = weights.astype(jnp.float32)
+        return cls((values * weights).sum(), weights.sum())
+
+    def scaled(self, factor: float | int) -> Mean:
+        """Returns `factor` times the mean."""
+        return Mean(self.total * factor, self.weight)
+
+    @property
+    def value(self) -> Any:
+        """The mean; 0 where nothing was counted."""
+        return self.total / (self.weight + (self.weight == 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """What `Objective.loss` returns.
+
+    Attributes:
+      terms: the sum of their means is minimised; their weights depend on the batch alone. Several
+        terms are logged under their names as well.
+      logged: what else is worth logging.
+    """
+
+    terms: Mapping[str, Mean]
+    logged: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
+
+    @property
+    def value(self) -> jax.Array:
+        """What is minimised, of these samples alone."""
+        return sum((term.value for term in self.terms.values()), jnp.float32(0))
 
 
 class Objective(abc.ABC):
     """The contract between a paper and the one training loop.
 
-    Parameters travel as pure dicts, trainable and frozen apart.
+    Parameters travel as one pure dict. `trains` says which of them are learnt; of the others the
+    step forms no gradient, no moments and no second copy.
     """
 
     MEASURED: ClassVar[int] = 0
     """Samples of the data that `export` measures something on."""
 
+    @property
     @abc.abstractmethod
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        """Returns (trainable, frozen): fresh or read from disk."""
+    def trains(self) -> tuple[str, ...]:
+        """Path regexes of what is trained, such as `unet\\..*` or `llama\\..*\\.lora_[ab]`."""
 
-    def shapes(self) -> tuple[Params, Params]:
-        """Returns what `init` returns as jax.ShapeDtypeStruct.
+    @abc.abstractmethod
+    def shapes(self) -> Params:
+        """Returns all parameters as jax.ShapeDtypeStruct, in float32; reads configs, no weights."""
 
-        To be replaced where `init` reads files or calls `fresh`, which can't be traced.
+    @abc.abstractmethod
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        """Returns parameters, fresh or read from disk, straight in their places.
+
+        Args:
+          key: of what starts at random.
+          wanted: the part of `shapes` that is needed, as jax.ShapeDtypeStruct with the dtype and
+            the sharding of every array. A run that goes on needs what is frozen alone.
         """
-        return jax.eval_shape(self.init, jax.random.key(0))
 
     def tokenizer(self) -> Tokenize:
         """Returns what turns captions into ids, int32 [n, L]; without a text encoder L is 0."""
@@ -68,14 +129,9 @@ class Objective(abc.ABC):
         """
         return batch
 
-    def encoder(self, frozen: Params) -> str:
+    def encoder(self) -> str:
         """Returns a digest of what latents and token ids that were stored beforehand depend on,
-        weights included; empty where `prepare` takes none.
-
-        Args:
-          frozen: of `init`.
-        """
-        del frozen
+        weights included; empty where `prepare` takes none."""
         return ""
 
     def across(self, batch: Batch) -> Batch:
@@ -87,15 +143,11 @@ class Objective(abc.ABC):
         return batch
 
     @abc.abstractmethod
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
-        """Returns the scalar to minimise, in float32, and what else is worth logging.
-
-        Both are means over the batch's samples, so that the mean over parts of a batch is that of
-        the whole; `Parts` stands for means over some of the samples.
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
+        """Returns what is minimised and what is logged, as sums with their weights, in float32.
 
         Args:
-          trainable: gradients are taken of these.
-          frozen: constant.
+          params: all parameters; gradients are taken of those that `trains` names.
           batch: of `prepare`.
           keys: one per sample, of this step: what is drawn for a sample comes from its own.
         """
@@ -105,9 +157,40 @@ class Objective(abc.ABC):
         """Writes the trained models into subfolders of an empty folder, in diffusers layout.
 
         Args:
-          trainable: numpy arrays.
+          trainable: what `trains` names, as numpy arrays.
           batch: samples 0, 1, ... of the run's data, as many as `MEASURED` says; empty for 0.
         """
+
+
+def split(params: Params, trains: Sequence[str]) -> tuple[Params, Params]:
+    """Divides a tree of parameters into (trained, frozen) by path regexes; works on shapes too.
+
+    Raises: ConfigError if a regex names nothing.
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    unused = [r for r in trains if not any(re.fullmatch(r, path_name(path)) for path, _ in flat)]
+    if unused:
+        raise ConfigError(
+            f"expected path regexes of parameters to train, such as {path_name(flat[0][0])!r}; "
+            f"nothing matches {unused}"
+        )
+    trained, frozen = {}, {}
+    for path, leaf in flat:
+        chosen = any(re.fullmatch(regex, path_name(path)) for regex in trains)
+        tree = trained if chosen else frozen
+        *above, last = (entry.key for entry in path)
+        for name in above:
+            tree = tree.setdefault(name, {})
+        tree[last] = leaf
+    return trained, frozen
+
+
+def join(one: Params, other: Params) -> Params:
+    """Puts two parts of a tree together again: the inverse of `split`."""
+    both = {**other, **one}
+    for name in one.keys() & other.keys():
+        both[name] = join(one[name], other[name])
+    return both
 
 
 @functools.cache
@@ -123,8 +206,24 @@ def build(model: type[nnx.Module], config: Any, params: Params) -> Any:
     return nnx.merge(blueprint(model, config)[0], params)
 
 
-def fresh(model: type[nnx.Module], config: Any, key: jax.Array) -> Params:
-    """Returns newly initialised parameters.
+def placed_in(place: Any, shapes: Params, dtype: Any = None) -> Params:
+    """Returns shapes as `Objective.load` wants them, all with one sharding (and dtype)."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=place), shapes
+    )
+
+
+def read(kind: str, folder: str, wanted: Params) -> Params:
+    """Reads a published model's parameters, or some of them, straight in their places.
+
+    Args:
+      wanted: jax.ShapeDtypeStruct with dtype and sharding; may leave parameters out.
+    """
+    return weights.fill(kind, folder, wanted) if wanted else {}
+
+
+def fresh(model: type[nnx.Module], config: Any, key: jax.Array, wanted: Params) -> Params:
+    """Returns newly initialised parameters, or some of them, in their places.
 
     One program instead of one per layer, compiled without optimisation: it runs once, and on a CPU
     its hundreds of random draws take the compiler twice as long otherwise (28 s to 14 s for a UNet
@@ -134,7 +233,25 @@ def fresh(model: type[nnx.Module], config: Any, key: jax.Array) -> Params:
     def make(key: jax.Array) -> Params:
         return nnx.to_pure_dict(nnx.state(model(config, rngs=Keys(key))))  # type: ignore[call-arg]
 
-    return jax.jit(make, compiler_options={"xla_backend_optimization_level": 0})(key)
+    options = {"xla_backend_optimization_level": 0}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        params = jax.jit(make, compiler_options=options)(key)
+    return placed(params, wanted)
+
+
+def placed(params: Params, wanted: Params) -> Params:
+    """Returns what is wanted of parameters that every process holds whole, in its place."""
+    return {
+        name: placed(params[name], leaf)
+        if isinstance(leaf, Mapping)
+        else _placed(params[name], leaf)
+        for name, leaf in wanted.items()
+    }
+
+
+def _placed(values: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    # A copy: the step donates what it trains, whoever else still holds the values.
+    return place(np.array(jax.device_get(values), wanted.dtype), wanted.sharding)
 
 
 def parameters(model: nnx.Module) -> Params:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from brushjax.diffusion.losses import min_snr_weights, prediction_errors, timestep_quarters
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.vae import AutoencoderKL
-from brushjax.training.objectives.contract import Parts
+from brushjax.training.objectives.contract import Losses, Mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,25 +95,24 @@ def weighted_error(
     schedule: Schedule,
     gamma: int | float,
     cells: Float[Array, "B h w 1"] | None = None,
-) -> tuple[Float[Array, ""], dict[str, Any]]:
-    """Returns the loss and, to be logged, the plain mean squared error, whole and by quarter of the
-    timesteps (the first holds the cleanest, whose errors the whole mean hides).
+) -> Losses:
+    """Returns the loss, a mean over samples; logged beside it is the plain mean squared error, by
+    quarter of the timesteps (the first holds the cleanest, whose errors the whole mean hides) and,
+    where the loss weighs it, whole.
 
     Args:
       gamma: of `min_snr_weights`; 0 weighs all timesteps alike.
       cells: weight of every latent cell, of mean 1 in each sample; None weighs all alike.
     """
     errors = prediction_errors(prediction, target)  # [B]
-    totals, counts = timestep_quarters(errors, timestep, schedule.num_timesteps)
-    metrics = {
-        "error": errors.mean(),
-        "error_quarter": Parts(totals / len(errors), counts / len(errors)),
-    }
+    quarters = timestep_quarters(errors, timestep, schedule.num_timesteps)
+    logged = {"error_quarter": Mean(*quarters)}
+    if gamma or cells is not None:
+        logged["error"] = Mean.over(errors)
     if cells is not None:
         root = jnp.sqrt(cells)
         errors = prediction_errors(prediction * root, target * root)
-    if not gamma:
-        return errors.mean(), metrics
-    weights = min_snr_weights(schedule.alphas_cumprod, schedule.prediction_type, gamma)
-    weights = jnp.asarray(weights, jnp.float32)
-    return (weights[timestep] * errors).mean(), metrics
+    if gamma:
+        weights = min_snr_weights(schedule.alphas_cumprod, schedule.prediction_type, gamma)
+        errors = jnp.asarray(weights, jnp.float32)[timestep] * errors
+    return Losses({"denoising": Mean.over(errors)}, logged)

@@ -17,14 +17,14 @@ from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.pipelines.published import read_config, read_tokenizer
 from brushjax.training.objectives.contract import (
     Batch,
-    Loss,
+    Losses,
     Objective,
     Tokenize,
     blueprint,
     build,
     dtype_of,
     fresh,
-    parameters,
+    read,
     to_unit_range,
 )
 from brushjax.training.objectives.denoising import (
@@ -66,26 +66,30 @@ class TextToImageObjective(Objective):
                 f"got {self.unet.cross_attention_dim}"
             )
 
-    def init(self, key: jax.Array) -> tuple[Params, Params]:
-        if self.base:
-            trainable = {
-                "unet": parameters(weights.load("unet", self.base)),
-                "text_encoder": parameters(weights.load("clip_text", self.base)),
-            }
-        else:
-            keys = named_keys(key, "unet", "text_encoder")
-            trainable = {
-                "unet": fresh(UNet, self.unet, keys["unet"]),
-                "text_encoder": fresh(CLIPText, self._text_config(), keys["text_encoder"]),
-            }
-        return trainable, {"vae": parameters(weights.load("vae", self.vae))}
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return r"unet\..*", r"text_encoder\..*"
 
-    def shapes(self) -> tuple[Params, Params]:
-        trainable = {
+    def shapes(self) -> Params:
+        return {
             "unet": blueprint(UNet, self.unet)[1],
             "text_encoder": blueprint(CLIPText, self._text_config())[1],
+            "vae": blueprint(AutoencoderKL, self._vae_config())[1],
         }
-        return trainable, {"vae": blueprint(AutoencoderKL, self._vae_config())[1]}
+
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        params = {"vae": read("vae", self.vae, wanted["vae"])}
+        keys = named_keys(key, "unet", "text_encoder")
+        models = {
+            "unet": ("unet", UNet, self.unet),
+            "text_encoder": ("clip_text", CLIPText, self._text_config()),
+        }
+        for name, (kind, model, config) in models.items():
+            if name in wanted and self.base:
+                params[name] = read(kind, self.base, wanted[name])
+            elif name in wanted:
+                params[name] = fresh(model, config, keys[name], wanted[name])
+        return params
 
     def tokenizer(self) -> Tokenize:
         return read_tokenizer(self.tokenizer_folder)
@@ -95,11 +99,10 @@ class TextToImageObjective(Objective):
         mean, deviation = encode(vae, to_unit_range(batch["image"], dtype_of(frozen)))
         return {"mean": mean, "deviation": deviation, "token_ids": batch["token_ids"]}
 
-    def loss(self, trainable: Params, frozen: Params, batch: Batch, keys: jax.Array) -> Loss:
-        del frozen
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
         named = named_keys(keys, "latents", "noise", "timestep", "captions")
-        unet = build(UNet, self.unet, trainable["unet"])
-        text = build(CLIPText, self._text_config(), trainable["text_encoder"])
+        unet = build(UNet, self.unet, params["unet"])
+        text = build(CLIPText, self._text_config(), params["text_encoder"])
         schedule = self.noise.schedule()
 
         empty = read_tokenizer(self.tokenizer_folder)([""])[0]
@@ -111,7 +114,7 @@ class TextToImageObjective(Objective):
         latents = draw(mean, deviation, named["latents"])  # [B, h, w, 4]
         noise = gaussian(named["noise"], latents)
         timestep = draw_timesteps(named["timestep"], schedule)
-        noisy = schedule.add_noise(latents, noise, timestep).astype(dtype_of(trainable))
+        noisy = schedule.add_noise(latents, noise, timestep).astype(dtype_of(params["unet"]))
         prediction = unet(noisy, timestep, context)
         target = schedule.target(latents, noise, timestep)
         return weighted_error(prediction, target, timestep, schedule, self.min_snr_gamma)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from brushjax.config import ConfigError
 from brushjax.nn import Execution, executing
+from brushjax.training.objectives.contract import join, split
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.program import flops, trace
 from brushjax.typing import Params
@@ -22,14 +23,14 @@ def useful_flops(config: TrainConfig) -> float:
     count, nor what a kernel computes on padding: a way of running can't make a step more useful.
     Traces the loss once, which takes seconds at full size; computes nothing.
     """
-    trainable, frozen = config.objective.shapes()
+    trainable, frozen = split(config.objective.shapes(), config.objective.trains)
     samples = batch_shapes(config)
     batch = jax.eval_shape(config.objective.prepare, frozen, samples)
 
     def gradient(params: Params, frozen: Params, batch: Any) -> Any:
         def loss(params: Params) -> jax.Array:
             keys = jax.random.split(jax.random.key(0), config.batch_size)
-            return config.objective.loss(params, frozen, batch, keys)[0]
+            return config.objective.loss(join(params, frozen), batch, keys).value
 
         return jax.grad(loss)(params)
 

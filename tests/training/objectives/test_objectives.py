@@ -16,6 +16,7 @@ from brushjax.diffusion.losses import min_snr_weights
 from brushjax.diffusion.samplers import step_noise
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.vae import Posterior
+from brushjax.training.logging import means
 from brushjax.training.objectives.autoencoder import (
     AutoencoderObjective,
     LocalityObjective,
@@ -35,10 +36,21 @@ from brushjax.training.objectives.denoising import (
 )
 from brushjax.training.state import Places, make_state, state_shardings
 from brushjax.training.step import make_step
+from tests.support import loaded
 from tests.training.conftest import QUICK, UNET, VAE
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 2)  # one for each sample of the fixture `batch`
+
+
+def numbers(losses):
+    """The loss and what is logged, as numbers."""
+    return losses.value, {name: mean.value for name, mean in losses.logged.items()}
+
+
+def values(objective):
+    """The jitted loss of an objective as numbers."""
+    return jax.jit(lambda *args: numbers(objective.loss(*args)), compiler_options=QUICK)
 
 
 def shapes(tree):
@@ -56,7 +68,7 @@ def test_edge_loss_sees_edges_and_not_brightness():
 
 def test_autoencoder_exports_latents_of_unit_variance(batch, tmp_path):
     objective = AutoencoderObjective(VAE)
-    trainable, frozen = objective.init(KEY)
+    trainable, frozen = loaded(objective, KEY)
     assert frozen == {}
     objective.export(trainable, tmp_path, batch)
     vae = weights.load("vae", tmp_path)
@@ -67,9 +79,8 @@ def test_autoencoder_exports_latents_of_unit_variance(batch, tmp_path):
 
 def test_autoencoder_loss_adds_its_parts(batch):
     objective = AutoencoderObjective(VAE, edge_weight=2.0, kl_weight=0.1)
-    trainable, frozen = objective.init(KEY)
-    loss = jax.jit(objective.loss, compiler_options=QUICK)
-    value, parts = loss(trainable, frozen, {"image": batch["image"]}, KEYS)
+    trainable, _ = loaded(objective, KEY)
+    value, parts = values(objective)(trainable, {"image": batch["image"]}, KEYS)
     expected = parts["l1"] + 2.0 * parts["edges"] + 0.1 * parts["kl"]
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
     assert float(parts["psnr"]) > 0
@@ -77,21 +88,21 @@ def test_autoencoder_loss_adds_its_parts(batch):
 
 def test_autoencoder_is_taught_by_itself_to_see_every_place_alone(base, batch, tmp_path):
     objective = LocalityObjective(str(base))
-    vae, frozen = objective.init(KEY)
-    assert shapes((vae, frozen)) == shapes(objective.shapes())
-    program = jax.jit(
-        lambda vae, batch: jax.value_and_grad(objective.loss, has_aux=True)(
-            vae, frozen, objective.prepare(frozen, objective.across(batch)), KEYS
-        ),
-        compiler_options=QUICK,
-    )
+    vae, frozen = loaded(objective, KEY)
+    assert shapes({**vae, **frozen}) == shapes(objective.shapes())
+
+    def loss(vae, batch):
+        prepared = objective.prepare(frozen, objective.across(batch))
+        return numbers(objective.loss({**vae, **frozen}, prepared, KEYS))
+
+    program = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
     (_, parts), gradients = program(vae, batch)
     assert float(parts["whole_error"]) == pytest.approx(0, abs=1e-10)
     assert float(parts["holed_error"]) > 1e-6
     assert float(parts["pasted_error"]) > 1e-6
     largest = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradients)
-    assert max(jax.tree.leaves(largest["encoder"])) > 0
-    assert max(jax.tree.leaves(largest["decoder"])) > 0
+    assert max(jax.tree.leaves(largest["vae"]["encoder"])) > 0
+    assert max(jax.tree.leaves(largest["vae"]["decoder"])) > 0
 
     # Nothing is missing without a hole; where all is hole, the collage is the next picture.
     for masked, errors in ((0, ("holed_error", "pasted_error")), (1, ("pasted_error",))):
@@ -121,7 +132,8 @@ def test_autoencoder_is_taught_alike_on_any_number_of_devices(base, batch):
         ("parts", 1, 2, [0, 1]),
         ("devices", 2, 1, [1, 0]),
     ):
-        vae, frozen = objective.init(KEY)
+        vae, frozen = loaded(objective, KEY)
+        frozen = jax.device_get(frozen)
         mesh = sharding.make_mesh(devices=jax.devices()[:devices])
         state = make_state(vae, optimizer)
         layout = state_shardings(state, mesh, ())
@@ -129,7 +141,8 @@ def test_autoencoder_is_taught_alike_on_any_number_of_devices(base, batch):
         step = make_step(objective, optimizer, seed=0, accumulation=parts, places=places)
         moved = {name: array[order] for name, array in whole.items()}
         data = jax.device_put(moved, jax.sharding.NamedSharding(mesh, sharding.BATCH))
-        found[name] = step(jax.device_put(state, layout), frozen, data)[1]
+        metrics = step(jax.device_put(state, layout), frozen, data)[1]
+        found[name] = means([jax.device_get(metrics)])
     assert float(found["one"]["pasted_error"]) > 1e-6
     for name in ("parts", "devices"):
         for number, value in found["one"].items():
@@ -141,14 +154,14 @@ def test_autoencoder_is_taught_alike_on_any_number_of_devices(base, batch):
 def test_autoencoder_is_taught_by_means_over_samples(base, batch):
     """A sample with a small hole counts as much as one with a large hole."""
     objective = LocalityObjective(str(base))
-    vae, frozen = objective.init(KEY)
+    vae, frozen = loaded(objective, KEY)
     mask = np.zeros_like(batch["mask"])
     mask[0], mask[1, :, :24] = 1, 1
     prepared = objective.prepare(frozen, objective.across({**batch, "mask": mask}))
-    loss = jax.jit(objective.loss, compiler_options=QUICK)
-    both = loss(vae, frozen, prepared, KEYS)
+    loss, params = values(objective), {**vae, **frozen}
+    both = loss(params, prepared, KEYS)
     each = [
-        loss(vae, frozen, {k: v[n : n + 1] for k, v in prepared.items()}, KEYS[n : n + 1])
+        loss(params, {k: v[n : n + 1] for k, v in prepared.items()}, KEYS[n : n + 1])
         for n in range(2)
     ]
     assert float(both[0]) == pytest.approx(np.mean([float(one[0]) for one in each]), rel=1e-5)
@@ -205,7 +218,8 @@ def test_cell_weights_enter_the_loss_and_not_the_plain_error():
     schedule = NoiseConfig().schedule()
     prediction, target = jnp.zeros((1, 1, 2, 1)), jnp.float32([[[[1.0], [2.0]]]])
     cells = jnp.float32([[[[0.5], [1.5]]]])
-    loss, metrics = weighted_error(prediction, target, jnp.zeros(1, int), schedule, 0.0, cells)
+    losses = weighted_error(prediction, target, jnp.zeros(1, int), schedule, 0.0, cells)
+    loss, metrics = numbers(losses)
     np.testing.assert_allclose(loss, (0.5 * 1 + 1.5 * 4) / 2, rtol=1e-6)
     np.testing.assert_allclose(metrics["error"], 2.5, rtol=1e-6)
 
@@ -219,14 +233,15 @@ def test_min_snr_weighs_as_the_paper_says(kind):
     errors = np.asarray([1.0, 4.0])
     prediction = jnp.asarray([1.0, 2.0])[:, None, None, None] * jnp.ones((2, 2, 2, 4))
     target = jnp.zeros_like(prediction)
-    loss, metrics = weighted_error(prediction, target, timestep, schedule, 5.0)
+    losses = weighted_error(prediction, target, timestep, schedule, 5.0)
+    loss, metrics = numbers(losses)
     below = ratio if kind == "epsilon" else ratio + 1
     assert float(loss) == pytest.approx((np.minimum(ratio, 5) / below * errors).mean(), rel=1e-5)
     assert float(metrics["error"]) == pytest.approx(2.5)
-    quarters = metrics["error_quarter"]
-    np.testing.assert_allclose(quarters.weight, [0.5, 0, 0, 0.5])
-    np.testing.assert_allclose(quarters.total, [0.5, 0, 0, 2])
-    assert float(weighted_error(prediction, target, timestep, schedule, 0.0)[0]) == 2.5
+    quarters = losses.logged["error_quarter"]
+    np.testing.assert_allclose(quarters.weight, [1, 0, 0, 1])
+    np.testing.assert_allclose(quarters.total, [1, 0, 0, 4])
+    assert float(weighted_error(prediction, target, timestep, schedule, 0.0).value) == 2.5
 
 
 def test_min_snr_weighs_the_clean_latents_and_ends_at_zero_snr():
@@ -241,7 +256,7 @@ def test_min_snr_weighs_the_clean_latents_and_ends_at_zero_snr():
         unit = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": 1}[kind]
         np.testing.assert_allclose(weights * unit, np.minimum(ratio, 5), rtol=1e-12)
     prediction, last = jnp.ones((1, 2, 2, 4)), jnp.array([len(weights) - 1])
-    assert np.isfinite(weighted_error(prediction, 0 * prediction, last, schedule, 5.0)[0])
+    assert np.isfinite(weighted_error(prediction, 0 * prediction, last, schedule, 5.0).value)
 
 
 def test_noise_is_drawn_in_float32():
@@ -280,12 +295,12 @@ def test_text_to_image_exports_a_pipeline(text_to_image, base):
 
 
 def test_text_to_image_learns_unet_and_text_encoder(text_to_image, batch):
-    trainable, frozen = text_to_image.init(KEY)
-    assert shapes((trainable, frozen)) == shapes(text_to_image.shapes())
+    trainable, frozen = loaded(text_to_image, KEY)
+    assert shapes({**trainable, **frozen}) == shapes(text_to_image.shapes())
 
     def loss(trainable):
         prepared = text_to_image.prepare(frozen, jax.tree.map(jnp.asarray, batch))
-        return text_to_image.loss(trainable, frozen, prepared, KEYS)[0]
+        return text_to_image.loss({**trainable, **frozen}, prepared, KEYS).value
 
     gradients = jax.jit(jax.grad(loss), compiler_options=QUICK)(trainable)
     norms = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), gradients)
@@ -295,9 +310,8 @@ def test_text_to_image_learns_unet_and_text_encoder(text_to_image, batch):
 
 def test_text_to_image_goes_on_from_a_base(text_to_image, base):
     going_on = dataclasses.replace(text_to_image, base=str(base))
-    before, _ = text_to_image.init(KEY)  # the base was made with this key
-    after, _ = going_on.init(jax.random.key(1))
-    assert shapes(after) == shapes(going_on.shapes()[0])
+    before, _ = loaded(text_to_image, KEY)  # the base was made with this key
+    after, _ = loaded(going_on, jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
@@ -313,7 +327,7 @@ def test_brushnet_names_a_missing_base(tmp_path):
 
 def test_brushnet_condition_does_not_see_into_the_hole(base, batch):
     objective = BrushNetObjective(str(base))
-    frozen = objective.init(KEY)[1]
+    frozen = loaded(objective, KEY)[1]
     other = {**batch, "image": np.where(batch["mask"] > 0, 200, batch["image"]).astype(np.uint8)}
     prepare = jax.jit(objective.prepare, compiler_options=QUICK)
     ours, theirs = prepare(frozen, batch), prepare(frozen, other)
@@ -325,25 +339,23 @@ def test_brushnet_condition_does_not_see_into_the_hole(base, batch):
 
 def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path):
     objective = BrushNetObjective(str(base))
-    branch, frozen = objective.init(KEY)
-    assert shapes((branch, frozen)) == shapes(objective.shapes())
+    branch, frozen = loaded(objective, KEY)
+    assert shapes({**branch, **frozen}) == shapes(objective.shapes())
     prepared = jax.jit(objective.prepare, compiler_options=QUICK)(frozen, batch)
-    program = jax.jit(
-        lambda branch: jax.value_and_grad(objective.loss, has_aux=True)(
-            branch, frozen, prepared, KEYS
-        ),
-        compiler_options=QUICK,
-    )
-    (loss, _), gradients = program(branch)
+
+    def loss_of(branch):
+        return objective.loss({**branch, **frozen}, prepared, KEYS).value
+
+    program = jax.jit(jax.value_and_grad(loss_of), compiler_options=QUICK)
+    loss, gradients = program(branch)
     # The taps are zero: only they learn at first, and other weights of the branch change nothing.
     first = jax.tree.map(jnp.ones_like, branch["brushnet"]["conv_in_condition"])
     moved = {"brushnet": {**branch["brushnet"], "conv_in_condition": first}}
-    assert float(program(moved)[0][0]) == pytest.approx(float(loss), rel=1e-6)
+    assert float(program(moved)[0]) == pytest.approx(float(loss), rel=1e-6)
     for name, part in gradients["brushnet"].items():
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(part))
         assert (largest > 0) == name.startswith("brushnet_"), name
 
     objective.export(branch, tmp_path, {})
     again = BrushNetObjective(str(base), branch=str(tmp_path))
-    assert shapes(again.shapes()) == shapes(objective.shapes())
-    jax.tree.map(np.testing.assert_array_equal, again.init(KEY)[0], branch)
+    jax.tree.map(np.testing.assert_array_equal, loaded(again, KEY)[0], branch)
