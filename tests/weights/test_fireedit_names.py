@@ -35,6 +35,7 @@ CONFIGS = {
         "num_queries": 3,
     },
     "tati": {"time_channel": 6, "time_embed_dim": 5, "width": 4, "heads": 2, "input_dim": 3},
+    "resampler": {"dim": 4, "depth": 1, "dim_head": 3, "heads": 2, "embedding_dim": 5},
     "hvca": {"width": 4, "heads": 2, "dim_head": 3, "clip_dim": 5, "dino_dim": 6},
 }
 UNET = tiny.UNET | {"in_channels": 8, "visual_cross_attention_dim": 5}
@@ -168,7 +169,7 @@ def test_unet_saved_by_diffusers_with_a_second_stream_is_read(tmp_path):
 
 ENCODER = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "image_size": 8}
 ENCODER |= {"num_attention_heads": 2, "patch_size": 4}
-WHOLE = CONFIGS | {
+WHOLE = {kind: config for kind, config in CONFIGS.items() if kind != "resampler"} | {
     "unet": UNET,
     "vae": tiny.VAE,
     "dino": ENCODER | {"_class_name": "DINO"},

@@ -89,5 +89,12 @@ QFORMER = _part(
 )
 TATI = _part("tati", "tati", "TATI", "connector.latents")
 HVCA = _part("hvca", "hvca", "HVCA", "type_clip")
+RESAMPLER = _part(
+    "resampler",
+    "resampler",
+    "Resampler",
+    "image_proj.latents",
+    ignored=(Ignored(r"^(?!image_proj\.)", "the second stream's keys and values"),),
+)
 
-FIREEDIT = (PROPOSER, REGION_ENCODER, BRIDGE, QFORMER, TATI, HVCA)
+FIREEDIT = (PROPOSER, REGION_ENCODER, BRIDGE, QFORMER, TATI, HVCA, RESAMPLER)
