@@ -9,7 +9,8 @@ from typing import Any
 
 SCORING = ("clip_vision", "dino", "lpips", "image_reward", "aesthetic")
 FIREEDIT = ("proposer", "region_encoder", "bridge", "qformer", "tati", "hvca", "resampler")
-KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", *SCORING, *FIREEDIT)
+KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", "llama", "t5", "region")
+KINDS += (*SCORING, *FIREEDIT)
 KINDS += ("clip", "pipeline", "fireedit")  # several kinds at once
 TOP = "Converts weights between JAX and PyTorch programs, compares and lists them."
 SOURCES = """

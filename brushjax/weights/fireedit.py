@@ -23,6 +23,8 @@ from jaxtyping import Array, Float
 from brushjax.files import write_bytes
 from brushjax.models.fireedit.editor import FireEditConfig
 from brushjax.models.fireedit.vlm import VLMConfig
+from brushjax.nn.projection import Projection
+from brushjax.weights.adapters.peft import load_adapter, save_adapter
 from brushjax.weights.folders import read_config
 from brushjax.weights.loading import load
 from brushjax.weights.maps import map_of
@@ -33,6 +35,7 @@ from brushjax.weights.writing import weights_of, write
 
 INDEX = "model_index.json"
 NULL_CONTEXT = "null_context.safetensors"
+ADAPTER = "llm_adapter"
 NULL_NAME = "null_context"
 CLASS_NAME = "FireEdit"
 SEEING = ("dino", "clip_vision", "proposer", "vae")  # frozen; what they see may be stored
@@ -74,12 +77,31 @@ def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> Non
     index |= {map_of(kind).folder: ["brushjax", map_of(kind).model[1]] for kind in parts.models}
     index |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
     null = {NULL_NAME: ArrayTensor(np.asarray(parts.null_context))}
-    models = [weights_of(model, kind) for kind, model in parts.models.items()]
+    models = [weights_of(_without_updates(m), kind) for kind, m in parts.models.items()]
     with tempfile.TemporaryDirectory() as beside:  # what goes along with the models
         companions = Path(beside)
         write_safetensors(companions / NULL_CONTEXT, null, None, {"format": "pt"})
         write_bytes(companions / INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
+        llama = parts.models.get("llama")
+        if llama is not None and _updated(llama):
+            save_adapter(llama, companions / ADAPTER, dtype=dtype)
         write(models, place, "diffusers", dtype, pipeline=companions)
+
+
+def _updated(model: nnx.Module) -> list[Projection]:
+    """Returns the layers that have a low-rank update."""
+    layers = (layer for _, layer in nnx.iter_modules(model) if isinstance(layer, Projection))
+    return [layer for layer in layers if layer.lora_A is not None]
+
+
+def _without_updates(model: nnx.Module) -> nnx.Module:
+    """Returns a model on the same arrays, without its low-rank updates."""
+    if not _updated(model):
+        return model
+    plain = nnx.merge(*nnx.split(model))
+    for layer in _updated(plain):
+        layer.lora_A = layer.lora_B = None
+    return plain
 
 
 def load_fireedit(
@@ -98,8 +120,11 @@ def load_fireedit(
     index = read_index(place)
     kinds = complete(place, kinds)
     null, _ = read_safetensors(place / NULL_CONTEXT)
+    models = {kind: load(kind, place, dtype) for kind in kinds}
+    if "llama" in models and (place / ADAPTER).is_dir():
+        load_adapter(models["llama"], place / ADAPTER, dtype)
     return Parts(
-        {kind: load(kind, place, dtype) for kind in kinds},
+        models,
         FireEditConfig.from_dict(index["edit"]),
         VLMConfig.from_dict(index["sequence"]),
         jnp.asarray(null[NULL_NAME].array()),

@@ -47,7 +47,7 @@ from brushjax.weights.store import (
 
 LAYOUTS = ("diffusers", "comfyui", "ldm", "orbax")
 COMPANIONS = ("model_index.json", "tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
-COMPANIONS += ("null_context.safetensors",)
+COMPANIONS += ("null_context.safetensors", "llm_adapter")  # FireEdit's
 FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are one file
 
 

@@ -141,3 +141,11 @@ def test_folder_of_something_else_is_not_written_into(branch, tmp_path, capsys):
     assert [path.name for path in other.iterdir()] == ["config.json"]
     for _ in range(2):  # its own folder may be written again
         assert run(capsys, "to-torch", "brushnet", branch, tmp_path / "mine")[0] == 0
+
+
+def test_command_takes_every_kind_that_there_is():
+    from brushjax.weights.command import KINDS
+    from brushjax.weights.maps import MAPS
+    from brushjax.weights.reading import TOGETHER, WHOLES
+
+    assert sorted(KINDS) == sorted([*MAPS, *TOGETHER, *WHOLES])

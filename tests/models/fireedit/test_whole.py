@@ -1,0 +1,113 @@
+"""FireEdit from the picture's features and the sequence on, the language model included."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import brushjax
+from brushjax.models.fireedit import vlm
+from brushjax.weights.adapters.peft import load_adapter
+from tests.models.fireedit.golden import deviation
+from tests.models.fireedit.test_editor import (
+    WHOLE,
+    dino_tokens,
+    edit,
+    editor,
+    golden,
+    hidden,
+    region_mask,
+    sequence,
+    tokens,
+)
+from tests.models.fireedit.test_unet import nchw, nhwc
+
+__all__ = ["dino_tokens", "editor", "golden"]  # fixtures that the tests below ask for
+
+
+@pytest.fixture(scope="module")
+def llama(golden, tmp_path_factory):
+    """The base with its low-rank updates and its rows of new tokens."""
+    c, folder = golden.config, tmp_path_factory.mktemp("adapter")
+    config = {"vocab_size": c["base_vocab"], "hidden_size": c["llm_dim"]}
+    config |= {"intermediate_size": c["llm_ffn"], "num_hidden_layers": c["llm_layers"]}
+    config |= {"num_attention_heads": c["llm_heads"], "rope_theta": c["rope_theta"]}
+    config |= {"rms_norm_eps": c["rms_norm_eps"]}
+    model = brushjax.load("llama", golden.folder / "llm.safetensors", config=config)
+    settings = {"peft_type": "LORA", "r": c["lora"]["r"], "lora_alpha": c["lora"]["alpha"]}
+    settings |= {"target_modules": c["lora"]["targets"], "bias": "none", "fan_in_fan_out": False}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file(
+        load_file(golden.folder / "adapter.safetensors"), folder / "adapter_model.safetensors"
+    )
+    rows = {name: tokens(golden)[name] for name in ("new_embed", "new_head")}
+    save_file(rows, folder / "new_tokens.safetensors")
+    load_adapter(model, folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def whole(editor, llama):
+    editor.llama = llama
+    return editor
+
+
+def understood(golden, whole, prefix=""):
+    mask = region_mask(golden)
+    image, regions = whole.see(hidden(golden), golden["boxes"], mask)
+    return whole.understand(sequence(golden, prefix), image, regions, mask)
+
+
+def test_whole_equals_the_stored_edit(golden, whole):
+    @jax.jit
+    def run(whole):
+        known = understood(golden, whole)
+        _, conditions, out = edit(golden, whole, known.states)
+        chosen, labels, there = vlm.answers(whole.sequence, sequence(golden), known.states)
+        loss, count = vlm.answer_loss(whole.llama.logits(chosen), labels, there)
+        return known, conditions, out, loss / count
+
+    known, conditions, out, answer = run(whole)
+    seen = np.asarray(golden.io["attention_mask"], bool)
+    states = np.where(seen[..., None], known.states, 0)
+    assert deviation(states, golden.io["edit/hidden"]) <= WHOLE
+    assert deviation(known.features, golden.io["edit/f"]) <= WHOLE
+    assert deviation(conditions.context, golden.io["edit/e_t"]) <= WHOLE
+    assert deviation(conditions.visual, golden.io["edit/v"]) <= WHOLE
+    assert deviation(nchw(out), golden.io["edit/unet_out"]) <= WHOLE
+    noise = jnp.mean((out - nhwc(golden["noise"])) ** 2)
+    np.testing.assert_allclose(answer, golden.io["edit/L_vlm"], rtol=1e-5)
+    np.testing.assert_allclose(answer + noise, golden.io["edit/L_total"], rtol=1e-5)
+
+
+def test_whole_answers_a_question_without_img_tokens(golden, whole):
+    @jax.jit
+    def run(whole):
+        known = understood(golden, whole, "vqa/")
+        chosen, labels, there = vlm.answers(whole.sequence, sequence(golden, "vqa/"), known.states)
+        loss, count = vlm.answer_loss(whole.llama.logits(chosen), labels, there)
+        return known, loss / count
+
+    known, answer = run(whole)
+    np.testing.assert_allclose(answer, golden.io["vqa/L_vlm"], rtol=1e-5)
+    edits = golden.io["vqa/is_edit"] > 0
+    np.testing.assert_array_equal(known.tokens_mask.any(1), edits)
+    assert np.isfinite(known.features).all()
+
+
+def test_empty_places_for_regions_change_nothing(golden, whole):
+    """A sequence with as many places as regions reads as one with places to spare."""
+    plan, mask = sequence(golden), np.asarray(region_mask(golden))
+    image, regions = whole.see(hidden(golden), golden["boxes"], jnp.asarray(mask))
+    row = int(np.argmin(mask.sum(1)))
+    kept = ~((plan.kind[row] == vlm.REGION) & (plan.index[row] >= mask[row].sum()))
+    exact = jax.tree.map(lambda x: x[row : row + 1][:, kept], plan)
+    run = jax.jit(lambda whole, *inputs: whole.understand(*inputs).features)
+    one = slice(row, row + 1)
+    full = run(whole, jax.tree.map(lambda x: x[one], plan), image[one], regions[one], mask[one])
+    count = int(mask[row].sum())
+    short = run(whole, exact, image[one], regions[one, :count], mask[one, :count])
+    assert deviation(short, full) <= WHOLE
