@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import brushjax
 from brushjax.models.fireedit import vlm
 from brushjax.weights.adapters.peft import load_adapter
-from tests.models.fireedit.golden import deviation
+from tests.models.fireedit.golden import deviation, named
 from tests.models.fireedit.test_editor import (
     WHOLE,
     dino_tokens,
@@ -111,3 +112,46 @@ def test_empty_places_for_regions_change_nothing(golden, whole):
     count = int(mask[row].sum())
     short = run(whole, exact, image[one], regions[one, :count], mask[one, :count])
     assert deviation(short, full) <= WHOLE
+
+
+def lora_name(name):
+    """Returns peft's name of a factor's gradient, without the layer's number."""
+    return f"adapter.safetensors:base_model.model.{name}"
+
+
+@pytest.mark.slow  # a minute of compiling
+def test_whole_gradients_before_the_language_models_states_equal_the_stored_ones(golden, whole):
+    """Of the adapter, the regions' last layer, the low-rank updates and the new tokens."""
+    stored = np.load(golden.folder / "grads.npz")
+    norms = dict(zip(stored["edit/all_names"], stored["edit/all_grad_norms"], strict=True))
+    graph, state = nnx.split(whole)
+    noise, plan = nhwc(golden["noise"]), sequence(golden)
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            model = nnx.merge(graph, params)
+            known = understood(golden, model)
+            out = edit(golden, model, known.states)[-1]
+            chosen, labels, there = vlm.answers(model.sequence, plan, known.states)
+            total, count = vlm.answer_loss(model.llama.logits(chosen), labels, there)
+            return total / count + jnp.mean((out - noise) ** 2)
+
+        return jax.grad(loss)(params)
+
+    tree = gradient(nnx.to_pure_dict(state))
+    ours = {f"groma.safetensors:{k}": v for k, v in named(tree["bridge"]).items()}
+    updims = {k: v for k, v in named(tree["region_encoder"]).items() if ".updims." in k}
+    ours |= {f"groma.safetensors:{k}": v for k, v in updims.items()}
+    for name, value in named(tree["llama"]).items():
+        if name in ("new_embed", "new_head"):
+            ours[f"tokens.safetensors:{name}"] = value
+        elif ".lora_" in name:
+            layers = enumerate(value)
+            ours |= {lora_name(name.replace("*", str(i))): layer for i, layer in layers}
+    assert len(ours) == 4 + 2 + 2 + 4 * golden.config["llm_layers"]
+    total = stored["edit/total_grad_norm"]
+    for name, value in ours.items():
+        assert abs(np.linalg.norm(value) - norms[name]) <= 1e-4 * norms[name] + 1e-6 * total, name
+        if f"edit/grad/{name}" in stored.files:
+            assert deviation(value, stored[f"edit/grad/{name}"]) <= WHOLE, name
