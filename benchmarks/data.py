@@ -24,6 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from brushjax.data.schema import Captioned
+
 BATCH = 32
 LATENT = (64, 64, 4)
 
@@ -69,7 +71,7 @@ def latents(options) -> None:
         write_cache(Path(folder), options.records)
         for workers, threads in ((0, 1), (0, 2), (0, 4), (1, 1), (2, 1), (2, 2)):
             data = CachedLatents(folder, workers=workers, threads=threads)
-            feed = iter(data.batches(BATCH, tokenize, shard=(0, 1)))
+            feed = iter(data.batches(BATCH, Captioned(tokenize), shard=(0, 1)))
             buffered = 2 * (data.ahead + 1) * max(1, workers) + threads
             for _ in range(buffered):
                 next(feed)
@@ -138,7 +140,7 @@ def pictures(options) -> None:
             write_tar(path, height, width, 8)
             for profile in ("reference_segmentation", "reference_random", "default"):
                 data = BrushData(folder, 512, profile=profile, index_cache=folder)
-                samples = data.source(tokenize)
+                samples = data.source(Captioned(tokenize))
                 samples.sample(0, 0)
                 cpu = time.process_time()
                 for n in range(options.samples):
@@ -187,7 +189,7 @@ def step_rounds(config, steps: int, rounds: int) -> list[tuple[float, float]]:
 
     plan = make_plan(config)
     state, frozen, _ = restore_or_init(config, plan, NoCheckpoints())
-    feed, _ = open_feed(config, plan, frozen, config.objective.tokenizer(), None, 0)
+    feed, _ = open_feed(config, plan.mesh, frozen, config.objective.encode, None, 0)
     train_step, same = step_of(config, plan), next(feed)
 
     def timed(next_batch, count: int) -> float:

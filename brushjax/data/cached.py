@@ -19,16 +19,15 @@ import numpy as np
 
 from brushjax import config as configs
 from brushjax.config import ConfigError
-from brushjax.data.faults import TooManyFaults, to_row
+from brushjax.data.faults import FAULTS, TooManyFaults, to_row
 from brushjax.data.feed import Feed, stacked
 from brushjax.data.order import Order
+from brushjax.data.schema import Encode
 from brushjax.data.sets.brushdata import (
     ATTEMPTS,
-    FAULTS,
     UNLIMITED,
     BrushData,
     BrushSamples,
-    Tokenize,
 )
 from brushjax.data.sources.collection import Collection, open_collection
 from brushjax.data.sources.origins import Origin, changes
@@ -132,18 +131,18 @@ class CachedLatents:
     ahead: int = 4
     pool: ClassVar[int] = 0  # no end of them, and nothing left to encode
 
-    def source(self, tokenize: Tokenize) -> LatentSamples:
-        """Returns the samples by number; the token ids are stored, so `tokenize` is not called."""
-        del tokenize
+    def source(self, encode: Encode) -> LatentSamples:
+        """Returns the samples by number; all is stored, so `encode` is not called."""
+        del encode
         return _opened(self)
 
-    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Feed:
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
         """Returns an endless series of batches, as BrushData's.
 
         Each has "mean", "deviation" and "masked_deviation" [B,h,w,4], "condition" [B,h,w,5],
         "token_ids" [B,length], "time_ids" [B,6] and "id" [B].
         """
-        samples = self.source(tokenize)
+        samples = self.source(encode)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
 
 
@@ -168,17 +167,17 @@ class CachedImages:
                 f"crops; got {self.data.pool}, {self.data.profile}"
             )
 
-    def source(self, tokenize: Tokenize) -> ImageSamples:
+    def source(self, encode: Encode) -> ImageSamples:
         """Returns the samples by number; the token ids are stored.
 
         Raises: ConfigError if the cache was made from other data.
         """
-        return _opened_images(self, tokenize)
+        return _opened_images(self, encode)
 
-    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Feed:
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
         """Returns an endless series of batches: "mean" and "deviation" float16 [B,h,w,4] beside
         what BrushData's batches have."""
-        data, samples = self.data, self.source(tokenize)
+        data, samples = self.data, self.source(encode)
         return Feed(samples, batch_size, shard, data.workers, data.threads, data.ahead)
 
 
@@ -245,8 +244,8 @@ def _opened(config: CachedLatents) -> LatentSamples:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened_images(config: CachedImages, tokenize: Tokenize) -> ImageSamples:
-    return ImageSamples(Path(config.path), config.data, tokenize)
+def _opened_images(config: CachedImages, encode: Encode) -> ImageSamples:
+    return ImageSamples(Path(config.path), config.data, encode)
 
 
 class Records:
@@ -361,11 +360,11 @@ class LatentSamples:
 class ImageSamples:
     """The samples of CachedImages."""
 
-    def __init__(self, folder: Path, data: BrushData, tokenize: Tokenize):
+    def __init__(self, folder: Path, data: BrushData, encode: Encode):
         self._records = Records(folder, holes=False)
         check(folder, data, (*FREE, "holes"))
         compare(folder, data)
-        self._pixels: BrushSamples = data.source(tokenize)
+        self._pixels: BrushSamples = data.source(encode)
         self._order, self._seed = Order(self._records.samples, data.seed), data.seed
 
     def __len__(self) -> int:

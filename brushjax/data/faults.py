@@ -145,6 +145,10 @@ class FaultLog:
             log.warning("%s, number %d, in %s: %s", cause, n, name, found)
 
 
+FAULTS = "faults"
+"""Name of the column of a batch that tells the training process what was met on the way."""
+
+
 def to_row(causes: Iterable[str]) -> np.ndarray:
     """Returns counts in the order of CAUSES, as they travel beside a sample. int32 [causes]"""
     met = Counter(causes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,12 @@ import numpy as np
 
 from brushjax.data.masks.collage import paste
 from brushjax.data.masks.shapes import MaskConfig, sample_mask
+from brushjax.data.schema import Encode, Inpainting
 from brushjax.data.sets.photos import SHIPPED, PhotoSource
 
 if TYPE_CHECKING:
     import grain
 
-Tokenize = Callable[[Sequence[str]], np.ndarray]
 UNLIMITED = 1 << 30  # samples of a source without a pool: no run gets through them
 
 
@@ -73,18 +72,18 @@ class PhotoData:
     classes: tuple[str, ...] = ()
     folder: str = ""
 
-    def source(self, tokenize: Tokenize) -> PhotoSamples:
+    def source(self, encode: Encode) -> PhotoSamples:
         """The samples, by number.
 
         Args:
-            tokenize: captions -> int32 [n, length], for instance a `brushjax.data.text.Tokenizer`.
+            encode: an `Inpainting` -> the arrays of a sample, such as `Captioned(tokenizer)`.
         """
-        return PhotoSamples(self, tokenize)
+        return PhotoSamples(self, encode)
 
     def batches(
         self,
         batch_size: int,
-        tokenize: Tokenize,
+        encode: Encode,
         *,
         shard: tuple[int, int] = (0, 1),
         threads: int = 1,
@@ -100,8 +99,8 @@ class PhotoData:
             threads: that prepare batches; ahead: how many batches are prepared early.
 
         Returns:
-            Yields {"image": uint8 [B,size,size,3], "mask": uint8 [B,size,size,1],
-            "token_ids": int32 [B,length], "id": int64 [B], "class_id": int32 [B]}.
+            Yields what `encode` gives, stacked: {"image": uint8 [B,size,size,3], "mask": uint8
+            [B,size,size,1], "token_ids": int32 [B,length], "id": int64 [B], "class_id": int32 [B]}.
         """
         import grain  # a second of start-up that only a training run pays
 
@@ -110,7 +109,7 @@ class PhotoData:
             raise ValueError(
                 f"expected batch_size >= 1 and 0 <= shard[0] < shard[1], got {batch_size}, {shard}"
             )
-        samples = grain.MapDataset.source(self.source(tokenize)).seed(self.seed)
+        samples = grain.MapDataset.source(self.source(encode)).seed(self.seed)
         if self.pool:
             samples = samples.shuffle()
         samples = samples.repeat()[index::count].batch(batch_size)
@@ -121,15 +120,14 @@ class PhotoData:
 class PhotoSamples:
     """The samples of a PhotoData by number: arrays as `samples[n]`, words too by `describe(n)`."""
 
-    def __init__(self, config: PhotoData, tokenize: Tokenize):
+    def __init__(self, config: PhotoData, encode: Encode):
         for name in ("collage", "uncaptioned"):
             if not 0 <= getattr(config, name) <= 1:
                 raise ValueError(f"expected {name} within 0 and 1, got {getattr(config, name)}")
         if config.pool < 0:
             raise ValueError(f"expected pool >= 0, got {config.pool}")
         self.config = config
-        self._tokenize = tokenize
-        self._ids: dict[str, np.ndarray] = {}  # the captions are few: each is tokenized once
+        self._encode = encode
         self._photos = PhotoSource(
             config.size,
             config.seed,
@@ -149,13 +147,14 @@ class PhotoSamples:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.describe(int(index))
-        return {
-            "image": sample.image,
-            "mask": sample.mask,
-            "token_ids": self._token_ids(sample.caption),
-            "id": np.int64(sample.id),
-            "class_id": np.int32(sample.class_id),
-        }
+        record = Inpainting(
+            sample.id,
+            sample.image,
+            sample.mask,
+            sample.caption,
+            class_id=np.array(sample.class_id, np.int32),
+        )
+        return dict(self._encode(record))
 
     def describe(self, n: int) -> Sample:
         """Sample n with its caption and classes in words."""
@@ -175,8 +174,3 @@ class PhotoSamples:
             caption = f"{caption} in {around.phrase}"
         names = crop.phrase, crop.class_name, crop.class_id, around.class_name
         return Sample(n, image, mask, caption, *names)
-
-    def _token_ids(self, caption: str) -> np.ndarray:
-        if caption not in self._ids:
-            self._ids[caption] = np.asarray(self._tokenize([caption])[0], np.int32)
-        return self._ids[caption]

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ def clean(text: str) -> str:
     import ftfy  # 0.1 s
 
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+
+
+_ALONE = threading.Lock()  # the tokenizers library fails where threads use one together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Tokenizer:
         if not captions:
             return []
         texts = [clean(caption) for caption in captions]
-        return self.backend(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        with _ALONE:
+            return self.backend(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _row(self, ids: list[int]) -> list[int]:
         padding = self.backend.pad_token_id if self.padding is None else self.padding

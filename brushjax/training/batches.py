@@ -12,9 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from brushjax.config import ConfigError
+from brushjax.data.schema import Encode
 from brushjax.distributed import is_main
 from brushjax.sharding import BATCH
-from brushjax.training.objectives.contract import Objective, Tokenize
+from brushjax.training.objectives.contract import Objective
 from brushjax.training.recipe import Source, TrainConfig
 from brushjax.typing import Params
 
@@ -85,7 +86,7 @@ def open_feed(
     config: TrainConfig,
     mesh: Mesh,
     frozen: Params,
-    tokenize: Tokenize,
+    encode: Encode,
     position: dict[str, Any] | None,
     step: int,
 ) -> tuple[Any, Callable[[], Mapping[str, int]]]:
@@ -95,11 +96,11 @@ def open_feed(
         return None, dict
     share, shard = share_of(config.batch_size, mesh)
     if config.encode_once:
-        source = config.data.source(tokenize)
+        source = config.data.source(encode)
         pool = fill_pool(config.objective, frozen, source, mesh)
         batches = pool.batches(share, config.seed, shard)
     else:
-        batches = config.data.batches(share, tokenize, shard=shard)
+        batches = config.data.batches(share, encode, shard=shard)
         source = getattr(batches, "samples", None)
     feed = iter(batches)
     if position is not None:

@@ -63,14 +63,14 @@ def run(
         interruption = enter(Interruption())
         enter(locked(workdir))
         claim(config, workdir, extend)
-        tokenize = config.objective.tokenizer()
-        judges = ready(config, evaluators, tokenize)
-        validate = Validation(config, plan, tokenize) if config.validation else None
+        encode = config.objective.encode
+        judges = ready(config, evaluators, encode)
+        validate = Validation(config, plan, encode) if config.validation else None
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep, partial(best_step, workdir))
         enter(contextlib.closing(checkpoints))
         step = checkpoints.latest() or 0
         state, frozen, position = restore_or_init(config, plan, checkpoints)
-        feed, faults = open_feed(config, plan.mesh, frozen, tokenize, position, step)
+        feed, faults = open_feed(config, plan.mesh, frozen, encode, position, step)
         train_step = step_of(config, plan)
         unpublished = step == config.steps or decided(published(workdir) < step)
         run_log = enter(contextlib.closing(RunLog(config, workdir, step, faults, unpublished)))

@@ -132,7 +132,7 @@ def precompute(config: TrainConfig, out: Path, settings: PrecomputeConfig) -> di
             "expected holes 1 with the reference's profiles, which make a hole before they crop; "
             f"got {settings.holes}. Use more crops instead"
         )
-    samples = data.source(objective.tokenizer())
+    samples = data.source(objective.encode)
     encoder = Encoder(config, settings)
     cache = _describe(config, settings, samples, encoder)
     _claim(cache, out, open_collection(data.path, data.index_cache))
@@ -322,7 +322,7 @@ def _encode(
     cache: Cache, samples: BrushSamples, encoder: Encoder, crops: list[Crop]
 ) -> tuple[np.ndarray, list[Any]]:
     """Returns the records of some crops and, by crop, of their holes."""
-    token_ids = samples.tokenized([crop[0]["caption"] for crop in crops])
+    token_ids = samples.encoded([crop[0] for crop in crops])["token_ids"]
     stored: dict[str, np.ndarray] = {}
     holes = []
     for hole in range(max(1, cache.holes)):

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from brushjax.config import ConfigError
+from brushjax.data.schema import Encode
 from brushjax.nn.execution import Rematerialise
 from brushjax.sharding import MeshShape, Rule
-from brushjax.training.objectives.contract import Objective, Tokenize
+from brushjax.training.objectives.contract import Objective
 from brushjax.training.optimizers import OptimizerConfig
 
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
@@ -43,11 +44,11 @@ class Data(Protocol):
     # Data that may not be there yet has `shapes` too, see BrushData of
     # brushjax.data.sets.brushdata: its recipe can then be checked and compiled without it.
 
-    def source(self, tokenize: Tokenize) -> Source:
+    def source(self, encode: Encode) -> Source:
         """Returns the samples by number."""
         ...
 
-    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Any:
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Any:
         """Returns an endless series of the batches of host shard[0] of shard[1].
 
         Each has "id", integers that name its samples. The iterator has get_state and set_state;

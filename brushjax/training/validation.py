@@ -11,11 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from brushjax.config import ConfigError
+from brushjax.data.schema import Encode
 from brushjax.distributed import is_main
 from brushjax.nn import Execution
 from brushjax.training.batches import share_of, to_devices
 from brushjax.training.logging import means
-from brushjax.training.objectives.contract import Tokenize
 from brushjax.training.plan import Plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import State, export_parameters
@@ -30,10 +30,10 @@ class Validation:
     The samples stay in the host's memory.
     """
 
-    def __init__(self, config: TrainConfig, plan: Plan, tokenize: Tokenize):
+    def __init__(self, config: TrainConfig, plan: Plan, encode: Encode):
         self._plan = plan
         share, shard = share_of(config.batch_size, plan.mesh)
-        feed = iter(config.validation.batches(share, tokenize, shard=shard))
+        feed = iter(config.validation.batches(share, encode, shard=shard))
         self._batches = list(itertools.islice(feed, config.validation_batches))
         self._measure = make_validation(
             config.objective,

@@ -62,15 +62,15 @@ def take(feed, count):
     return list(itertools.islice(iter(feed), count))
 
 
-def tokenize_not(captions):
-    raise AssertionError(f"{captions} were tokenized though their ids are stored")
+def encode_not(record):
+    raise AssertionError(f"{record} was encoded though all of it is stored")
 
 
 def stored(out, epochs=4, batch_size=5):
     """All samples of some epochs, in batches: {(id, epoch): sample}."""
     data, found = CachedLatents(str(out)), {}
     for place, batch in enumerate(
-        take(data.batches(batch_size, tokenize_not, shard=(0, 1)), epochs * 10 // batch_size)
+        take(data.batches(batch_size, encode_not, shard=(0, 1)), epochs * 10 // batch_size)
     ):
         for row in range(batch_size):
             epoch = (place * batch_size + row) // 10
@@ -87,14 +87,14 @@ def test_every_whole_sample_is_stored_once_an_epoch(made):
 
 def test_stored_latents_are_those_of_the_crops_and_holes(made, encoder):
     config, out, _ = made
-    samples = config.data.source(config.objective.tokenizer())
+    samples = config.data.source(config.objective.encode)
     found = stored(out)
     matched = set()
     for number in (0, 3, 10):
         for crop, hole in itertools.product(range(2), range(2)):
             (sample,), _ = samples.sample(number, crop, [hole])
             batch = {name: sample[name][None] for name in ("image", "mask", "time_ids")}
-            batch["token_ids"] = samples.tokenized([sample["caption"]])
+            batch["token_ids"] = samples.encoded([sample])["token_ids"]
             prepared = encoder(batch)
             near = [
                 epoch
@@ -123,7 +123,7 @@ def test_only_missing_shards_are_made_again_to_the_same_bytes(made, monkeypatch)
     path.unlink()
     (out / f"{path.name}.77.new").write_bytes(b"what a killed run left")
     with pytest.raises(FileNotFoundError, match="1 of 3 shards"):
-        CachedLatents(str(out), seed=5).source(tokenize_not)
+        CachedLatents(str(out), seed=5).source(encode_not)
     written = []
     inner = precomputing._write_shard
     monkeypatch.setattr(precomputing, "_write_shard", lambda *a: written.append(a[2]) or inner(*a))
@@ -172,10 +172,10 @@ def test_another_cache_in_the_folder_is_refused(made):
 def test_cached_images_bring_new_holes_in_stored_crops(made):
     config, out, _ = made
     data = CachedImages(str(out), config.data)
-    tokenize = config.objective.tokenizer()
+    encode = config.objective.encode
     found = stored(out)
     masks = {}
-    for place, batch in enumerate(take(data.batches(5, tokenize, shard=(0, 1)), 8)):
+    for place, batch in enumerate(take(data.batches(5, encode, shard=(0, 1)), 8)):
         assert set(batch) == {
             *("mean", "deviation", "image", "mask", "token_ids", "time_ids", "id")
         }
@@ -183,16 +183,16 @@ def test_cached_images_bring_new_holes_in_stored_crops(made):
             epoch = (place * 5 + row) // 10
             np.testing.assert_array_equal(batch["mean"][row], found[number, epoch]["mean"])
             corner = found[number, epoch]["time_ids"]
-            image = config.data.source(tokenize).sample(number, crop_of(corner, config, number))
+            image = config.data.source(encode).sample(number, crop_of(corner, config, number))
             np.testing.assert_array_equal(batch["image"][row], image[0][0]["image"])
             masks.setdefault(number, set()).add(batch["mask"][row].tobytes())
     assert np.mean([len(found) for found in masks.values()]) > 3
-    assert data.source(tokenize).faults == {}
+    assert data.source(encode).faults == {}
 
 
 def crop_of(time_ids, config, number):
     """Which crop of a sample lies where these sizes say."""
-    samples = config.data.source(config.objective.tokenizer())
+    samples = config.data.source(config.objective.encode)
     places = [samples.sample(number, crop)[0][0]["time_ids"].tolist() for crop in range(2)]
     return places.index(time_ids.tolist())
 
@@ -200,23 +200,23 @@ def crop_of(time_ids, config, number):
 def test_cached_images_of_other_data_are_refused(made):
     config, out, _ = made
     holes = dataclasses.replace(config.data, holes=HoleConfig.of_strokes())
-    CachedImages(str(out), holes).source(config.objective.tokenizer())
+    CachedImages(str(out), holes).source(config.objective.encode)
     other = dataclasses.replace(config.data, size=64)
     with pytest.raises(ConfigError, match=r"size: 32 -> 64"):
-        CachedImages(str(out), other).source(config.objective.tokenizer())
+        CachedImages(str(out), other).source(config.objective.encode)
 
 
 def test_cached_latents_state_and_hosts(made):
     _, out, _ = made
     data = CachedLatents(str(out), seed=3)
-    whole = take(data.batches(4, tokenize_not, shard=(0, 1)), 5)
-    halves = [take(data.batches(2, tokenize_not, shard=(h, 2)), 5) for h in (0, 1)]
+    whole = take(data.batches(4, encode_not, shard=(0, 1)), 5)
+    halves = [take(data.batches(2, encode_not, shard=(h, 2)), 5) for h in (0, 1)]
     for batch, first, second in zip(whole, *halves):
         np.testing.assert_array_equal(batch["id"], [*first["id"], *second["id"]])
-    feed = iter(data.batches(4, tokenize_not, shard=(0, 1)))
+    feed = iter(data.batches(4, encode_not, shard=(0, 1)))
     next(feed)
     state = json.loads(json.dumps(feed.get_state()))
-    again = iter(data.batches(4, tokenize_not, shard=(0, 1)))
+    again = iter(data.batches(4, encode_not, shard=(0, 1)))
     again.set_state(state)
     np.testing.assert_array_equal(next(again)["mean"], whole[1]["mean"])
 
@@ -226,48 +226,48 @@ def test_a_cache_of_images_alone_has_no_latents_of_holes(made, tmp_path):
     settings = dataclasses.replace(SETTINGS, crops=1, holes=0)
     precompute(config, tmp_path, settings)
     with pytest.raises(ConfigError, match="without holes"):
-        CachedLatents(str(tmp_path)).source(tokenize_not)
-    tokenize = config.objective.tokenizer()
-    feed = CachedImages(str(tmp_path), config.data).batches(10, tokenize, shard=(0, 1))
+        CachedLatents(str(tmp_path)).source(encode_not)
+    encode = config.objective.encode
+    feed = CachedImages(str(tmp_path), config.data).batches(10, encode, shard=(0, 1))
     assert set(take(feed, 1)[0]["id"].tolist()) == set(range(11)) - {BROKEN}
 
 
 def test_a_collection_takes_its_latents_by_a_setting(made):
     config, out, _ = made
-    tokenize = config.objective.tokenizer()
+    encode = config.objective.encode
     named = dataclasses.replace(config.data, latents=str(out))
     new = dataclasses.replace(named, new_holes=True)
     for data, same in (
         (named, CachedLatents(str(out))),
         (new, CachedImages(str(out), config.data)),
     ):
-        ours, theirs = (take(d.batches(5, tokenize, shard=(0, 1)), 1)[0] for d in (data, same))
+        ours, theirs = (take(d.batches(5, encode, shard=(0, 1)), 1)[0] for d in (data, same))
         assert ours.keys() == theirs.keys()
         for name in theirs:
             np.testing.assert_array_equal(ours[name], theirs[name])
     moved = dataclasses.replace(named, path="elsewhere", workers=3)
-    moved.source(tokenize)
+    moved.source(encode)
     other = dataclasses.replace(named, holes=HoleConfig.of_strokes())
     with pytest.raises(ConfigError, match=r"holes.random: 0.4 -> 1.0"):
-        other.source(tokenize)
+        other.source(encode)
     with pytest.raises(ValueError, match="expected latents"):
         dataclasses.replace(config.data, new_holes=True)
 
 
 def test_shapes_are_those_of_the_samples(made):
     config, out, _ = made
-    tokenize = config.objective.tokenizer()
+    encode = config.objective.encode
     kinds = {"latents": str(out)}, {"latents": str(out), "new_holes": True}, {}
     for settings in (*kinds, {"profile": "reference_random"}):
         data = dataclasses.replace(config.data, **settings)
-        sample = data.source(tokenize)[0]
+        sample = data.source(encode)[0]
         stated = {name: (np.shape(a), np.dtype(a.dtype)) for name, a in data.shapes().items()}
         assert stated == {name: (np.shape(a), np.dtype(a.dtype)) for name, a in sample.items()}
 
 
 def test_folders_without_a_cache_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="brushjax precompute CONFIG"):
-        CachedLatents(str(tmp_path)).source(tokenize_not)
+        CachedLatents(str(tmp_path)).source(encode_not)
 
 
 def test_only_collections_are_precomputed(made, tmp_path):
@@ -305,16 +305,16 @@ def test_the_command_takes_a_config_file_and_says_what_was_left_out(
 def test_latents_of_other_files_are_refused_by_name(made, tmp_path):
     """A copy is the same; a tar with an edited caption of the same length is not."""
     config, out, _ = made
-    tokenize = config.objective.tokenizer()
+    encode = config.objective.encode
     tar = tmp_path / "0.tar"
     tar.write_bytes((out.parent / "tars" / "0.tar").read_bytes())
     copied = dataclasses.replace(config.data, path=str(tmp_path), latents=str(out))
-    copied.source(tokenize)
+    copied.source(encode)
     tar.write_bytes(tar.read_bytes().replace(b"picture 3", b"picture X"))
     for new_holes in (False, True):
         edited = dataclasses.replace(copied, new_holes=new_holes, seed=config.data.seed)
         with pytest.raises(ConfigError, match=r"other files; since then\n  0.tar: other content"):
-            edited.source(tokenize)
+            edited.source(encode)
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"0.tar: other content"):
         precompute(moved, out, SETTINGS)

@@ -16,7 +16,7 @@ from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.inference.images import read_image, read_mask
 from tests.data import tiny
-from tests.data.tiny import members, tokenize, write_tar
+from tests.data.tiny import encode, members, write_tar
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF")
 KINDS = (*FORMATS, "RLE")
@@ -97,7 +97,7 @@ def samples(tmp_path):
     write_tar(tmp_path / "0.tar", {"a": members(0)})
     holes = HoleConfig.of_objects()
     data = BrushData(str(tmp_path), 16, holes=holes, index_cache=str(tmp_path / "cache"))
-    return data.source(tokenize)
+    return data.source(encode)
 
 
 def run(samples, count, monkeypatch):

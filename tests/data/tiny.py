@@ -8,12 +8,16 @@ import cv2
 import numpy as np
 
 from brushjax.data.masks import rle
+from brushjax.data.schema import Captioned
 
 
 def tokenize(captions):
     """Lengths and first letters: enough to tell captions apart."""
     rows = [[len(text), *text.encode()[:3], 0, 0, 0][:4] for text in captions]
     return np.array(rows, np.int32).reshape(len(captions), 4)
+
+
+encode = Captioned(tokenize)
 
 
 def picture(n, height=40, width=56):

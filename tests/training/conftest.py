@@ -54,4 +54,4 @@ def base(text_to_image, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def batch(text_to_image):
-    return stack(DATA.source(text_to_image.tokenizer()), range(2))
+    return stack(DATA.source(text_to_image.encode), range(2))

@@ -9,9 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from brushjax.data.schema import Record
 from brushjax.training.objectives.contract import Losses, Mean, Objective, placed
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Point(Record):
+    """A record of these data."""
+
+    x: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +36,8 @@ class Numbers:
 
     FREE: ClassVar = ("pause",)
 
-    def source(self, tokenize):
-        assert tokenize(["a", "b"]).shape == (2, 0)
+    def source(self, encode):
+        assert encode(Point(0, x=np.zeros(3))).keys() == {"id", "x"}
         return self
 
     def __len__(self):
@@ -43,10 +51,10 @@ class Numbers:
         y = np.full(3, np.inf, np.float32) if n == self.infinite_at else 3 * x - 1 + 0.1 * noise
         return {"x": x, "y": y, "id": np.int64(n)}
 
-    def batches(self, batch_size, tokenize, *, shard):
+    def batches(self, batch_size, encode, *, shard):
         import grain
 
-        samples = grain.MapDataset.source(self.source(tokenize)).seed(0).shuffle().repeat()
+        samples = grain.MapDataset.source(self.source(encode)).seed(0).shuffle().repeat()
         return samples[shard[0] :: shard[1]].batch(batch_size).to_iter_dataset()
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from brushjax.data.faults import (
+    FAULTS,
     Fault,
     FaultCounts,
     FaultLog,
@@ -29,20 +29,18 @@ from brushjax.data.feed import Feed, stacked
 from brushjax.data.masks import reference
 from brushjax.data.masks.holes import HoleConfig, sample_hole
 from brushjax.data.order import Order
+from brushjax.data.schema import Encode, Inpainting
 from brushjax.data.sources import decoding, pictures
 from brushjax.data.sources.collection import open_collection
 from brushjax.data.sources.tars import KINDS, WANTED
 from brushjax.data.text import LENGTH
 
-Tokenize = Callable[[Sequence[str]], np.ndarray]
 Profile = Literal["default", "reference_segmentation", "reference_random"]
 UNLIMITED = 1 << 40  # samples of a source without a pool
 ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
-FAULTS = "faults"  # column that tells the training process what a batch met
 OBJECT_MEMBERS = ("height", "width", "segmentation")
 DONOR_MEMBERS = ("image", "segmentation")
 CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
-_TOKENIZING = threading.Lock()  # the tokenizers library fails where threads use one together
 CROP, HOLE, SUBSTITUTE = 0, 1, 2  # streams of random numbers
 
 
@@ -97,32 +95,32 @@ class BrushData:
         if self.new_holes and not self.latents:
             raise ValueError("expected latents with new_holes: without them all holes are new")
 
-    def source(self, tokenize: Tokenize) -> Any:
+    def source(self, encode: Encode) -> Any:
         """Returns the samples by number, BrushSamples or those of `brushjax.data.cached`; the same
         object for the same config and tokenizer, so that its fault counts are those of the run.
 
         Args:
-          tokenize: captions -> int32 [n, length].
+          encode: an `Inpainting` -> the arrays of a sample.
         Raises: FileNotFoundError if there is no data; TooManyFaults if too much of it is missing;
           ConfigError if the latents are of other data.
         """
         if self.latents:
             from brushjax.data.cached import stored  # it imports this file
 
-            return stored(self).source(tokenize)
-        return _opened(self, tokenize)
+            return stored(self).source(encode)
+        return _opened(self, encode)
 
     @property
     def pixels(self) -> BrushData:
         """The same data without the latents."""
         return dataclasses.replace(self, latents="", new_holes=False)
 
-    def batches(self, batch_size: int, tokenize: Tokenize, *, shard: tuple[int, int]) -> Feed:
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
         """Returns an endless series of batches; its iterator has get_state and set_state.
 
         Args:
           batch_size: of this host's part.
-          tokenize: captions -> int32 [n, length].
+          encode: an `Inpainting` -> the arrays of a sample.
           shard: (index, count) of the hosts.
 
         Each batch has "image" uint8 [B,size,size,3], "mask" [B,size,size,1] with 1 = edit,
@@ -131,7 +129,7 @@ class BrushData:
         float32 [B,size,size,3], 0..255, and make the mask float32. With latents see CachedLatents
         and CachedImages of `brushjax.data.cached`.
         """
-        samples = self.source(tokenize)
+        samples = self.source(encode)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
 
     def shapes(self) -> dict[str, Any]:
@@ -156,8 +154,8 @@ class BrushData:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(config: BrushData, tokenize: Tokenize) -> BrushSamples:
-    return BrushSamples(config, tokenize)
+def _opened(config: BrushData, encode: Encode) -> BrushSamples:
+    return BrushSamples(config, encode)
 
 
 class BrushSamples:
@@ -168,9 +166,9 @@ class BrushSamples:
     place: so every host's batch is full, and the others stay where they are.
     """
 
-    def __init__(self, config: BrushData, tokenize: Tokenize):
+    def __init__(self, config: BrushData, encode: Encode):
         self.config = config
-        self._tokenize = tokenize
+        self._encode = encode
         self._collection = open_collection(config.path, config.index_cache)
         holes, profile = config.holes, config.profile
         objects = (
@@ -256,14 +254,11 @@ class BrushSamples:
             met: list[str] = []
             samples.append(self._whole(position, met))
             rows.append(to_row(met))
-        captions = [sample.pop("caption") for sample in samples]
-        token_ids = self.tokenized(captions)
-        return {**stacked(samples), "token_ids": token_ids, FAULTS: np.stack(rows)}
+        return {**self.encoded(samples), FAULTS: np.stack(rows)}
 
-    def tokenized(self, captions: Sequence[str]) -> np.ndarray:
-        """Returns token ids, int32 [n, length]."""
-        with _TOKENIZING:
-            return np.asarray(self._tokenize(captions), np.int32)
+    def encoded(self, samples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Returns samples as one batch of what the objective reads."""
+        return stacked([dict(self._encode(Inpainting(**sample))) for sample in samples])
 
     def received(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Counts the faults that a batch brought.

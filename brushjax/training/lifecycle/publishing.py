@@ -90,7 +90,7 @@ class Publisher:
     def _export(self, trained: Any) -> None:
         config, batch = self._config, {}
         if measured := config.objective.MEASURED:
-            source = config.data.source(config.objective.tokenizer())
+            source = config.data.source(config.objective.encode)
             batch = stack(source, range(min(measured, len(source))))
         with whole_folder(self._workdir / "export") as new:
             config.objective.export(trained, new, batch)

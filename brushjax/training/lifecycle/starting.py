@@ -10,9 +10,9 @@ from typing import Any
 from brushjax import config as configs
 from brushjax.config import ConfigError
 from brushjax.data.cached import encoder_of
+from brushjax.data.schema import Encode
 from brushjax.distributed import barrier, is_main
 from brushjax.files import write_text
-from brushjax.training.objectives.contract import Tokenize
 from brushjax.training.recipe import FREE, Evaluator, TrainConfig
 
 OURS = ("checkpoints", "export", "best", "samples", "tensorboard", "metrics.jsonl")
@@ -85,16 +85,14 @@ def _refusal(
     return "\n".join(lines)
 
 
-def ready(
-    config: TrainConfig, evaluators: Sequence[Evaluator], tokenize: Tokenize
-) -> list[Evaluator]:
+def ready(config: TrainConfig, evaluators: Sequence[Evaluator], encode: Encode) -> list[Evaluator]:
     """Opens the data, and returns the evaluators as they are for this run, each of them checked.
 
     Raises: ConfigError, or what the data raise, if something is not there.
     """
     for name, data in (("data", config.data), ("validation", config.validation)):
         if data is not None:
-            source = data.source(tokenize)
+            source = data.source(encode)
             if is_main() and hasattr(source, "found"):
                 log.info("%s: %s", name, source.found())
     every: list[Any] = [*config.evaluators, *evaluators]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Float, Int
 
 from brushjax import identity, weights
+from brushjax.data.schema import Captioned
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.brushnet import CELL, BrushNet, BrushNetConfig, keep_mask_condition
 from brushjax.models.encoders.clip import CLIPText
@@ -26,7 +29,6 @@ from brushjax.training.objectives.contract import (
     Batch,
     Losses,
     Objective,
-    Tokenize,
     blueprint,
     build,
     dtype_of,
@@ -114,11 +116,11 @@ class BrushNetObjective(Objective):
             unet = weights.load("unet", self.folder)
             return placed(parameters(BrushNet.from_unet(unet)), wanted)
 
-    def tokenizer(self) -> Tokenize:
-        return read_tokenizer(self.folder)
+    def encode(self, record: Any) -> Mapping[str, np.ndarray]:
+        return Captioned(read_tokenizer(self.folder))(record)
 
     def encoder(self) -> str:
-        ids = self.tokenizer()(PROBE)
+        ids = read_tokenizer(self.folder)(PROBE)
         host = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
         shapes = {"vae": self.shapes()["vae"]}
         vae = identity.arrays(self.load(jax.random.key(0), placed_in(host, shapes))["vae"])

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,6 @@ from brushjax.sharding import path_name
 from brushjax.typing import Params
 
 Batch = Mapping[str, Any]
-Tokenize = Callable[[Sequence[str]], np.ndarray]
 
 
 @jax.tree_util.register_dataclass
@@ -114,9 +113,14 @@ class Objective(abc.ABC):
             the sharding of every array. A run that goes on needs what is frozen alone.
         """
 
-    def tokenizer(self) -> Tokenize:
-        """Returns what turns captions into ids, int32 [n, L]; without a text encoder L is 0."""
-        return lambda captions: np.zeros((len(captions), 0), np.int32)
+    def encode(self, record: Any) -> Mapping[str, np.ndarray]:
+        """Turns a record of the data (pictures, texts, boxes, masks) into the arrays of one sample,
+        on the host; by default its pictures and numbers alone.
+
+        Args:
+          record: of `brushjax.data.schema`.
+        """
+        return record.arrays()
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         """Returns what `loss` reads, for all that depends on frozen parameters and the sample

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from brushjax import weights
 from brushjax.config import ConfigError
+from brushjax.data.schema import Captioned
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
@@ -19,7 +23,6 @@ from brushjax.training.objectives.contract import (
     Batch,
     Losses,
     Objective,
-    Tokenize,
     blueprint,
     build,
     dtype_of,
@@ -91,8 +94,8 @@ class TextToImageObjective(Objective):
                 params[name] = fresh(model, config, keys[name], wanted[name])
         return params
 
-    def tokenizer(self) -> Tokenize:
-        return read_tokenizer(self.tokenizer_folder)
+    def encode(self, record: Any) -> Mapping[str, np.ndarray]:
+        return Captioned(read_tokenizer(self.tokenizer_folder))(record)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         vae = build(AutoencoderKL, self._vae_config(), frozen["vae"])

@@ -61,7 +61,7 @@ def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
         sample = config.data.shapes()
     else:
         try:
-            sample = config.data.source(config.objective.tokenizer())[0]
+            sample = config.data.source(config.objective.encode)[0]
         except FileNotFoundError as error:
             raise ConfigError(
                 f"expected one sample of {type(config.data).__name__} on this machine, for its "

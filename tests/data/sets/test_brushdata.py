@@ -16,7 +16,7 @@ from brushjax.data.faults import MENDED, SKIPPED, TooManyFaults
 from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from tests.data import tiny
-from tests.data.tiny import members, tokenize, write_tar, write_tars
+from tests.data.tiny import encode, members, tokenize, write_tar, write_tars
 
 COUNT = 23
 
@@ -34,7 +34,7 @@ def data(tmp_path_factory):
 def run(data, hosts, batches, batch_size=10, states=None):
     """The batches of all hosts, put together; and where each host then stands."""
     feeds = [
-        iter(data.batches(batch_size // hosts, tokenize, shard=(h, hosts))) for h in range(hosts)
+        iter(data.batches(batch_size // hosts, encode, shard=(h, hosts))) for h in range(hosts)
     ]
     for feed in feeds:
         if states:
@@ -108,7 +108,7 @@ def test_workers_change_nothing_on_any_number_of_hosts(data, hosts, workers):
 
 
 def test_epochs_bring_other_crops_and_holes(data):
-    samples = data.source(tokenize)
+    samples = data.source(encode)
     images, masks = set(), set()
     for epoch in range(4):
         (made,), _ = samples.sample(3, epoch)
@@ -119,7 +119,7 @@ def test_epochs_bring_other_crops_and_holes(data):
 
 
 def test_holes_of_one_crop_share_the_picture(data):
-    made, _ = data.source(tokenize).sample(3, 0, range(4))
+    made, _ = data.source(encode).sample(3, 0, range(4))
     assert len({m["image"].tobytes() for m in made}) == 1
     assert len({m["mask"].tobytes() for m in made}) > 1
 
@@ -127,7 +127,7 @@ def test_holes_of_one_crop_share_the_picture(data):
 def test_the_seed_changes_order_and_samples(data):
     other = collection_with(data, seed=1)
     assert ids_of(run(data, 1, 2)[0]) != ids_of(run(other, 1, 2)[0])
-    a, b = (d.source(tokenize).sample(0, 0)[0][0] for d in (data, other))
+    a, b = (d.source(encode).sample(0, 0)[0][0] for d in (data, other))
     assert (
         a["mask"].tobytes() != b["mask"].tobytes() or a["image"].tobytes() != b["image"].tobytes()
     )
@@ -139,7 +139,7 @@ def collection_with(data, **changes):
 
 def test_a_pool_keeps_its_samples(data):
     pool = collection_with(data, pool=7)
-    samples = pool.source(tokenize)
+    samples = pool.source(encode)
     assert len(samples) == 7
     rounds = [[samples[7 * r + n] for n in range(7)] for r in range(3)]
     kept = [{s["id"].item(): s["mask"].tobytes() + s["image"].tobytes() for s in r} for r in rounds]
@@ -219,7 +219,7 @@ def faulty(tmp_path_factory):
 
 def test_planted_faults_are_each_counted_under_their_cause(faulty):
     data = collection(faulty, holes=HoleConfig.of_objects(), faulty_share=0.6)
-    samples = data.source(tokenize)
+    samples = data.source(encode)
     met, whole = [], []
     for number in samples.numbers:
         if samples.tried(int(number), 0, met):
@@ -237,7 +237,7 @@ def test_training_goes_on_past_faults_with_full_batches(faulty, caplog):
     data = collection(faulty, holes=HoleConfig.of_objects(), faulty_share=0.6)
     batches, _ = run(data, 2, 6)
     assert all(len(batch["id"]) == 10 for batch in batches)
-    samples = data.source(tokenize)
+    samples = data.source(encode)
     usable = {n for n in samples.numbers if samples.tried(int(n), 0, [])}
     assert set(ids_of(batches[:3])) == usable  # in one epoch all of them came
     assert set(samples.faults) >= {*planted(), "truncated tar", "unreadable tar"}
@@ -246,7 +246,7 @@ def test_training_goes_on_past_faults_with_full_batches(faulty, caplog):
 
 def test_what_a_config_does_not_need_can_be_broken(faulty):
     data = collection(faulty, holes=HoleConfig.of_strokes(), faulty_share=0.6)
-    samples, met = data.source(tokenize), []
+    samples, met = data.source(encode), []
     for number in samples.numbers:
         samples.tried(int(number), 0, met)
     assert not {"bad size", "wrong size", "bad segmentation", "bad run lengths"} & set(met)
@@ -255,9 +255,9 @@ def test_what_a_config_does_not_need_can_be_broken(faulty):
 
 def test_too_many_faults_stop_a_run(faulty):
     with pytest.raises(TooManyFaults, match=r"4 of 28 samples.*allowed share of 0.05"):
-        collection(faulty, faulty_share=0.05).source(tokenize)
+        collection(faulty, faulty_share=0.05).source(encode)
     data = collection(faulty, holes=HoleConfig.of_objects(), faulty_share=0.2)
-    feed = iter(data.batches(25, tokenize, shard=(0, 1)))
+    feed = iter(data.batches(25, encode, shard=(0, 1)))
     with pytest.raises(TooManyFaults, match="raise faulty_share"):
         list(itertools.islice(feed, 40))
     feed.close()
@@ -266,7 +266,7 @@ def test_too_many_faults_stop_a_run(faulty):
 def test_a_collection_without_a_whole_sample_is_refused(tmp_path):
     write_tar(tmp_path / "0.tar", {"a": members(0, image=None)})
     with pytest.raises(TooManyFaults, match="none of 1"):
-        collection(tmp_path, faulty_share=1.0).source(tokenize)
+        collection(tmp_path, faulty_share=1.0).source(encode)
 
 
 def test_causes_are_named_once():
@@ -278,22 +278,22 @@ def test_causes_are_named_once():
 )
 def test_wrong_settings_are_refused(data, settings):
     with pytest.raises(ValueError, match="expected"):
-        collection_with(data, **settings).batches(4, tokenize, shard=(0, 1))
+        collection_with(data, **settings).batches(4, encode, shard=(0, 1))
 
 
 @pytest.mark.parametrize("state", [{}, {"samples": "3"}, {"samples": -1}, {"samples": 1, "x": 2}])
 def test_states_of_another_kind_are_refused(data, state):
     with pytest.raises(ValueError, match="expected a state"):
-        iter(data.batches(4, tokenize, shard=(0, 1))).set_state(state)
+        iter(data.batches(4, encode, shard=(0, 1))).set_state(state)
 
 
 def test_the_pipeline_imports_neither_torch_nor_tensorflow(data):
     code = (
         "import sys\n"
         "from brushjax.data.sets.brushdata import BrushData\n"
-        "from tests.data.tiny import tokenize\n"
+        "from tests.data.tiny import encode\n"
         f"data = BrushData({data.path!r}, 16, index_cache={data.index_cache!r})\n"
-        "next(iter(data.batches(2, tokenize, shard=(0, 1))))\n"
+        "next(iter(data.batches(2, encode, shard=(0, 1))))\n"
         "found = {'torch', 'tensorflow'} & set(sys.modules)\n"
         "sys.exit(f'imported {found}' if found else 0)\n"
     )

@@ -10,13 +10,13 @@ from brushjax.data.faults import TooManyFaults
 from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.data.sources import decoding
-from tests.data.tiny import members, tokenize, write_tar
+from tests.data.tiny import encode, members, write_tar
 
 
 def opened(folder, samples, **settings):
     write_tar(folder / "0.tar", samples)
     data = BrushData(str(folder), 32, index_cache=str(folder / "cache"), **settings)
-    return data.source(tokenize)
+    return data.source(encode)
 
 
 @pytest.mark.parametrize("stated", ["1000000", "11000"])

@@ -1,0 +1,67 @@
+"""Records: samples of training sets as typed values, before an objective turns them into arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+"""Captions -> ids int32 [n, L]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What every record has.
+
+    Attributes:
+      id: names the sample within its training set; noise is drawn by it.
+    """
+
+    id: Any
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the pictures and numbers of the record by name, without words or what is absent;
+        the id as int64."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        found = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return {**found, "id": np.asarray(self.id, np.int64)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inpainting(Record):
+    """A picture, the hole in it, and what the hole shows.
+
+    Attributes:
+      image: uint8 [H, W, 3].
+      mask: [H, W, 1], 1 = edit; uint8, or float32 from the reference's preparation.
+      caption: says what the picture, or the hole, shows.
+      time_ids: float32 [6], SDXL's original height, width, crop top, left, height and width.
+      masked_image: float32 [H, W, 3], 0..255, where the hole was made before the picture was
+        resized.
+      class_id: int32 [], of what the hole shows, where the set has classes.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    caption: str = ""
+    time_ids: np.ndarray | None = None
+    masked_image: np.ndarray | None = None
+    class_id: np.ndarray | None = None
+
+
+Encode = Callable[[Any], Mapping[str, np.ndarray]]
+"""A record -> the arrays of one sample, without a batch axis: `Objective.encode`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """Encodes a record's pictures, and its caption as token ids."""
+
+    tokenize: Tokenize
+
+    def __call__(self, record: Any) -> Mapping[str, np.ndarray]:
+        ids = np.asarray(self.tokenize([record.caption])[0], np.int32)
+        return {**record.arrays(), "token_ids": ids}
