@@ -7,7 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brushjax import data, diffusion, evaluation, inference, metrics, models, training, weights
+    from brushjax import (
+        agents,
+        data,
+        diffusion,
+        evaluation,
+        inference,
+        metrics,
+        models,
+        training,
+        weights,
+    )
+    from brushjax.agents import EditPlan
     from brushjax.inference import Inpainter
     from brushjax.typing import AddedCondition, Residuals
     from brushjax.weights import load, save
@@ -16,20 +27,33 @@ __version__ = "0.1.0.dev0"
 
 _HOME_OF = {
     "AddedCondition": "brushjax.typing",
+    "EditPlan": "brushjax.agents",
     "Inpainter": "brushjax.inference",
     "Residuals": "brushjax.typing",
     "load": "brushjax.weights",
     "save": "brushjax.weights",
 }
 _FOLDERS = frozenset(
-    {"data", "diffusion", "evaluation", "inference", "metrics", "models", "training", "weights"}
+    {
+        "agents",
+        "data",
+        "diffusion",
+        "evaluation",
+        "inference",
+        "metrics",
+        "models",
+        "training",
+        "weights",
+    }
 )
 
 __all__ = [
     "AddedCondition",
+    "EditPlan",
     "Inpainter",
     "Residuals",
     "__version__",
+    "agents",
     "data",
     "diffusion",
     "evaluation",

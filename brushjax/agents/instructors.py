@@ -1,0 +1,27 @@
+"""Instructors by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from brushjax.agents.protocols import Instructor
+
+INSTRUCTORS = {
+    "patterns": ("brushjax.agents.patterns.instructor", "Patterns"),
+}
+
+
+def instructor(name: str = "patterns", **settings: Any) -> Instructor:
+    """Makes an instructor: "patterns" needs no model.
+
+    Args:
+        settings: of its class.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in INSTRUCTORS:
+        raise ValueError(f"expected an instructor of {', '.join(INSTRUCTORS)}; got {name!r}")
+    module, made = INSTRUCTORS[name]
+    return getattr(importlib.import_module(module), made)(**settings)

@@ -1,0 +1,1 @@
+"""A small English grammar of edit instructions, which needs no model."""
