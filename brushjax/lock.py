@@ -22,15 +22,18 @@ SILENCE = 4 * BEAT  # after so long an owner on another machine counts as gone
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str = NAME) -> Iterator[None]:
+def locked(folder: Path, name: str = NAME, main: bool | None = None) -> Iterator[None]:
     """Holds a folder for this run; of several processes of one run the main one does.
 
     A lock whose owner is gone is taken over: at once where it was a process of this machine, after
     some seconds without a sign of life where it was one of another.
 
+    Args:
+      name: of the lock file; processes that share a folder on purpose have one each.
+      main: whether this process holds it; None asks JAX, which then takes its devices.
     Raises: ConfigError if another process holds it; names host, process and time.
     """
-    if not is_main():
+    if not (is_main() if main is None else main):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ class Cache:
     def load(cls, folder: Path) -> Cache:
         """Reads cache.json.
 
-        Raises: FileNotFoundError if there is none; ValueError for another format.
+        Raises: FileNotFoundError if there is none; ConfigError for another format.
         """
         path = folder / DESCRIPTION
         if not path.is_file():
@@ -99,7 +99,7 @@ class Cache:
             )
         found = json.loads(path.read_text())
         if found.pop("format", None) != FORMAT:
-            raise ValueError(f"expected format {FORMAT} in {path}; make the cache anew")
+            raise ConfigError(f"expected format {FORMAT} in {path}; make the cache anew")
         for name in ("image", "hole"):
             found[name] = tuple((n, dtype, tuple(shape)) for n, dtype, shape in found[name])
         return cls(**found)
@@ -121,7 +121,8 @@ class CachedLatents:
         path: folder that precompute wrote.
         seed: of the order.
         workers: processes that read, a host; 0 leaves it to threads.
-        threads: that read batches, in each process; ahead: batches read early, likewise.
+        threads: that read batches, in each process.
+        ahead: batches that are read early, in each process.
     """
 
     path: str = ""
@@ -162,7 +163,7 @@ class CachedImages:
 
     def __post_init__(self):
         if self.data.pool or self.data.profile != "default":
-            raise ValueError(
+            raise ConfigError(
                 "expected data.pool 0 and the default profile: the reference masks before it "
                 f"crops; got {self.data.pool}, {self.data.profile}"
             )
@@ -311,7 +312,7 @@ class _Table:
         for row, n in enumerate(numbers):
             record = self._source[n]
             if len(record) != self._type.itemsize:
-                raise ValueError(
+                raise ConfigError(
                     f"expected records of {self._type.itemsize} bytes, got {len(record)} in record "
                     f"{n}; cache.json does not belong to these shards"
                 )

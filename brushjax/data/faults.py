@@ -37,6 +37,7 @@ MENDED = (
     "broken profile",
     "broken EXIF",
     "empty caption",
+    "caption not in UTF-8",
     "no segmentation",
     "unknown member",  # of a tar, not read
 )

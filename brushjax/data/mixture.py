@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from brushjax.config import ConfigError
 from brushjax.data.faults import FAULTS, to_row
 from brushjax.data.feed import Feed, stacked
 from brushjax.data.schema import Encode
@@ -55,7 +56,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         if not self.parts or any(not part.share > 0 for part in self.parts):
-            raise ValueError(f"expected parts with shares above 0, got {self.parts}")
+            raise ConfigError(f"expected parts with shares above 0, got {self.parts}")
 
     def source(self, encode: Encode) -> Mixed:
         """Returns the samples by position."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brushjax.config import ConfigError
 from brushjax.data.masks.collage import paste
 from brushjax.data.masks.shapes import MaskConfig, sample_mask
 from brushjax.data.schema import Encode, Inpainting
@@ -106,7 +107,7 @@ class PhotoData:
 
         index, count = shard
         if batch_size < 1 or not 0 <= index < count:
-            raise ValueError(
+            raise ConfigError(
                 f"expected batch_size >= 1 and 0 <= shard[0] < shard[1], got {batch_size}, {shard}"
             )
         samples = grain.MapDataset.source(self.source(encode)).seed(self.seed)
@@ -123,9 +124,9 @@ class PhotoSamples:
     def __init__(self, config: PhotoData, encode: Encode):
         for name in ("collage", "uncaptioned"):
             if not 0 <= getattr(config, name) <= 1:
-                raise ValueError(f"expected {name} within 0 and 1, got {getattr(config, name)}")
+                raise ConfigError(f"expected {name} within 0 and 1, got {getattr(config, name)}")
         if config.pool < 0:
-            raise ValueError(f"expected pool >= 0, got {config.pool}")
+            raise ConfigError(f"expected pool >= 0, got {config.pool}")
         self.config = config
         self._encode = encode
         self._photos = PhotoSource(
@@ -138,7 +139,7 @@ class PhotoSamples:
             folder=Path(config.folder) if config.folder else SHIPPED,
         )
         if config.collage and len(self._photos.classes) < 2:
-            raise ValueError(
+            raise ConfigError(
                 f"expected two classes or more for collages, got {self._photos.classes}"
             )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brushjax.evaluation.benchmarks.held_out import HeldOut, Steered, Steering
+from brushjax.evaluation.benchmarks.own import OwnHeldOut
 from brushjax.evaluation.methods.inpainting import (
     Autoencoder,
     Blended,
@@ -49,7 +50,8 @@ class BranchEvaluation:
         base: pipeline folder of the base model; empty takes the training run's, or the one in the
             package.
         weights: the trained branch, where the command is given none; empty: the base's own.
-        held_out: the samples on which the branches are compared.
+        held_out: the samples on which the branches are compared: shipped photographs, or, as
+            OwnHeldOut, the pictures that a training run's own data hold out.
         steering: the samples whose prompt is swapped; None leaves that part out.
         sampling: how pictures are sampled.
         seeds: of the noise.
@@ -61,7 +63,7 @@ class BranchEvaluation:
 
     base: str = ""
     weights: str = ""
-    held_out: HeldOut = dataclasses.field(default_factory=HeldOut)
+    held_out: HeldOut | OwnHeldOut = dataclasses.field(default_factory=HeldOut)
     steering: Steering | None = dataclasses.field(default_factory=Steering)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     seeds: tuple[int, ...] = (0,)

@@ -58,12 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(sweep, options: argparse.Namespace, command: str) -> None:
     from brushjax.evaluation.models import Models, named_paths
     from brushjax.evaluation.sweep import Run
+    from brushjax.lock import locked
 
     share = _share(options)
     sweep = _asked(sweep, options)
     models = Models(next(iter(named_paths(options.weights).values()), sweep.weights), sweep.base)
     run = Run(sweep, options.out, models, share=share, command=command)
-    report = run.all(options.stages)
+    # Each share has a lock of its own: what two processes would make twice is what one share makes.
+    with locked(options.out, f".lock-{share[0]}-of-{share[1]}", main=True):
+        report = run.all(options.stages)
     if report is None:
         print(f"share {share[0]}/{share[1]}, stages {', '.join(options.stages)}: done")
         return

@@ -95,7 +95,11 @@ class Sweep:
 
         Raises: ConfigError if base, data or metrics' networks are not there.
         """
-        sweep = dataclasses.replace(self, base=self.base or getattr(config.objective, "base", ""))
+        sweep = dataclasses.replace(
+            self,
+            base=self.base or getattr(config.objective, "base", ""),
+            benchmarks=tuple(one.for_run(config) for one in self.benchmarks),
+        )
         try:
             if sweep.base:
                 base_path(sweep.base)

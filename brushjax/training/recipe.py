@@ -64,8 +64,8 @@ class TrainConfig:
 
     name: str
     objective: Objective
-    data: Any
-    """A Data. (Typed so because tyro looks into a protocol's value only where it is Any.)"""
+    data: Any  # a Data; tyro looks into a protocol's value only where it is Any
+    """The training samples."""
     optimizer: OptimizerConfig
     steps: int
     batch_size: int
@@ -107,7 +107,8 @@ class TrainConfig:
     evaluators: tuple[Any, ...] = ()
     """Evaluators, run in this order on every export."""
     validation: Any = None
-    """A Data whose first batches the loss is measured on, with the same noise every time."""
+    """Samples whose first batches the loss is measured on, with the same noise every time: data of
+    their own, or HeldOutPart, what the training data hold out."""
     validate_every: int = 0
     """Steps between two such measurements; 0: only at the end."""
     validation_batches: int = 4
@@ -146,6 +147,11 @@ class TrainConfig:
             )
         if self.encode_once and not self.data.pool:
             raise ConfigError("encode_once needs data.pool > 0: samples without end can't be kept")
+
+    @property
+    def validation_data(self) -> Any:
+        """The Data to validate on, or None."""
+        return self.validation.of(self.data) if hasattr(self.validation, "of") else self.validation
 
 
 FULLY_SHARDED: tuple[Rule, ...] = ((".*", "cut:fsdp"),)

@@ -24,7 +24,7 @@ from brushjax.typing import Params
 
 
 class Validation:
-    """Measures a run on the first batches of `config.validation`.
+    """Measures a run on the first batches of `config.validation_data`.
 
     Samples, noise and timesteps are the same in every call, so that two steps' numbers compare.
     The samples stay in the host's memory.
@@ -33,7 +33,7 @@ class Validation:
     def __init__(self, config: TrainConfig, plan: Plan, encode: Encode):
         self._plan = plan
         share, shard = share_of(config.batch_size, plan.mesh)
-        feed = iter(config.validation.batches(share, encode, shard=shard))
+        feed = iter(config.validation_data.batches(share, encode, shard=shard))
         self._batches = list(itertools.islice(feed, config.validation_batches))
         self._measure = make_validation(
             config.objective,

@@ -1,6 +1,7 @@
 import pytest
 
 from brushjax.evaluation.command import main
+from brushjax.lock import locked
 from tests.evaluation import miniatures
 
 CONFIG = "configs/eval/quickstart.py"
@@ -67,3 +68,24 @@ def test_black_results_fail_the_command_after_the_report(tmp_path):
     with pytest.raises(SystemExit, match="1 of 1 pictures are black"):
         main([str(config), *arguments])
     assert (tmp_path / "out/table.md").is_file()
+
+
+def test_sweep_is_locked_while_another_process_makes_the_same_share(tmp_path):
+    miniatures.folder_of_pictures(tmp_path / "data", sizes=((64, 64),))
+    miniatures.save(tmp_path / "theirs/p0.png", miniatures.picture(0, 64, 64))
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from brushjax.evaluation.benchmarks.folder import Folder\n"
+        "from brushjax.evaluation.sweep import Sweep\n\n\n"
+        f"def get_config():\n    return Sweep((Folder({str(tmp_path / 'data')!r}),), ())\n"
+    )
+    out = tmp_path / "out"
+    command = [str(config), "--out", str(out), "--score-only", str(tmp_path / "theirs")]
+    with locked(out, ".lock-0-of-2", main=True):
+        with pytest.raises(SystemExit, match=r"^error: .* is in use: process"):
+            main([*command, "--share", "0/2", "--stages", "plan"])
+        assert not (out / "plan.parquet").exists()
+        main([*command, "--share", "1/2", "--stages", "plan"])  # the other share is another's work
+    main([*command, "--share", "0/2", "--stages", "plan"])
+    assert (out / "plan.parquet").exists()
+    assert not list(out.glob(".lock*"))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.config import ConfigError
 from brushjax.data.masks.shapes import MaskConfig, brush, sample_mask
 
 Objects = Sequence[Any]
@@ -61,17 +62,17 @@ class HoleConfig:
 
     def __post_init__(self):
         if min(self.weights()) < 0 or not sum(self.weights()):
-            raise ValueError(
+            raise ConfigError(
                 "expected weights >= 0 of segmentation, random and background, one of them > 0; "
                 f"got {self.weights()}"
             )
         for name in FRACTIONS:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} within 0 and 1, got {getattr(self, name)}")
+                raise ConfigError(f"expected {name} within 0 and 1, got {getattr(self, name)}")
         for name in ("dilation", "share"):
             least, most = getattr(self, name)
             if not 0 <= least <= most <= 1:
-                raise ValueError(f"expected 0 <= {name}[0] <= {name}[1] <= 1, got {least}, {most}")
+                raise ConfigError(f"expected 0 <= {name}[0] <= {name}[1] <= 1, got {least}, {most}")
 
     def weights(self) -> tuple[float, float, float]:
         """The weights of segmentation, random and background holes."""

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.config import ConfigError
+
 Mask = UInt8[np.ndarray, "size size"]
 KINDS = ("brush", "outline", "blob", "ellipse", "box")
 TRIES = 16  # draws before settling for a box: the default bounds refuse less than one draw in four
@@ -43,13 +45,13 @@ class MaskConfig:
     def __post_init__(self):
         weights = self.weights()
         if min(weights) < 0 or sum(weights) - self.outline <= 0:
-            raise ValueError(
+            raise ConfigError(
                 f"expected weights >= 0 for {KINDS}, one besides outline > 0, got {weights}"
             )
         if not 0 <= self.share[0] <= self.share[1] <= 1:
-            raise ValueError(f"expected 0 <= share[0] <= share[1] <= 1, got {self.share}")
+            raise ConfigError(f"expected 0 <= share[0] <= share[1] <= 1, got {self.share}")
         if not 0 <= self.strokes[0] <= self.strokes[1]:
-            raise ValueError(f"expected 0 <= strokes[0] <= strokes[1], got {self.strokes}")
+            raise ConfigError(f"expected 0 <= strokes[0] <= strokes[1], got {self.strokes}")
 
     def weights(self) -> tuple[float, ...]:
         """The weights in the order of KINDS."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from brushjax.config import ConfigError
 from brushjax.data.faults import (
     FAULTS,
     Fault,
@@ -29,10 +30,12 @@ from brushjax.data.feed import Feed, stacked
 from brushjax.data.masks import reference
 from brushjax.data.masks.holes import HoleConfig, sample_hole
 from brushjax.data.order import Order
+from brushjax.data.preflight import preflight
 from brushjax.data.schema import Encode, Inpainting
 from brushjax.data.sources import decoding, pictures
 from brushjax.data.sources.collection import open_collection
 from brushjax.data.sources.tars import KINDS, WANTED
+from brushjax.data.split import Split, part
 from brushjax.data.text import LENGTH
 
 Profile = Literal["default", "reference_segmentation", "reference_random"]
@@ -49,10 +52,10 @@ class BrushData:
     """Captioned pictures with annotated objects, as published or of one's own.
 
     Attributes:
-        path: tars in WebDataset's layout (members image, caption, height, width, segmentation; or
-            jpg, jpeg, png, webp as image and txt, json as caption),
-            ArrayRecord shards, a tensorflow-datasets folder, or a folder with captions.jsonl; local
-            or with a protocol (gs://, s3://, hf://); a folder, a file or a pattern.
+        path: of pictures with captions: a folder with captions.jsonl, metadata.jsonl, metadata.csv
+            or a .txt beside each picture; tars in WebDataset's layout; ArrayRecord shards; or a
+            tensorflow-datasets folder. Tars may be at gs://, s3:// or hf://. A folder, a file or a
+            pattern; see docs/data.md.
         size: side of the crops in pixels.
         seed: of order, crops and holes.
         profile: "default", or one of the reference's two preparations with its faults, for
@@ -63,11 +66,15 @@ class BrushData:
         faulty_share: largest share of unusable samples that a run puts up with.
         index_cache: folder for the tars' indices; empty is ~/.cache/brushjax/tars.
         workers: processes that prepare samples, a host; 0 leaves it to threads.
-        threads: that prepare batches, in each process; ahead: batches prepared early, likewise.
+        threads: that prepare batches, in each process.
+        ahead: batches that are prepared early, in each process.
         latents: folder that `python -m brushjax precompute` wrote from these data; empty encodes
             every picture in every step.
         new_holes: with latents, take the pictures' alone, and make new holes in every epoch, whose
             pictures are encoded in the step; otherwise the stored holes come by turns.
+        split: "train" leaves out what is held out, "held_out" is that alone, "all" everything.
+        held_out_share: share of the samples that are held out, by a hash of their names; at least
+            one is.
     """
 
     FREE: ClassVar = ("faulty_share", "index_cache", "workers", "threads", "ahead")
@@ -86,14 +93,17 @@ class BrushData:
     ahead: int = 4
     latents: str = ""
     new_holes: bool = False
+    split: Split = "all"
+    held_out_share: float = 0.05
 
     def __post_init__(self):
         if self.size < 16 or self.pool < 0:
-            raise ValueError(f"expected size >= 16 and pool >= 0, got {self.size}, {self.pool}")
-        if not 0 <= self.faulty_share <= 1:
-            raise ValueError(f"expected faulty_share within 0 and 1, got {self.faulty_share}")
+            raise ConfigError(f"expected size >= 16 and pool >= 0, got {self.size}, {self.pool}")
+        for name in ("faulty_share", "held_out_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"expected {name} within 0 and 1, got {getattr(self, name)}")
         if self.new_holes and not self.latents:
-            raise ValueError("expected latents with new_holes: without them all holes are new")
+            raise ConfigError("expected latents with new_holes: without them all holes are new")
 
     def source(self, encode: Encode) -> Any:
         """Returns the samples by number, BrushSamples or those of `brushjax.data.cached`; the same
@@ -206,7 +216,12 @@ class BrushSamples:
         if not len(usable):
             raise TooManyFaults(self._none(total, counts))
         self._counts.absent(counts, left_out, total)
-        return usable
+        return part(usable, collection.name, self.config.split, self.config.held_out_share)
+
+    def found(self) -> str:
+        """Says what lies at the path and what of it is used, for the log of a run that starts."""
+        about = preflight(self._collection, self.numbers, self.config.size, self.faults)
+        return f"{self.config.path}: {about}"
 
     def _none(self, total: int, counts: dict[str, int]) -> str:
         """Says why no sample can be used: what was found, and what was wanted."""

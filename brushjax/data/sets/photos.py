@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.config import ConfigError
 from brushjax.data.faults import Fault
 from brushjax.data.sources import pictures
 from brushjax.files import inside
@@ -90,25 +91,29 @@ def _describe(folder: Path) -> list[dict]:
     """The entries of photos.json, with errors that name the file."""
     path = folder / "photos.json"
     if not path.is_file():
-        raise FileNotFoundError(f"expected {path}, the list of photographs; pass another folder")
+        raise FileNotFoundError(
+            f"expected {path}, which lists photographs with the boxes to cut (as brushjax/assets/"
+            "photos/README.md describes it); pictures with captions of your own are read by "
+            "configs/own_photos.py --data.path DIR"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))["photos"]
     except (json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f'{path}: expected {{"photos": [...]}} as JSON, got {error}') from error
+        raise ConfigError(f'{path}: expected {{"photos": [...]}} as JSON, got {error}') from error
 
 
 def _read_pixels(path: Path) -> np.ndarray:
     """Decodes a photograph to uint8 RGB [H,W,3].
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, or no complete picture.
+        FileNotFoundError, ConfigError: the file is missing, or no complete picture.
     """
     if not path.is_file():
         raise FileNotFoundError(f"photos.json names {path.name}, but {path} is missing; restore it")
     try:
         return pictures.decode(path.read_bytes()).pixels
     except Fault as fault:
-        raise ValueError(
+        raise ConfigError(
             f"expected a complete JPEG or PNG picture in {path}, got {fault.found}; restore it"
         ) from fault
 
@@ -117,9 +122,9 @@ def _region(entry: dict, photo: str, height: int, width: int) -> Region:
     region = Region(entry["class"], entry["split"], tuple(entry["box"]), tuple(entry["captions"]))
     left, top, right, bottom = region.box
     if region.split not in SPLITS:
-        raise ValueError(f"{photo}: expected a split out of {SPLITS}, got {region.split!r}")
+        raise ConfigError(f"{photo}: expected a split out of {SPLITS}, got {region.split!r}")
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"{photo}: expected a box inside {width}x{height}, got {region.box}")
+        raise ConfigError(f"{photo}: expected a box inside {width}x{height}, got {region.box}")
     return region
 
 
@@ -136,7 +141,7 @@ def load_photos(folder: Path = SHIPPED) -> tuple[Photo, ...]:
 
     Raises:
         FileNotFoundError: photos.json or a picture is missing.
-        ValueError: a picture does not decode, a box leaves it, or boxes of two splits overlap.
+        ConfigError: a picture does not decode, a box leaves it, or boxes of two splits overlap.
     """
     photos = []
     for entry in _describe(Path(folder)):
@@ -146,7 +151,7 @@ def load_photos(folder: Path = SHIPPED) -> tuple[Photo, ...]:
         train = [r.box for r in regions if r.split == "train"]
         for box in (r.box for r in regions if r.split == "held_out"):
             if any(_intersect(box, other) for other in train):
-                raise ValueError(
+                raise ConfigError(
                     f"{entry['name']}: held-out box {box} shares pixels with a training box"
                 )
         objects = [(o["class"], np.asarray(o["polygon"], np.float32)) for o in entry["objects"]]
@@ -190,7 +195,7 @@ class PhotoSource:
         folder: photographs of one's own.
 
     Raises:
-        ValueError: unknown split or class, a size below 8, or sides that don't ascend.
+        ConfigError: unknown split or class, a size below 8, or sides that don't ascend.
     """
 
     def __init__(
@@ -207,9 +212,9 @@ class PhotoSource:
         folder: Path = SHIPPED,
     ):
         if split not in SPLITS:
-            raise ValueError(f"expected a split out of {SPLITS}, got {split!r}")
+            raise ConfigError(f"expected a split out of {SPLITS}, got {split!r}")
         if size < 8 or not 8 <= sides[0] <= sides[1]:
-            raise ValueError(
+            raise ConfigError(
                 f"expected size >= 8 and 8 <= sides[0] <= sides[1], got {size} and {sides}"
             )
         self.size, self.seed, self.split, self.sides = size, seed, split, sides
@@ -223,7 +228,7 @@ class PhotoSource:
         self.classes = tuple(self._places) if classes is None else tuple(classes)
         if unknown := [name for name in self.classes if name not in self._places]:
             known = ", ".join(self._places)
-            raise ValueError(f"expected classes with {split} regions ({known}), got {unknown}")
+            raise ConfigError(f"expected classes with {split} regions ({known}), got {unknown}")
 
     def __len__(self) -> int:
         return self.length

@@ -5,31 +5,27 @@ Each gives the same five members of a sample by its number.
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-
-from brushjax.data.faults import Fault, FaultLog
-from brushjax.data.masks import rle
-from brushjax.data.sources import mask_files
-from brushjax.data.sources.files import File, find, is_remote, local
-from brushjax.data.sources.origins import Origin, origins_of, whole
-from brushjax.data.sources.records import RecordCollection, select
+from brushjax.data.sources.captions import LINES, LISTS, count_pictures, read_beside, read_list
+from brushjax.data.sources.files import find, is_remote
+from brushjax.data.sources.folder import PictureFolder
+from brushjax.data.sources.origins import Origin
+from brushjax.data.sources.records import RecordCollection
 from brushjax.data.sources.tars import TarCollection, default_cache
-from brushjax.identity import digest
 
-CAPTIONS = "captions.jsonl"
 RECORDS = (".array_record", ".arrayrecord")
 
 
 @runtime_checkable
 class Collection(Protocol):
     """Stored samples by number; a number names the same sample in every process."""
+
+    kind: str
+    """What it is, in words."""
 
     def __len__(self) -> int: ...
 
@@ -70,20 +66,25 @@ def open_collection(path: str, cache: str = "") -> Collection:
 
     Args:
       path: a folder, a file or a pattern with * and ?; local, or gs://, s3://, hf:// and so on.
-        Tars in WebDataset's layout; ArrayRecord shards (see records.py); a folder with
-        captions.jsonl; or a folder that tensorflow-datasets wrote.
+        Tars in WebDataset's layout; ArrayRecord shards (see records.py); pictures with captions
+        (see captions.py); or a folder that tensorflow-datasets wrote.
       cache: folder for the tars' indices; empty is ~/.cache/brushjax/tars.
     Raises:
       FileNotFoundError: if nothing of these is there; says what was looked for.
+      ConfigError: if captions can't be understood, or name what lies elsewhere.
     """
+    path = path if is_remote(path) else os.path.expanduser(path)
     folder = path.rstrip("/")
-    if not is_remote(path) and Path(folder).is_dir():
-        if (Path(folder) / CAPTIONS).is_file():
-            return PictureFolder(Path(folder))
-        if (Path(folder) / "dataset_info.json").is_file():
+    place = None if is_remote(path) else Path(folder)
+    if place and place.is_dir():
+        if listed := [place / name for name in LISTS if (place / name).is_file()]:
+            return PictureFolder(place, read_list(listed[0]))
+        if (place / "dataset_info.json").is_file():
             from brushjax.data.sources.tfds import TfdsCollection
 
             return TfdsCollection.open(folder)
+    if place and place.is_file() and place.suffix.lower() in LINES:
+        return PictureFolder(place.parent, read_list(place))
     if path.endswith(RECORDS):
         return RecordCollection(find(path))
     if path.endswith(".tar"):
@@ -96,124 +97,22 @@ def open_collection(path: str, cache: str = "") -> Collection:
         if ending == ".tar":
             return TarCollection(files, Path(cache) if cache else default_cache())
         return RecordCollection(files)
-    raise FileNotFoundError(
-        f"expected *.tar, *.array_record, {CAPTIONS} or a tensorflow-datasets folder (with "
-        f"dataset_info.json) at {path}; found none of them"
+    if place and place.is_dir() and (found := read_beside(place)):
+        return PictureFolder(place, found)
+    raise FileNotFoundError(_nothing(path, place))
+
+
+def _nothing(path: str, place: Path | None) -> str:
+    """Says that no collection lies at a path: what was found, and what was wanted."""
+    if not path:
+        return "expected a folder of training pictures, got none; give --data.path DIR"
+    found = "found none of them"
+    if place and not place.exists():
+        found = "found no such place"
+    elif place and place.is_dir() and (count := count_pictures(place)):
+        found = f"found {count} pictures, but no captions"
+    return (
+        f"expected at {path} pictures with captions ({', '.join(LISTS)}, or a .txt beside each "
+        f"picture), *.tar, *.array_record or a tensorflow-datasets folder (with "
+        f"dataset_info.json); {found}"
     )
-
-
-class PictureFolder:
-    """A folder of pictures and captions.jsonl, one JSON object a line.
-
-    Each line has "image" (path in the folder) and "caption"; "mask", the path of a mask picture
-    (white = object) or a list of such paths, is optional.
-
-    Raises: ValueError if a line is no such object; names it.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._log = FaultLog()
-        self._rows = []
-        lines = (folder / CAPTIONS).read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                self._rows.append(_row(line, f"{folder / CAPTIONS}, line {number}"))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def name(self, n: int) -> str:
-        return self._rows[n]["image"]
-
-    def origins(self) -> list[Origin]:
-        """Returns the captions, wherever they were read, and the pictures and masks."""
-        text = self._captions()
-        captions = Origin(CAPTIONS, len(text), mark := digest(text), mark, mark)
-        return [captions, *origins_of(self._files)]
-
-    def content(self, n: int) -> str:
-        """Returns a digest of the captions (n = 0) or of a picture."""
-        return whole(self._files[n - 1]) if n else digest(self._captions())
-
-    def _captions(self) -> str:
-        return json.dumps(self._rows)
-
-    @functools.cached_property
-    def _files(self) -> list[File]:
-        names = [name for row in self._rows for name in (row["image"], *row["mask"])]
-        paths = [str(self._folder / name) for name in dict.fromkeys(names)]
-        return [file for path in paths if os.path.isfile(path) for file in [local(path)]]
-
-    def faults(self, needed: Sequence[str]) -> dict[int, str]:
-        missing = {
-            n: "missing member"
-            for n, row in enumerate(self._rows)
-            if not (self._folder / row["image"]).is_file()
-        }
-        if "segmentation" in needed:
-            missing |= {n: "missing member" for n, r in enumerate(self._rows) if not r["mask"]}
-        return missing
-
-    def lost(self, n: int) -> int:
-        del n
-        return 1
-
-    def members(self) -> dict[str, tuple[int, str]]:
-        return {}
-
-    def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
-        row, names = self._rows[n], {*needed, *optional}
-        members = {"caption": row["caption"].encode()}
-        if "image" in names:
-            members["image"] = self._file(row["image"])
-        if row["mask"] and names - {"image", "caption"}:
-            members |= self._segmentation(row["mask"])
-        return select(members, needed, optional)
-
-    def _file(self, name: str) -> bytes:
-        try:
-            return (self._folder / name).read_bytes()
-        except OSError as error:
-            raise Fault("unreadable member", f"{name}: {error}") from error
-
-    def _segmentation(self, masks: list[str]) -> dict[str, bytes]:
-        """Turns mask pictures into the members that a tar has."""
-        runs, size = [], (0, 0)
-        for name in masks:
-            mask = self._mask(name)
-            if runs and mask.shape != size:
-                raise Fault("wrong size", f"{name} has {mask.shape}, the mask before it {size}")
-            size = mask.shape
-            runs.append(rle.encode(mask, first=1, order="column"))
-        return {
-            "segmentation": json.dumps({"mask": runs}).encode(),
-            "height": str(size[0]).encode(),
-            "width": str(size[1]).encode(),
-        }
-
-    def _mask(self, name: str) -> np.ndarray:
-        try:
-            mask = mask_files.decode(self._file(name))
-        except ValueError as error:
-            raise Fault("bad segmentation", f"{name}: {error}") from error
-        if mask.reading:
-            self._log("no clear mask", name, mask.reading)
-        return mask.marked
-
-
-def _row(line: str, place: str) -> dict[str, Any]:
-    """Reads one line of captions.jsonl."""
-    try:
-        row = json.loads(line)
-        masks = row.get("mask") or []
-        masks = [masks] if isinstance(masks, str) else masks
-        whole = all(isinstance(text, str) for text in (row["image"], row["caption"], *masks))
-    except (ValueError, KeyError, AttributeError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(
-            f'{place}: expected {{"image": path, "caption": text}} and perhaps "mask": path or '
-            f"list of paths; got {line[:80]!r}"
-        )
-    return {"image": row["image"], "caption": row["caption"], "mask": masks}

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from brushjax.data.faults import Fault, as_fault
 from brushjax.data.masks import rle
-from brushjax.data.sources import pictures
+from brushjax.data.sources import captions, pictures
 
 
 def picture(
@@ -42,15 +42,17 @@ def picture(
 
 
 def caption(data: bytes) -> tuple[str, list[str]]:
-    """Returns a caption, and a note if it is empty.
+    """Returns a caption, and notes if it is empty or not in UTF-8.
 
-    Raises: Fault if it is no UTF-8 text.
+    Raises: Fault if it is no text.
     """
     try:
-        text = data.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
+        text, other = captions.decoded(data)
+    except ValueError as error:
         raise Fault("bad caption", str(error)) from error
-    return text, [] if text else ["empty caption"]
+    text = text.strip()
+    notes = [] if text else ["empty caption"]
+    return text, [*notes, "caption not in UTF-8"] if other else notes
 
 
 def stated_size(height: bytes, width: bytes) -> tuple[int, int]:

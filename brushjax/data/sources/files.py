@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from brushjax.config import ConfigError
+
 
 @dataclass(frozen=True)
 class File:
@@ -80,7 +82,7 @@ def _version(info: dict[str, Any]) -> str:
 def _system(path: str) -> tuple[Any, str]:
     """Returns the file system of a path, and the path inside it.
 
-    Raises: ModuleNotFoundError if fsspec, or what it needs for this protocol, is not installed.
+    Raises: ConfigError if fsspec, or what it needs for this protocol, is not installed.
     """
     try:
         import fsspec
@@ -89,8 +91,8 @@ def _system(path: str) -> tuple[Any, str]:
     except ImportError as error:
         protocol = path.split("://")[0]
         package = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs"}.get(protocol, "fsspec")
-        raise ModuleNotFoundError(
-            f"reading {protocol}:// paths needs: pip install 'brushjax[data]' {package} ({error})"
+        raise ConfigError(
+            f"reading {protocol}:// paths needs: pip install -e '.[data]' {package} ({error})"
         ) from error
 
 

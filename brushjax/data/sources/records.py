@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from brushjax.config import ConfigError
 from brushjax.data.faults import Fault
 from brushjax.data.sources.files import File, is_remote
 from brushjax.data.sources.origins import Origin, origins_of, whole
@@ -24,13 +25,15 @@ class RecordCollection:
 
     Args:
       files: on this machine or mounted; ArrayRecord reads no remote ones.
-    Raises: ValueError for a remote file.
+    Raises: ConfigError for a remote file.
     """
+
+    kind = "records of ArrayRecord files"
 
     def __init__(self, files: Sequence[File]):
         remote = [file.path for file in files if is_remote(file.path)]
         if remote:
-            raise ValueError(
+            raise ConfigError(
                 f"expected ArrayRecord files on this machine or mounted, got {remote[0]}; tars are "
                 "read from anywhere"
             )
@@ -41,7 +44,7 @@ class RecordCollection:
         return len(self._records)
 
     def name(self, n: int) -> str:
-        return f"record {n} of {self._files[0].path} and the files after it"
+        return f"record {n} of {self._files[0].name} and the files after it"
 
     def origins(self) -> list[Origin]:
         """Returns the files by cheap marks."""

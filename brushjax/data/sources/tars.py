@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from brushjax.data.faults import Fault
 from brushjax.data.sources import files as storage
+from brushjax.data.sources.captions import decoded
 from brushjax.data.sources.files import File
 from brushjax.data.sources.origins import Origin, origins_of, sampled
 from brushjax.files import whole_file, write_json
@@ -62,6 +63,8 @@ class TarCollection:
       cache: folder of the indices.
     Raises: OSError if the cache folder can't be written.
     """
+
+    kind = "samples of tars"
 
     def __init__(self, files: Sequence[File], cache: Path):
         self.files = list(files)
@@ -183,7 +186,7 @@ def _caption_in(data: bytes) -> bytes:
     Raises: Fault if there is none.
     """
     try:
-        found = json.loads(data)
+        found = json.loads(decoded(data)[0])
     except (ValueError, RecursionError) as error:
         raise Fault("bad caption", f"no JSON: {error}") from error
     if isinstance(found, dict):

@@ -10,12 +10,15 @@ import functools
 import io
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from brushjax.config import ConfigError
 from brushjax.data.faults import Fault, FaultLog
+from brushjax.data.sources.captions import decoded
 from brushjax.data.sources.collection import Collection, open_collection
 from brushjax.data.sources.files import File, find
 from brushjax.data.sources.origins import Origin, origins_of, whole
@@ -59,11 +62,11 @@ class BrushDataset(tfds.core.GeneratorBasedBuilder):
         for n in range(len(collection)):
             try:
                 members = collection.read(n, ("image", "caption"), OPTIONAL)
-                texts = {name: members.get(name, b"").decode() for name in TEXTS}
+                texts = {name: decoded(members.get(name, b""))[0] for name in TEXTS}
             except Fault as fault:
                 log(fault.cause, collection.name(n), str(fault))
                 continue
-            except UnicodeDecodeError as error:
+            except ValueError as error:
                 log("bad caption", collection.name(n), str(error))
                 continue
             # As a file: arrays would have to be encoded again, and that takes TensorFlow.
@@ -79,6 +82,8 @@ class TfdsCollection:
       place: what tells a person where it is.
     """
 
+    kind = "examples of a tensorflow-datasets folder"
+
     def __init__(self, source: Any, place: str):
         self._source, self._place = source, place
 
@@ -86,12 +91,12 @@ class TfdsCollection:
     def open(cls, folder: str | os.PathLike, split: str = "train") -> TfdsCollection:
         """Opens a folder that a builder wrote (with dataset_info.json in it).
 
-        Raises: ValueError if it is not in the array_record format.
+        Raises: ConfigError if it is not in the array_record format.
         """
         builder = tfds.builder_from_directory(os.fspath(folder))
         form = builder.info.file_format
         if form is None or form.value != "array_record":
-            raise ValueError(
+            raise ConfigError(
                 f"expected the array_record format in {folder}, got {form}; write it with "
                 'download_and_prepare(file_format="array_record")'
             )
@@ -103,7 +108,7 @@ class TfdsCollection:
         return len(self._source)
 
     def name(self, n: int) -> str:
-        return f"example {n} of {self._place}"
+        return f"example {n} of {PurePath(self._place).name}"
 
     def origins(self) -> list[Origin]:
         """Returns the folder's files by cheap marks."""

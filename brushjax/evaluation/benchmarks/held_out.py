@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -64,7 +64,7 @@ class HeldOut(Benchmark):
 
     def samples(self) -> list[Sample]:
         """The samples, numbered from 0."""
-        photos = self.data.source(_no_tokens)
+        photos = self.data.source(not_encoded)
         described = [photos.describe(n) for n in range(self.count)]
         return [
             Sample(one.id, one.image, one.mask[..., 0], one.caption, one.class_name)
@@ -247,5 +247,6 @@ def check_accuracy(steering: Steering) -> float:
     return float(np.mean([one == other for one, other in zip(found, names, strict=True)]))
 
 
-def _no_tokens(captions: Sequence[str]) -> np.ndarray:
-    raise RuntimeError(f"captions are evaluated as text, but tokens of {captions} were asked for")
+def not_encoded(record: Any) -> Mapping[str, np.ndarray]:
+    """Stands for an objective's `encode` where records are read as they are."""
+    raise RuntimeError(f"pictures and captions are evaluated as such, but {record} was encoded")

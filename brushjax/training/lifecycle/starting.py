@@ -90,7 +90,7 @@ def ready(config: TrainConfig, evaluators: Sequence[Evaluator], encode: Encode) 
 
     Raises: ConfigError, or what the data raise, if something is not there.
     """
-    for name, data in (("data", config.data), ("validation", config.validation)):
+    for name, data in (("data", config.data), ("validation", config.validation_data)):
         if data is not None:
             source = data.source(encode)
             if is_main() and hasattr(source, "found"):

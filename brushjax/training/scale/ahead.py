@@ -141,7 +141,7 @@ def slice_devices(name: str) -> list[Any]:
     except Exception as error:
         raise ConfigError(
             f"expected libtpu to describe {name}; it failed with {error}. "
-            "Install it with: pip install 'brushjax[tpu]'"
+            "Install it with: pip install -e '.[tpu]'"
         ) from error
     return list(topology.devices)
 

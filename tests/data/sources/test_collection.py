@@ -133,10 +133,17 @@ def test_remote_records_are_refused(tmp_path):
 
 
 def test_places_without_a_collection_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected \*\.tar.*found none"):
+    with pytest.raises(FileNotFoundError, match=r"expected at .* \*\.tar.*found none"):
         open_collection(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="found none"):
         open_collection(str(tmp_path / "nothing" / "*.tar"))
+    with pytest.raises(FileNotFoundError, match="found no such place"):
+        open_collection(str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match=r"give --data\.path DIR"):
+        open_collection("")
+    (tmp_path / "a.jpg").write_bytes(tiny.jpeg(tiny.picture(0)))
+    with pytest.raises(FileNotFoundError, match="found 1 pictures, but no captions"):
+        open_collection(str(tmp_path))
 
 
 def test_tensorflow_datasets_feed_the_same_pipeline_without_tensorflow(tmp_path):
