@@ -14,7 +14,7 @@ from brushjax.data.sets.brushdata import BrushData
 from brushjax.data.sources import records
 from brushjax.data.sources.collection import open_collection
 from tests.data import tiny
-from tests.data.tiny import members, tokenize, write_tars
+from tests.data.tiny import members, encode, write_tars
 
 NAMES = ("image", "caption", "height", "width", "segmentation")
 
@@ -50,17 +50,17 @@ def test_a_folder_without_masks_trains_with_random_ones(tmp_path):
     folder_of_pictures(tmp_path, masks=False)
     (tmp_path / "3.jpg").unlink()
     data = BrushData(str(tmp_path), 32, faulty_share=0.5)
-    feed = iter(data.batches(6, tokenize, shard=(0, 1)))
+    feed = iter(data.batches(6, encode, shard=(0, 1)))
     batch = next(feed)
     feed.close()
     assert set(batch["id"]) == {0, 1, 2}
     assert all(0 < mask.mean() < 1 for mask in batch["mask"])
-    faults = data.source(tokenize).faults
+    faults = data.source(encode).faults
     assert faults["missing member"] == 1
     assert faults["no segmentation"] == 6
     only = BrushData(str(tmp_path), 32, holes=HoleConfig.of_objects(), faulty_share=1.0)
     with pytest.raises(RuntimeError, match="none of 4"):
-        only.source(tokenize)
+        only.source(encode)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"image": 3, "caption": ""}', '{"image": "a"}'])
@@ -80,7 +80,7 @@ def test_records_give_back_what_was_packed(tmp_path):
     assert len(collection) == 6
     assert collection.read(4, NAMES) == members(4)
     data = BrushData(str(tmp_path), 16)
-    feed = iter(data.batches(6, tokenize, shard=(0, 1)))
+    feed = iter(data.batches(6, encode, shard=(0, 1)))
     assert set(next(feed)["id"].tolist()) == set(range(6))
     feed.close()
 
@@ -102,9 +102,9 @@ def test_a_record_that_is_none_is_a_fault(tmp_path):
         add(records.pack(members(1)))
     data = BrushData(str(tmp_path), 16)
     met = []
-    assert data.source(tokenize).tried(0, 0, met) == []
+    assert data.source(encode).tried(0, 0, met) == []
     assert met == ["unreadable member"]
-    assert data.source(tokenize).tried(1, 0, met)
+    assert data.source(encode).tried(1, 0, met)
 
 
 def test_tars_are_read_through_fsspec(tmp_path):
@@ -116,7 +116,7 @@ def test_tars_are_read_through_fsspec(tmp_path):
     local = BrushData(str(tmp_path), **settings)
     for pattern in ("memory://collection", "memory://collection/*.tar"):
         feeds = [
-            iter(d.batches(5, tokenize, shard=(0, 1)))
+            iter(d.batches(5, encode, shard=(0, 1)))
             for d in (BrushData(pattern, **settings), local)
         ]
         remote, here = (next(feed) for feed in feeds)
@@ -155,13 +155,13 @@ import sys
 import numpy as np
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.data.sources.tfds import BrushDataset
-from tests.data.tiny import tokenize
+from tests.data.tiny import encode
 
 builder = BrushDataset(source={str(tars)!r}, data_dir={str(tmp_path / "tfds")!r})
 builder.download_and_prepare(file_format="array_record")
 batches = []
 for path in (str(builder.data_path), {str(tars)!r}):
-    samples = BrushData(path, 16, index_cache={str(tmp_path / "index")!r}).source(tokenize)
+    samples = BrushData(path, 16, index_cache={str(tmp_path / "index")!r}).source(encode)
     batches.append({{n: samples.sample(n, 0)[0][0] for n in range(5)}})
 by_caption = [{{s["caption"]: s for s in batch.values()}} for batch in batches]
 assert by_caption[0].keys() == by_caption[1].keys()
@@ -169,7 +169,7 @@ for caption, sample in by_caption[0].items():
     assert sample["image"].shape == by_caption[1][caption]["image"].shape
     assert (sample["time_ids"][:2] == (40, 56)).all()
     assert sample["mask"].any()
-samples = BrushData(str(builder.data_path), 16).source(tokenize)
+samples = BrushData(str(builder.data_path), 16).source(encode)
 members = [samples._collection.read(n, ("image", "caption", "segmentation")) for n in range(5)]
 from tests.data.tiny import members as made
 expected = {{made(n)["caption"]: made(n) for n in range(5)}}
