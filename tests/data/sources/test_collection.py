@@ -14,7 +14,7 @@ from brushjax.data.sets.brushdata import BrushData
 from brushjax.data.sources import records
 from brushjax.data.sources.collection import open_collection
 from tests.data import tiny
-from tests.data.tiny import members, encode, write_tars
+from tests.data.tiny import encode, members, write_tars
 
 NAMES = ("image", "caption", "height", "width", "segmentation")
 
