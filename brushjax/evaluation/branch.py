@@ -13,14 +13,8 @@ from typing import Any
 
 from brushjax.evaluation.benchmarks.held_out import HeldOut, Steered, Steering
 from brushjax.evaluation.benchmarks.own import OwnHeldOut
-from brushjax.evaluation.methods.inpainting import (
-    Autoencoder,
-    Blended,
-    Branch,
-    Copy,
-    Sampling,
-    Telea,
-)
+from brushjax.evaluation.methods.baselines import Autoencoder, Copy, Telea
+from brushjax.evaluation.methods.inpainting import Blended, Branch, Sampling
 from brushjax.evaluation.models import ZERO
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Sweep

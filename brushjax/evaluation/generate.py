@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from brushjax.evaluation.benchmarks.files import picture
-from brushjax.evaluation.methods.given import Given
-from brushjax.evaluation.methods.inpainting import Fill, Task
+from brushjax.evaluation.methods.contract import Fill, Made, Recipe, Task
 from brushjax.evaluation.plan import Plan
-from brushjax.evaluation.records import BenchmarkError, Pixels, Unit, digest
+from brushjax.evaluation.records import BenchmarkError, Pixels, Unit
 from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_part
 from brushjax.files import as_name, write_bytes
+from brushjax.identity import digest
 
 COLUMNS = {
     "key": TEXT,
     "picture": TEXT,
     "sha256": TEXT,
+    "region": TEXT,
+    "region_sha256": TEXT,
     "fault": TEXT,
     "seconds": NUMBER,
 }
@@ -48,7 +50,10 @@ class Gallery:
 
     def __contains__(self, key: str) -> bool:
         row = self.rows.get(key)
-        return row is not None and (bool(row["fault"]) or self.path(key).is_file())
+        if row is None or row["fault"]:
+            return row is not None
+        files = [row["picture"], row.get("region")]
+        return all((self.folder / file).is_file() for file in files if file)
 
     def path(self, key: str) -> Path:
         """The picture's file; given pictures stay where they are."""
@@ -61,49 +66,56 @@ class Gallery:
             BenchmarkError: the file is no longer what was written.
         """
         path = self.path(key)
-        data = path.read_bytes()
-        if digest(data) != self.rows[key]["sha256"]:
-            raise BenchmarkError(
-                f"{path} has changed since it was made; delete it to have it made again"
-            )
-        return picture(data, str(path))
+        return picture(_unchanged(path, self.rows[key]["sha256"]), str(path))
 
-    def add(
-        self,
-        units: Sequence[Unit],
-        pictures: UInt8[np.ndarray, "B H W 3"] | None,
-        seconds: float,
-    ) -> None:
-        """Write the pictures of units, then one part with their rows; None: there are none.
+    def region(self, key: str) -> Bool[np.ndarray, "H W"] | None:
+        """Where the method of a unit that is done decided to edit; None where it found no region.
+
+        Raises:
+            BenchmarkError: the file is no longer what was written.
+        """
+        row = self.rows[key]
+        if not row.get("region"):
+            return None
+        path = self.folder / row["region"]
+        return picture(_unchanged(path, row["region_sha256"]), str(path))[..., 0] > 0
+
+    def add(self, units: Sequence[Unit], made: Made | None, seconds: float) -> None:
+        """Write the pictures and regions of units, then one part with their rows; None: none.
 
         Args:
             seconds: time per picture.
         """
         rows = []
         for index, unit in enumerate(units):
-            row = {"key": unit.key, "picture": "", "sha256": "", "seconds": round(seconds, 4)}
-            if pictures is None:
+            row = {**dict.fromkeys(COLUMNS, ""), "key": unit.key, "seconds": round(seconds, 4)}
+            if made is None:
                 rows.append({**row, "fault": NOT_FINITE})
                 continue
-            path = self.folder / "pictures" / _file_name(unit)
-            data = encoded(pictures[index])
-            write_bytes(path, data)
-            name = str(path.relative_to(self.folder))
-            rows.append({**row, "picture": name, "sha256": digest(data), "fault": ""})
+            row |= self._saved("picture", "sha256", unit, made.pictures[index])
+            if made.regions is not None:
+                region = made.regions[index].astype(np.uint8) * 255
+                row |= self._saved("region", "region_sha256", unit, region)
+            rows.append(row)
         self._write(rows)
 
-    def link(self, units: Sequence[Unit], method: Given) -> None:
+    def link(self, units: Sequence[Unit], recipe: Recipe) -> None:
         """List pictures that somebody else made."""
         rows = []
         for unit in units:
-            path = method.find(unit.record)
+            path = recipe.find(unit.record)
             assert path is not None  # checked for the whole benchmark
-            where = str(path.resolve())
-            sha256 = digest(path.read_bytes())
-            rows.append(
-                {"key": unit.key, "picture": where, "sha256": sha256, "fault": "", "seconds": 0.0}
-            )
+            place = {"picture": str(path.resolve()), "sha256": digest(path.read_bytes())}
+            empty = dict.fromkeys(COLUMNS, "")
+            rows.append({**empty, "key": unit.key, **place, "seconds": 0.0})
         self._write(rows)
+
+    def _saved(self, what: str, hashed: str, unit: Unit, pixels: np.ndarray) -> dict[str, str]:
+        """Where a picture of a unit was written, and its digest."""
+        path = self.folder / f"{what}s" / _file_name(unit)
+        data = encoded(pixels)
+        write_bytes(path, data)
+        return {what: str(path.relative_to(self.folder)), hashed: digest(data)}
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         write_part(self.folder / "generated", rows, COLUMNS)
@@ -136,10 +148,9 @@ def generate(
     ) as bar:
         for label in dict.fromkeys(unit.method for unit in missing):
             mine = [unit for unit in missing if unit.method == label]
-            method = plan.methods[label]
             bar.set_postfix_str(label)
-            if isinstance(method, Given):
-                gallery.link(mine, method)
+            if not plan.methods[label].makes:
+                gallery.link(mine, plan.methods[label])
                 bar.update(len(mine))
                 continue
             fill = fills(label)
@@ -166,7 +177,7 @@ def _make(
 ) -> None:
     """Make the pictures of one batch; after NaN or infinity, one by one, to find whose they are."""
     try:
-        pictures, seconds = _filled(fill, tasks, batch_size)
+        made, seconds = _filled(fill, tasks, batch_size)
     except FloatingPointError:
         if len(batch) == 1:
             gallery.add(batch, None, 0.0)
@@ -174,7 +185,7 @@ def _make(
         for unit, task in zip(batch, tasks, strict=True):
             _make([unit], [task], fill, gallery, batch_size)
         return
-    gallery.add(batch, pictures, seconds)
+    gallery.add(batch, made, seconds)
 
 
 def _batches(
@@ -203,23 +214,39 @@ def _batches(
         yield from waiting.values()
 
 
-def _filled(
-    fill: Fill, tasks: Sequence[Task], batch_size: int
-) -> tuple[UInt8[np.ndarray, "B H W 3"], float]:
-    """The pictures of at most `batch_size` tasks, and the seconds for each."""
+def _filled(fill: Fill, tasks: Sequence[Task], batch_size: int) -> tuple[Made, float]:
+    """What is made of at most `batch_size` tasks, and the seconds for each."""
     padded = [*tasks, *[tasks[-1]] * (batch_size - len(tasks))]
     start = time.perf_counter()
-    pictures = np.asarray(fill(padded))
+    made = fill(padded)
+    pictures = np.asarray(made.pictures)
     seconds = (time.perf_counter() - start) / len(tasks)
     expected = (batch_size, *tasks[0].pixels.source.shape)
     if pictures.shape != expected or pictures.dtype != np.uint8:
         raise ValueError(
             f"expected uint8 pictures {expected}, got {pictures.dtype} {pictures.shape}"
         )
-    return pictures[: len(tasks)], seconds
+    if made.regions is None:
+        return Made(pictures[: len(tasks)]), seconds
+    regions = np.asarray(made.regions)
+    if regions.shape != expected[:3] or regions.dtype != bool:
+        raise ValueError(
+            f"expected boolean regions {expected[:3]}, got {regions.dtype} {regions.shape}"
+        )
+    return Made(pictures[: len(tasks)], regions[: len(tasks)]), seconds
 
 
-def encoded(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
+def _unchanged(path: Path, sha256: str) -> bytes:
+    """The bytes of a file that are those that were written."""
+    data = path.read_bytes()
+    if digest(data) != sha256:
+        raise BenchmarkError(
+            f"{path} has changed since it was made; delete it to have it made again"
+        )
+    return data
+
+
+def encoded(pixels: np.ndarray) -> bytes:
     """A picture as PNG."""
     import io
 

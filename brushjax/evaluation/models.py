@@ -139,9 +139,9 @@ class Models:
         return nnx.eval_shape(lambda: BrushNet.from_unet(unet))
 
     def digest(self, model: nnx.Module) -> str:
-        """`digest` of a model that this object holds, computed once."""
+        """`network_digest` of a model that this object holds, computed once."""
         if id(model) not in self._digests:
-            self._digests[id(model)] = digest(model)
+            self._digests[id(model)] = network_digest(model)
         return self._digests[id(model)]
 
     def base_digests(self, path: str = "") -> dict[str, str]:
@@ -218,7 +218,7 @@ def zero_branch(unet: UNet, like: BrushNet) -> BrushNet:
     return nnx.merge(nnx.split(like)[0], start(state))
 
 
-def digest(model: nnx.Module) -> str:
+def network_digest(model: nnx.Module) -> str:
     """A digest of a model's config and parameters."""
     from flax import nnx
 

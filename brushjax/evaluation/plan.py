@@ -7,21 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brushjax.evaluation.methods.given import Given
-from brushjax.evaluation.methods.inpainting import Grid
-from brushjax.evaluation.models import Models
-from brushjax.evaluation.records import (
-    TEXTS,
-    Benchmark,
-    BenchmarkError,
-    Record,
-    Unit,
-    unit_key,
-)
+from brushjax.evaluation.methods.contract import Recipe, Resources, unfolded
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Record, Unit, unit_key
 from brushjax.evaluation.store import FLAG, TEXT, WHOLE, write_table
-from brushjax.identity import code, numerics
+from brushjax.identity import digest
 
-REPORTING = ("training", "app", "evaluation/report")  # code without a part in pictures and scores
 COLUMNS = {
     "key": TEXT,
     "benchmark": TEXT,
@@ -49,8 +39,8 @@ class Plan:
 
     units: list[Unit]
     benchmarks: dict[str, Benchmark]
-    methods: dict[str, Any]
-    settings: dict[str, dict[str, Any]]
+    methods: dict[str, Recipe]
+    settings: dict[str, Mapping[str, Any]]
 
     def share(self, index: int, count: int) -> list[Unit]:
         """The units of one of `count` processes: whole sessions, dealt out in turn."""
@@ -68,7 +58,7 @@ class Plan:
         return {
             unit.key: keys[_place(unit, unit.record.after)]
             for unit in self.units
-            if unit.record.after and not isinstance(self.methods[unit.method], Given)
+            if unit.record.after and self.methods[unit.method].makes
         }
 
     @property
@@ -82,31 +72,33 @@ class Plan:
 
 
 def make_plan(
-    benchmarks: Sequence[Benchmark], methods: Sequence[Any], seeds: Sequence[int], models: Models
+    benchmarks: Sequence[Benchmark],
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    resources: Resources,
 ) -> Plan:
     """Lists every picture of benchmarks x methods x seeds.
 
-    Methods without noise are planned for the first seed only. Grids are unfolded.
+    Methods without noise are planned for the first seed only.
 
     Raises:
         BenchmarkError: a benchmark that can't be read, names or labels that are not different, or
             two methods that would make the same pictures.
     """
-    unfolded = [one for m in methods for one in (m.methods() if isinstance(m, Grid) else [m])]
-    by_label = _named(unfolded, [method.label for method in unfolded], "labels of methods")
+    methods = unfolded(recipes)
+    by_label = _named(methods, [one.label for one in methods], "labels of methods")
     by_name = _named(benchmarks, [one.name for one in benchmarks], "names of benchmarks")
     if not by_label or not by_name or not seeds or len(set(seeds)) < len(seeds):
         raise BenchmarkError(
             f"expected benchmarks, methods and different seeds, got {list(by_name)},"
             f" {list(by_label)} and {list(seeds)}"
         )
-    settings = {label: settings_of(method, models) for label, method in by_label.items()}
+    settings = {label: one.method(resources).settings for label, one in by_label.items()}
     units = []
     for name, benchmark in by_name.items():
         records = benchmark.records()
         for label, method in by_label.items():
-            if isinstance(method, Given):
-                method.check([record for record in records if record.scored])
+            method.check([record for record in records if record.scored])
             for repeat, seed in enumerate(seeds if method.seeded else seeds[:1]):
                 if benchmark.wants(label, repeat):
                     units += _chained(records, method, label, seed, settings[label])
@@ -119,15 +111,6 @@ def make_plan(
             f" {list(by_label)} have the same settings"
         )
     return Plan(units, by_name, by_label, settings)
-
-
-def settings_of(method: Any, models: Models) -> dict[str, Any]:
-    """What a method's pictures depend on besides the records: its settings, the code, and how JAX
-    computes."""
-    settings = method.settings(models)
-    if isinstance(method, Given):
-        return settings
-    return {**settings, "code": code(REPORTING), "jax": dict(numerics())}
 
 
 def row_of(unit: Unit) -> dict[str, Any]:
@@ -148,21 +131,21 @@ def row_of(unit: Unit) -> dict[str, Any]:
 
 
 def _chained(
-    records: Sequence[Record], method: Any, label: str, seed: int, settings: Mapping[str, Any]
+    records: Sequence[Record], method: Recipe, label: str, seed: int, settings: Mapping[str, Any]
 ) -> Iterator[Unit]:
     """The units of a method and seed; a unit's key covers those before it in its session."""
     keys: dict[str, str] = {}
     for record in records:
-        if isinstance(method, Given):
-            if not record.scored:
+        if not method.makes:
+            path = method.find(record)
+            if not record.scored or path is None:
                 continue  # a step on the way, of which only its maker knows
-            file = {**settings, "file": method.fingerprint(record)}
+            file = {**settings, "file": digest(path.read_bytes())}
             key = unit_key(record, seed, file, texts=())
         elif record.after and record.after not in keys:
             raise BenchmarkError(f"{record.id} follows {record.after}, which is not planned before")
         else:
-            texts = getattr(method, "reads", TEXTS)
-            key = unit_key(record, seed, settings, keys.get(record.after, ""), texts)
+            key = unit_key(record, seed, settings, keys.get(record.after, ""), method.reads)
         keys[record.id] = key
         yield Unit(record, label, seed, key)
 

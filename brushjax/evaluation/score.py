@@ -12,25 +12,25 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.methods.contract import REPORTING
 from brushjax.evaluation.network_files import weights_missing
-from brushjax.evaluation.plan import COLUMNS, REPORTING, Plan, row_of
+from brushjax.evaluation.plan import COLUMNS, Plan, row_of
 from brushjax.evaluation.records import (
     TEXTS,
     Benchmark,
     BenchmarkError,
     Unit,
-    digest,
     shortened,
 )
 from brushjax.evaluation.store import FLAG, NUMBER, TEXT, read_parts, write_part
-from brushjax.identity import code
+from brushjax.identity import code, digest
 from brushjax.metrics.metric import Metric, Need
 from brushjax.metrics.registry import METRICS, needs_of, score, select
 from brushjax.metrics.views import Views
 
 FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
 MEASURED = {"mask_area": NUMBER, **FLAGS}
-MADE = {"picture": TEXT, "sha256": TEXT, "fault": TEXT, "seconds": NUMBER}
+MADE = {"picture": TEXT, "sha256": TEXT, "region": TEXT, "fault": TEXT, "seconds": NUMBER}
 TOKENIZER = (
     ".tokenizer"  # behind a network's name: its tokenizer's folder, where that lies elsewhere
 )
@@ -241,7 +241,7 @@ def collect(
             continue
         values = {metric.id: found.get(metric.id, math.nan) for metric in mine}
         flags = {name: found[name] for name in MEASURED}
-        rows.append({**row_of(unit), **{name: made[name] for name in MADE}, **flags, **values})
+        rows.append({**row_of(unit), **{name: made.get(name) for name in MADE}, **flags, **values})
     if missing:
         raise BenchmarkError(
             f"expected {len(plan.scored)} scored pictures, {len(missing)} are missing:"
@@ -322,6 +322,7 @@ def _views(unit: Unit, gallery: Gallery) -> Views:
         source=pixels.source,
         truth=pixels.truth,
         mask=None if pixels.hole is None else pixels.hole > 0,
+        region=gallery.region(unit.key),
         caption=record.target_caption or None,
         source_caption=record.source_caption or None,
         local_caption=record.local_caption or None,

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brushjax.evaluation.records import BenchmarkError, digest
+from brushjax.evaluation.records import BenchmarkError
 from brushjax.files import write_bytes
+from brushjax.identity import digest
 
 TEXT, WHOLE, NUMBER, FLAG = "string", "int64", "float64", "bool"
 Schema = Mapping[str, str]

@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brushjax import config as configs
 from brushjax.evaluation.generate import Gallery, generate
+from brushjax.evaluation.methods.contract import Recipe, Resources, unfolded
 from brushjax.evaluation.methods.given import Given
-from brushjax.evaluation.methods.inpainting import Branch, Grid
 from brushjax.evaluation.models import DEFAULT, Models, named_paths
 from brushjax.evaluation.plan import Plan, make_plan
 from brushjax.evaluation.records import BenchmarkError, Unit
@@ -48,7 +47,7 @@ class Sweep:
 
     Attributes:
         benchmarks: of `brushjax.evaluation.benchmarks`.
-        methods: of `brushjax.evaluation.methods.inpainting`; a `Grid` is checkpoints x bases x
+        methods: recipes of `brushjax.evaluation.methods`; a `Grid` is checkpoints x bases x
             samplers x guidance x scale.
         seeds: of the noise; methods without noise are run once.
         profiles: of metrics: "clean", "paper:<name>", or "paper" for those of the papers that
@@ -132,9 +131,9 @@ class Sweep:
             lines.append(f"{benchmark.name}: {count} records, {count * runs} pictures\n")
         return "".join(lines) + f"{total} pictures\n"
 
-    def unfolded(self) -> list[Any]:
+    def unfolded(self) -> list[Recipe]:
         """The methods, with what a `Grid` stands for in its place."""
-        return [one for m in self.methods for one in (m.methods() if isinstance(m, Grid) else [m])]
+        return unfolded(self.methods)
 
     def for_given(self, folders: Sequence[str]) -> Sweep:
         """The same benchmarks and metrics, on pictures that lie in these folders.
@@ -153,16 +152,15 @@ class Sweep:
                 kinds, the name stands in the place of "default", or behind the label.
         """
         methods = self.unfolded()
-        open_ = [one for one in methods if isinstance(one, Branch) and not one.checkpoint]
+        open_ = [one for one in methods if one.takes_weights]
         labels = {
             one.label: {_label(one.label, name, len(open_)): path for name, path in weights.items()}
             for one in open_
         }
-        replaced = [
-            dataclasses.replace(one, label=label, checkpoint=path) if one in open_ else one
-            for one in methods
-            for label, path in (labels[one.label] if one in open_ else {"": ""}).items()
-        ]
+        replaced = []
+        for one in methods:
+            named = labels.get(one.label, {}).items() if one.takes_weights else ()
+            replaced += [one.with_weights(*both) for both in named] or [one]
         benchmarks = (
             one.relabelled({k: list(v) for k, v in labels.items()}) for one in self.benchmarks
         )
@@ -222,7 +220,8 @@ class Run:
         self.sweep, self.out, self.share = sweep, Path(out), share
         self.models = Models(base=sweep.base) if models is None else models
         self.gallery = Gallery(self.out)
-        self._progress, self._command, self._devices = progress, command, devices
+        self.resources = Resources(self.models, devices, sweep.together)
+        self._progress, self._command = progress, command
         self._plan: Plan | None = None
         self._networks = networks
 
@@ -251,7 +250,7 @@ class Run:
         """What is to be done; made anew from the benchmarks and weights by every process."""
         if self._plan is None:
             sweep = self.sweep
-            self._plan = make_plan(sweep.benchmarks, sweep.methods, sweep.seeds, self.models)
+            self._plan = make_plan(sweep.benchmarks, sweep.methods, sweep.seeds, self.resources)
         return self._plan
 
     def write_plan(self) -> None:
@@ -264,19 +263,12 @@ class Run:
 
     def generate(self) -> None:
         """The stage `generate`: this process's pictures that are not there yet."""
-        made = any(not isinstance(method, Given) for method in self.plan.methods.values())
-        devices = self._devices or (_local_devices() if made else [None])
-        mesh = None
-        if len(devices) > 1:
-            from brushjax.sharding import make_mesh
-
-            mesh = make_mesh(devices=devices)
-        together = self.sweep.together
-        share = len(devices) * together
+        made = any(recipe.makes for recipe in self.plan.methods.values())
+        share = (len(self.resources.devices) if made else 1) * self.sweep.together
         size = -(-self.sweep.batch_size // share) * share  # every device gets as many
 
         def fills(label: str):
-            return self.plan.methods[label].fill(self.models, mesh, together)
+            return self.plan.methods[label].method(self.resources).fill
 
         generate(self.plan, self.units, fills, self.gallery, size, self._progress)
 
@@ -304,7 +296,7 @@ class Run:
         self.gallery.refresh()
         scored = collect(self.plan, self.gallery, self.metrics, self.networks)
         sweep = self.sweep
-        methods = {name: _explained(one, self.models) for name, one in self.plan.methods.items()}
+        methods = {name: one.explain(self.models) for name, one in self.plan.methods.items()}
         report = Report.of(
             self.plan, scored, sweep.baseline, sweep.bootstrap, sweep.headline, methods
         )
@@ -350,17 +342,3 @@ class Run:
             "environment": environment(),
             "config": configs.dump(self.sweep).splitlines(),
         }
-
-
-def _explained(method: Any, models: Models) -> str:
-    """What a method is: its own words, or the first lines of what its class says."""
-    if hasattr(method, "explain"):
-        return method.explain(models)
-    words = (inspect.getdoc(type(method)) or "").partition("\n\n")[0]
-    return " ".join(words.split()).removesuffix(".")
-
-
-def _local_devices() -> Sequence[Any]:
-    import jax  # here: scoring pictures of others needs no accelerator
-
-    return jax.local_devices()

@@ -4,7 +4,8 @@ python evaluate.py configs/eval/brushbench.py --out runs/brushbench --weights pa
 """
 
 from brushjax.evaluation.benchmarks.brushbench import BrushBench
-from brushjax.evaluation.methods.inpainting import Blended, Copy, Grid, Sampling
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Blended, Grid, Sampling
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,7 +4,8 @@ python evaluate.py configs/eval/editbench.py --out runs/editbench --weights path
 """
 
 from brushjax.evaluation.benchmarks.brushbench import EditBench
-from brushjax.evaluation.methods.inpainting import Copy, Grid
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,7 +4,7 @@ python evaluate.py configs/eval/emuedit.py --out runs/emuedit --score-only resul
 """
 
 from brushjax.evaluation.benchmarks.tables import EmuEdit
-from brushjax.evaluation.methods.inpainting import Copy
+from brushjax.evaluation.methods.baselines import Copy
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,7 +4,8 @@ python evaluate.py configs/eval/folder.py --out runs/mine --weights runs/quickst
 """
 
 from brushjax.evaluation.benchmarks.folder import Folder
-from brushjax.evaluation.methods.inpainting import Copy, Grid, Telea
+from brushjax.evaluation.methods.baselines import Copy, Telea
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -5,7 +5,8 @@ python evaluate.py configs/eval/magicbrush.py --out runs/theirs --score-only res
 """
 
 from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
-from brushjax.evaluation.methods.inpainting import Copy, Grid
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.sweep import Sweep
 
 

@@ -4,7 +4,8 @@ python evaluate.py configs/eval/piebench.py --out runs/piebench --weights path/t
 """
 
 from brushjax.evaluation.benchmarks.piebench import PieBench
-from brushjax.evaluation.methods.inpainting import Copy, Grid
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.sweep import Sweep
 
 

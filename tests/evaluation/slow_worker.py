@@ -7,7 +7,7 @@ import time
 
 from brushjax.evaluation import sweep as module
 from brushjax.evaluation.benchmarks.folder import Folder
-from brushjax.evaluation.methods.inpainting import Copy, Telea
+from brushjax.evaluation.methods.baselines import Copy, Telea
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Run, Sweep
 from tests.evaluation.test_sweep import Noisy

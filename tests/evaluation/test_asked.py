@@ -10,7 +10,8 @@ from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
 from brushjax.evaluation.benchmarks.tables import EmuEdit
 from brushjax.evaluation.branch import BranchEvaluation
 from brushjax.evaluation.command import main
-from brushjax.evaluation.methods.inpainting import Branch, Copy, Grid, Telea
+from brushjax.evaluation.methods.baselines import Copy, Telea
+from brushjax.evaluation.methods.inpainting import Branch, Grid
 from brushjax.evaluation.models import named_paths
 from brushjax.evaluation.network_files import NETWORK_FILES, weights_missing
 from brushjax.evaluation.networks import EXPECTED, NETWORKS
@@ -19,7 +20,7 @@ from brushjax.evaluation.sweep import Run, Sweep
 from tests.evaluation import miniatures
 
 CONFIG = """from brushjax.evaluation.benchmarks.folder import Folder
-from brushjax.evaluation.methods.inpainting import Copy, Telea
+from brushjax.evaluation.methods.baselines import Copy, Telea
 from brushjax.evaluation.sweep import Sweep
 
 

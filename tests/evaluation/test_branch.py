@@ -14,9 +14,9 @@ from PIL import Image
 
 from brushjax.evaluation import generate
 from brushjax.evaluation.branch import BranchEvaluation
+from brushjax.evaluation.methods.contract import Resources
 from brushjax.evaluation.methods.inpainting import Branch, Sampling
-from brushjax.evaluation.models import Models, digest, zero_branch
-from brushjax.evaluation.plan import settings_of
+from brushjax.evaluation.models import Models, network_digest, zero_branch
 from brushjax.evaluation.records import unit_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
@@ -146,13 +146,13 @@ def test_a_lost_picture_is_made_again_and_a_changed_one_is_refused(finished, mod
 def test_other_weights_or_settings_never_reuse_rows(finished, models):
     _, report = finished
     record = CONFIG.held_out.records()[0]
-    trained = Branch(sampling=CONFIG.sampling)
-    settings = settings_of(trained, models)
+    trained, on = Branch(sampling=CONFIG.sampling), Resources(models)
+    settings = trained.method(on).settings
     known = {unit.key for unit in report.plan.units}
     key = functools.partial(unit_key, texts=Branch.reads)
     assert key(record, 0, settings) in known
-    more = settings_of(dataclasses.replace(trained, sampling=Sampling(steps=3)), models)
-    zero = settings_of(dataclasses.replace(trained, checkpoint="zero"), models)
+    more = dataclasses.replace(trained, sampling=Sampling(steps=3)).method(on).settings
+    zero = dataclasses.replace(trained, checkpoint="zero").method(on).settings
     other = dataclasses.replace(record, prompt="something else")
     pixels = dataclasses.replace(record, fingerprint="0")
     for changed in (
@@ -203,10 +203,10 @@ def test_seeds_and_digests_differ_where_they_must(models):
     # As evaluations were first seeded, so that stored numbers can be made again.
     assert record.noise_seed(0) == 4025431107
     branch = models.branch()
-    assert digest(branch) == digest(branch)
+    assert network_digest(branch) == network_digest(branch)
     other = nnx.clone(branch)
     other.conv_in_condition.bias.set_value(other.conv_in_condition.bias[...] + 1e-7)
-    assert digest(other) != digest(branch)
+    assert network_digest(other) != network_digest(branch)
 
 
 def test_branch_of_the_base_is_taken_where_none_is_named(tmp_path):

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 
 from brushjax import files
-from brushjax.evaluation import plan as planning
 from brushjax.evaluation import store
 from brushjax.evaluation import sweep as sweep_module
 from brushjax.evaluation.benchmarks.brushbench import BrushBench
 from brushjax.evaluation.benchmarks.folder import Folder
 from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
 from brushjax.evaluation.benchmarks.piebench import PieBench
-from brushjax.evaluation.methods.inpainting import Copy, Grid, Telea
+from brushjax.evaluation.methods import contract
+from brushjax.evaluation.methods.baselines import Copy, Telea
+from brushjax.evaluation.methods.contract import Filling, Made, Recipe
+from brushjax.evaluation.methods.inpainting import Grid
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown
@@ -30,7 +32,7 @@ from tests.evaluation import miniatures
 
 
 @dataclasses.dataclass(frozen=True)
-class Noisy:
+class Noisy(Recipe):
     """A method with noise and without networks; it refuses sources brighter than `limit`."""
 
     label: str = "noisy"
@@ -38,18 +40,14 @@ class Noisy:
     limit: int = 256
     dark: bool = False
     seeded = True
-    sees_truth = False
 
-    def settings(self, models):
-        return {"kind": "noisy", "amplitude": self.amplitude, "dark": self.dark}
-
-    def fill(self, models, mesh, together):
+    def method(self, resources):
         def fill(tasks):
             if any(task.pixels.source.max() >= self.limit for task in tasks):
                 raise FloatingPointError("the networks produced NaN or infinity")
-            return np.stack([self.one(task) for task in tasks])
+            return Made(np.stack([self.one(task) for task in tasks]))
 
-        return fill
+        return Filling({"kind": "noisy", "amplitude": self.amplitude, "dark": self.dark}, fill)
 
     def one(self, task):
         noise = np.random.default_rng(task.seed).integers(
@@ -332,7 +330,7 @@ def test_two_different_rows_of_a_picture_are_refused(folder, tmp_path):
     run(sweep, out).all()
     part = next(iter((out / "scores").glob("*.parquet")))
     rows = read_table(part)
-    schema = {name: planning.TEXT if name == "key" else store.NUMBER for name in rows[0]}
+    schema = {name: store.TEXT if name == "key" else store.NUMBER for name in rows[0]}
     changed = [{**row, "mask_area": 0.5, "clean/mse_all@1": 0.5} for row in rows]
     kept = {name: kind for name, kind in schema.items() if name in ("key", "mask_area")}
     store.write_table(out / "scores/part-zz.parquet", changed, kept)
@@ -385,5 +383,5 @@ def test_edited_prompts_and_code_make_pictures_anew(folder, tmp_path, monkeypatc
     after = run(sweep, out).plan.units
     changed = [(b.method, b.record.id) for a, b in zip(before, after) if a.key != b.key]
     assert changed == [("noisy", "p1")]  # Telea's fill reads no prompt
-    monkeypatch.setattr(planning, "code", lambda without: "of another version")
+    monkeypatch.setattr(contract, "code", lambda without: "of another version")
     assert not {unit.key for unit in run(sweep, out).plan.units} & {unit.key for unit in after}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax
 
-from brushjax.evaluation.methods.inpainting import Branch, Copy, Sampling
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Branch, Sampling
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Run, Sweep
 from tests.evaluation import tiny

@@ -20,8 +20,9 @@ from brushjax.evaluation.benchmarks.files import (
     read_json,
     white,
 )
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.files import inside
+from brushjax.identity import digest
 
 SIDE = 512  # of every picture, as the published scripts resize them
 HOW = "docs/evaluating.md says where the benchmark is to be had and how its folder looks"

@@ -15,7 +15,8 @@ from brushjax.evaluation.benchmarks.files import (
     white,
     with_ending,
 )
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
+from brushjax.identity import digest
 
 
 @dataclasses.dataclass(frozen=True)

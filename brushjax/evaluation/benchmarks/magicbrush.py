@@ -14,8 +14,9 @@ from brushjax.evaluation.benchmarks.files import (
     read_json,
     white,
 )
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.files import inside
+from brushjax.identity import digest
 
 HOW = "docs/evaluating.md says where MagicBrush's test split is to be had and how its folder looks"
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
-from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids, digest
+from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
 from brushjax.files import inside
+from brushjax.identity import digest
 
 SIDE = 512
 KINDS = (

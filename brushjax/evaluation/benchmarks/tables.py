@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brushjax.evaluation.benchmarks.files import chosen, each, picture, white
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids, digest
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.evaluation.store import require_parquet
+from brushjax.identity import digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brushjax.evaluation.benchmarks.files import with_ending
+from brushjax.evaluation.methods.contract import Made, Method, Recipe, Resources, Task
 from brushjax.evaluation.models import Models
-from brushjax.evaluation.records import BenchmarkError, Record, digest, shortened
+from brushjax.evaluation.records import BenchmarkError, Record, shortened
 from brushjax.files import as_name, inside
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class Given(Recipe):
     """Results in a folder, named as the benchmark's published script names them.
 
     Attributes:
@@ -23,18 +25,17 @@ class Given:
 
     folder: str
     label: str = "given"
-    seeded = False
-    sees_truth = False
+    makes = False
 
     def explain(self, models: Models) -> str:
         """What it is, for the legend."""
         del models
         return f"pictures in {self.folder}"
 
-    def settings(self, models: Models) -> dict[str, Any]:
+    def method(self, resources: Resources) -> Method:
         """Nothing but the files themselves matters; they are part of every unit's key."""
-        del models
-        return {"kind": "given"}
+        del resources
+        return _Files()
 
     def find(self, record: Record) -> Path | None:
         """The file of a record's result, or None."""
@@ -45,12 +46,7 @@ class Given:
                     return found
         return None
 
-    def fingerprint(self, record: Record) -> str:
-        """Digest of a record's result; empty where there is none (`check` reports those)."""
-        path = self.find(record)
-        return digest(path.read_bytes()) if path else ""
-
-    def check(self, records: list[Record]) -> None:
+    def check(self, records: Sequence[Record]) -> None:
         """Raises BenchmarkError naming the records without a result."""
         missing = [record for record in records if self.find(record) is None]
         if missing:
@@ -59,3 +55,13 @@ class Given:
                 f"expected a result for each of {len(records)} records; {len(missing)} are missing:"
                 f" {shortened(names)} (with .png or .jpg)"
             )
+
+
+class _Files:
+    """Pictures that are there: no code of ours has a part in them."""
+
+    settings: Mapping[str, Any] = {"kind": "given"}
+
+    def fill(self, tasks: Sequence[Task]) -> Made:
+        """Nothing is made."""
+        raise BenchmarkError(f"expected the files of {len(tasks)} pictures, not to make them")

@@ -1,47 +1,15 @@
-"""What makes the pictures: branches on bases, and the baselines they have to beat."""
+"""Fills of a given hole by a diffusion model: branches on bases, and the base alone."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
+from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
 from brushjax.evaluation.models import ZERO, Models, named_paths
-from brushjax.evaluation.records import BenchmarkError, Pixels, Record
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-    """A record to edit, with its pictures and the seed of its noise."""
-
-    record: Record
-    pixels: Pixels
-    seed: int
-
-    @property
-    def hole(self) -> UInt8[np.ndarray, "H W"]:
-        """The mask.
-
-        Raises:
-            BenchmarkError: the benchmark has none.
-        """
-        if self.pixels.hole is None:
-            raise BenchmarkError(
-                f"{self.record.benchmark} has no masks, so that only methods that find the region"
-                " themselves can be run on it: score their pictures with --score-only"
-            )
-        return self.pixels.hole
-
-
-Fill = Callable[[Sequence[Task]], UInt8[np.ndarray, "B H W 3"]]
-"""Turns tasks with sources of one size into results, each depending on its own task alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +41,7 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Branch:
+class Branch(Recipe):
     """A BrushNet branch on a base.
 
     Attributes:
@@ -92,7 +60,6 @@ class Branch:
     blend: str = "none"
     seeded = True
     reads = ("prompt",)
-    sees_truth = False
 
     def explain(self, models: Models) -> str:
         """What it is, for the legend."""
@@ -103,35 +70,47 @@ class Branch:
         scale = "" if self.sampling.scale == 1 else f", scale {self.sampling.scale:g}"
         return f"{what} ({self.sampling}{scale}, blend {self.blend})"
 
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the pictures depend on besides the record and the seed."""
-        branch = models.digest(models.branch(self.checkpoint, self.base))
-        how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
-        return {"kind": "branch", **how, "base": models.base_digests(self.base), "branch": branch}
+    @property
+    def takes_weights(self) -> bool:
+        """Where it names no checkpoint."""
+        return not self.checkpoint
 
-    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
-        """What makes the pictures, `together` at once on each device."""
-        from brushjax.inference import Inpainter
+    def with_weights(self, label: str, path: str) -> Branch:
+        """The same with another branch."""
+        return dataclasses.replace(self, label=label, checkpoint=path)
 
+    def method(self, resources: Resources) -> Method:
+        """The inpainter of its branch and base."""
+        models = resources.models
         branch = models.branch(self.checkpoint, self.base)
-        painter = Inpainter.from_parts(brushnet=branch, mesh=mesh, **models.base(self.base))
+        how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
+        bases = models.base_digests(self.base)
+        own = {"kind": "branch", **how, "base": bases, "branch": models.digest(branch)}
 
-        def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
-            return painter(
+        @functools.cache
+        def painter():
+            from brushjax.inference import Inpainter
+
+            parts = models.base(self.base)
+            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
+
+        def fill(tasks: Sequence[Task]) -> Made:
+            result = painter()(
                 [task.pixels.source for task in tasks],
                 [task.hole > 0 for task in tasks],
                 [task.record.prompt for task in tasks],
                 seed=[task.seed for task in tasks],
                 blend=self.blend,
-                together=together,
+                together=resources.together,
                 **self.sampling.arguments,
-            ).images
+            )
+            return Made(result.images)
 
-        return fill
+        return Filling(own, fill)
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(Recipe):
     """Every combination of these settings, one branch each.
 
     Attributes:
@@ -172,7 +151,7 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blended:
+class Blended(Recipe):
     """Blended latents: the base model alone, its estimate pasted into the source at every step.
 
     Attributes:
@@ -188,7 +167,6 @@ class Blended:
     blend: str = "none"
     seeded = True
     reads = ("prompt",)
-    sees_truth = False
 
     def explain(self, models: Models) -> str:
         """What it is, for the legend."""
@@ -196,20 +174,20 @@ class Blended:
         what = "blended latents: the base model alone, pasted into the source at every step"
         return f"{what} ({self.sampling}, blend {self.blend})"
 
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the pictures depend on besides the record and the seed."""
-        how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
-        return {"kind": "blended latents", **how, "base": models.base_digests(self.base)}
+    def method(self, resources: Resources) -> Method:
+        """The base's painter."""
+        models, how = resources.models, self.sampling
+        settings = {**dataclasses.asdict(how), "blend": self.blend}
+        own = {"kind": "blended latents", **settings, "base": models.base_digests(self.base)}
 
-    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
-        """What makes the pictures, `together` at once on each device."""
-        from brushjax.inference.blended import BlendedLatents
+        @functools.cache
+        def painter():
+            from brushjax.inference.blended import BlendedLatents
 
-        painter = BlendedLatents(models.base(self.base), mesh, together)
-        how = self.sampling
+            return BlendedLatents(models.base(self.base), resources.mesh, resources.together)
 
-        def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
-            return painter(
+        def fill(tasks: Sequence[Task]) -> Made:
+            pictures = painter()(
                 [task.pixels.source for task in tasks],
                 [task.hole > 0 for task in tasks],
                 [task.record.prompt for task in tasks],
@@ -220,118 +198,6 @@ class Blended:
                 scheduler=how.scheduler,
                 blend=self.blend,
             )
+            return Made(pictures)
 
-        return fill
-
-
-@dataclasses.dataclass(frozen=True)
-class Autoencoder:
-    """The true picture through the base's autoencoder and back: what a perfect branch could reach.
-
-    Attributes:
-        label: its name in the report.
-        base: pipeline folder; empty: the sweep's.
-    """
-
-    label: str = "autoencoder"
-    base: str = ""
-    seeded = False
-    reads = ()
-    sees_truth = True
-
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the pictures depend on besides the record."""
-        return {"kind": "autoencoder", "vae": models.base_digests(self.base)["vae"]}
-
-    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
-        """What makes the pictures, `together` at once on each device."""
-        import jax
-        from flax import nnx
-
-        from brushjax.inference.engine.batch import by_groups
-
-        del mesh, together  # a small share of any sweep
-        graph, state = nnx.split(models.base(self.base)["vae"])
-
-        @jax.jit
-        def there_and_back(params: Any, pixels: jax.Array) -> jax.Array:
-            model = nnx.merge(graph, params)
-            return by_groups(lambda x: model.to_images(model.to_latents(x)), pixels, 1)
-
-        def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
-            pictures = np.stack([_truth(task.pixels) for task in tasks])
-            pixels = pictures.astype(np.float32) / 127.5 - 1
-            decoded = np.asarray(there_and_back(nnx.to_pure_dict(state), pixels))
-            if not np.isfinite(decoded).all():
-                raise FloatingPointError("the autoencoder produced NaN or infinity")
-            return np.round(np.clip(decoded / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
-
-        return fill
-
-
-@dataclasses.dataclass(frozen=True)
-class Telea:
-    """OpenCV's fill without a network: Telea's fast marching (2004).
-
-    Attributes:
-        label: its name in the report.
-        radius: of the neighbourhood that a pixel is made from, in pixels.
-    """
-
-    label: str = "telea"
-    radius: float = 3.0
-    seeded = False
-    reads = ()
-    sees_truth = False
-
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the pictures depend on besides the record."""
-        import cv2
-
-        del models
-        return {"kind": "telea", "radius": self.radius, "opencv": cv2.__version__}
-
-    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
-        """What makes the pictures, `together` at once on each device."""
-        import cv2
-
-        del models, mesh, together
-
-        def fill(tasks: Sequence[Task]) -> UInt8[np.ndarray, "B H W 3"]:
-            return np.stack(
-                [
-                    cv2.inpaint(task.pixels.source, task.hole, self.radius, cv2.INPAINT_TELEA)
-                    for task in tasks
-                ]
-            ).astype(np.uint8)
-
-        return fill
-
-
-@dataclasses.dataclass(frozen=True)
-class Copy:
-    """The input as it is, which is the truth itself where the source is to be restored.
-
-    Attributes:
-        label: its name in the report.
-    """
-
-    label: str = "copy"
-    seeded = False
-    reads = ()
-    sees_truth = True
-
-    def settings(self, models: Models) -> dict[str, Any]:
-        """What the pictures depend on besides the record."""
-        del models
-        return {"kind": "copy"}
-
-    def fill(self, models: Models, mesh: Mesh | None, together: int = 1) -> Fill:
-        """What makes the pictures, `together` at once on each device."""
-        del models, mesh, together
-        return lambda tasks: np.stack([task.pixels.source for task in tasks])
-
-
-def _truth(pixels: Pixels) -> UInt8[np.ndarray, "H W 3"]:
-    same = pixels.truth is not None and pixels.truth.shape == pixels.source.shape
-    return pixels.truth if same and pixels.truth is not None else pixels.source
+        return Filling(own, fill)

@@ -21,7 +21,7 @@ Picture = UInt8[np.ndarray, "H W C"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
+class Example:
     """A record's pictures: source with the hole black, mask, every method's result, and truth."""
 
     caption: str
@@ -29,14 +29,14 @@ class Shown:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Grid:
+class Panel:
     """Some records of a benchmark under a heading."""
 
     heading: str
-    rows: list[Shown]
+    rows: list[Example]
 
 
-def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: int) -> list[Grid]:
+def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: int) -> list[Panel]:
     """Best and worst by the first metric that tells, and some of the others at random.
 
     No record is shown twice; where there are few, all are shown, from best to worst.
@@ -65,7 +65,7 @@ def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: i
     found.append((name, [others[int(index)] for index in sorted(draw)]))
     found = [(heading, chosen) for heading, chosen in found if chosen]
     return [
-        Grid(heading, [shown(plan, gallery, benchmark, place) for place in chosen])
+        Panel(heading, [shown(plan, gallery, benchmark, place) for place in chosen])
         for heading, chosen in found
     ]
 
@@ -79,7 +79,7 @@ def ranking(metrics: Sequence[Metric], rows: Sequence[Mapping[str, Any]]) -> Met
     return None
 
 
-def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) -> Shown:
+def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) -> Example:
     """The pictures of a record, each method's from its first seed."""
     units: dict[str, Unit] = {}
     for unit in plan.scored:
@@ -96,7 +96,7 @@ def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) 
             pictures[method] = gallery.picture(unit.key)
     if pixels.truth is not None:
         pictures["truth"] = pixels.truth
-    return Shown(f"{record.id}: {record.prompt or record.instruction}", pictures)
+    return Example(f"{record.id}: {record.prompt or record.instruction}", pictures)
 
 
 def strip_of(plan: Plan, gallery: Gallery, benchmark: str, count: int):

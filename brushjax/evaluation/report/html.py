@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from brushjax.evaluation.report.grids import Grid
+from brushjax.evaluation.report.grids import Panel
 from brushjax.evaluation.report.lint import Finding
 from brushjax.evaluation.report.tables import Table
 
@@ -29,7 +29,7 @@ class Section:
     """What is said of a benchmark; tables of its groups are folded away."""
 
     tables: Sequence[Table]
-    grids: Sequence[Grid] = ()
+    grids: Sequence[Panel] = ()
     groups: Sequence[Table] = ()
     note: str = ""
 

@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """A printed table with its source and what is to be known about it.
 
     Attributes:
@@ -78,10 +78,10 @@ class Table:
 
 
 @functools.lru_cache(maxsize=1)
-def published() -> tuple[Table, ...]:
+def published() -> tuple[PublishedTable, ...]:
     """All tables."""
     return tuple(
-        Table(
+        PublishedTable(
             entry["id"],
             entry["paper"],
             entry["table"],
@@ -102,7 +102,7 @@ def published() -> tuple[Table, ...]:
     )
 
 
-def tables_of(benchmark: str) -> list[tuple[Table, list[Row]]]:
+def tables_of(benchmark: str) -> list[tuple[PublishedTable, list[Row]]]:
     """The tables that report on a benchmark, with the rows that do."""
     found = ((table, [r for r in table.rows if r.benchmark == benchmark]) for table in published())
     return [(table, rows) for table, rows in found if rows]
@@ -134,7 +134,7 @@ def impossible(values: dict[str, float]) -> list[str]:
     return found
 
 
-def suspicious_rows(tables: Sequence[Table] | None = None) -> list[tuple[str, str, str]]:
+def suspicious_rows(tables: Sequence[PublishedTable] | None = None) -> list[tuple[str, str, str]]:
     """(table, benchmark, method) of every printed row with numbers that can't be."""
     return [
         (table.id, row.benchmark, row.method)

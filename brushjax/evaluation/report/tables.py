@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from brushjax.evaluation.report.aggregate import Change, Summary
 from brushjax.evaluation.report.formats import markdown_table, number, percent
 from brushjax.evaluation.report.names import meaning, title
-from brushjax.evaluation.report.published import Table as Published
-from brushjax.evaluation.report.published import tables_of
+from brushjax.evaluation.report.published import PublishedTable, tables_of
 from brushjax.metrics.bootstrap import Interval
 
 LATEX = str.maketrans(
@@ -208,7 +207,7 @@ def _ours(means: Sequence[Summary], benchmark: str) -> dict[str, dict[str, float
     }
 
 
-def _scaled(table: Published, values: dict[str, float]) -> list[Cell]:
+def _scaled(table: PublishedTable, values: dict[str, float]) -> list[Cell]:
     scaled = [
         values[column.metric] * column.scale if column.metric in values else None
         for column in table.columns

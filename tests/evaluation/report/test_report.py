@@ -4,19 +4,19 @@ import dataclasses
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from brushjax.evaluation.benchmarks.held_out import Steered
 from brushjax.evaluation.generate import Gallery
+from brushjax.evaluation.methods.contract import Recipe
 from brushjax.evaluation.plan import Plan
 from brushjax.evaluation.records import Pixels, Record, Unit
 from brushjax.evaluation.report.aggregate import by_group as grouped
 from brushjax.evaluation.report.aggregate import changes, macro_mean, summaries
 from brushjax.evaluation.report.formats import markdown_table, number, percent, write_json
-from brushjax.evaluation.report.grids import Grid, Shown, grids
+from brushjax.evaluation.report.grids import Example, Panel, grids
 from brushjax.evaluation.report.html import Head, Section, page
 from brushjax.evaluation.report.lint import Finding
 from brushjax.evaluation.report.names import meaning, title
@@ -33,6 +33,12 @@ ERROR = Metric("clean", "ring_error", (), lambda views: 0.0, higher_is_better=Fa
 SSIM = Metric("clean", "ssim_keep", (), lambda views: 0.0)
 AREA = Metric("clean", "region_area", (), lambda views: 0.0, higher_is_better=None)
 FAST = Bootstrap(resamples=200)
+
+
+class Seeded(Recipe):
+    """A method of which only the seed matters."""
+
+    seeded = True
 
 
 def scored(values):
@@ -207,7 +213,7 @@ def few_records(folder, count):
     rows = scored({("m", 0): [0.1 + 0.01 * n for n in range(count)]})
     for row in rows.rows:
         row["sample"] = f"r{row['sample']}"
-    method = SimpleNamespace(seeded=True, sees_truth=False)
+    method = Seeded()
     gallery = Gallery(folder)
     gallery.rows.update({unit.key: {"fault": "x"} for unit in units})
     return Plan(units, {}, {"m": method}, {}), rows, gallery
@@ -231,7 +237,7 @@ def test_table_turns_and_writes_latex():
 def test_page_is_one_file_that_escapes_and_sorts():
     cells = [[Cell("<b>m</b>"), Cell("0.10 [0.05, 0.15]", 0.1, True)], [Cell("n"), Cell("-")]]
     picture = np.zeros((400, 200, 3), np.uint8)
-    grid = Grid("best", [Shown("caption & more", {"source": picture})])
+    grid = Panel("best", [Example("caption & more", {"source": picture})])
     finding = Finding("error", "b, m", "impossible: x < y")
     section = Section([Table("t", ["m", "x"], cells)], [grid], note="a note")
     head = Head("<t>", {"made": "today"}, {"n": "a <method>", "x": "a metric"})
