@@ -22,6 +22,8 @@ from jax._src import distributed  # its client is in no public module
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from brushjax.config import ConfigError
+
 PORT = 8476  # of the first host, where the list names none
 _ENDED = "brushjax/ended"  # key under which the processes hear that one of them ended the run
 _LISTENING = 1.0  # seconds between two looks at it
@@ -37,14 +39,17 @@ def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
       hosts: one name a process, the same list on all of them; the first, which the others must
         reach, may carry a port. (A host that runs several processes is named several times.)
       process: place of this process in the list; None finds it by the machine's own name.
-    Raises: ValueError if this machine is not in the list, or several times.
+    Raises: ConfigError if this machine is not in the list, or several times, or the list or the
+      place is none.
     """
     # Used by CPU processes only: without it they can't add anything up between them.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if process is not None and not hosts:
+        raise ConfigError(f"expected --hosts with --process {process}: the list that it counts in")
     if hosts:
-        first, _, port = hosts[0].partition(":")
+        first, port = _checked(hosts, process)
         jax.distributed.initialize(
-            f"{first}:{port or PORT}",
+            f"{first}:{port}",
             num_processes=len(hosts),
             process_id=_own_place(hosts) if process is None else process,
         )
@@ -163,12 +168,30 @@ def whole_on_host(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def _checked(hosts: Sequence[str], process: int | None) -> tuple[str, int]:
+    """Returns name and port of the first host.
+
+    Raises: ConfigError if the list has an empty name or no number for a port, or fewer places.
+    """
+    first, _, port = hosts[0].partition(":")
+    if not all(host.partition(":")[0].strip() for host in hosts):
+        raise ConfigError(f"expected --hosts HOST[:PORT],HOST,... without gaps, got {list(hosts)}")
+    if port and not (port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ConfigError(f"expected a port from 1 to 65535 behind {first!r}, got {port!r}")
+    if process is not None and not 0 <= process < len(hosts):
+        raise ConfigError(
+            f"expected --process from 0 to {len(hosts) - 1}, a place in the list of hosts; got "
+            f"{process}"
+        )
+    return first, int(port or PORT)
+
+
 def _own_place(hosts: Sequence[str]) -> int:
     names = [host.partition(":")[0] for host in hosts]
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()}
     places = [place for place, name in enumerate(names) if name in own]
     if len(places) != 1:
-        raise ValueError(
+        raise ConfigError(
             f"expected this machine ({', '.join(sorted(own))}) once in the list of hosts {names}; "
             f"found it {len(places)} times. Say which one it is with --process"
         )

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import itertools
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,28 @@ def clean(text: str) -> str:
     import ftfy  # 0.1 s
 
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+
+
+ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+
+
+def transformers_class(name: str) -> Any:
+    """Returns a class of transformers; the import takes about a second.
+
+    Without its advice that PyTorch is not installed: tokenizers need none, and it reads as if
+    something were broken.
+    """
+    before = os.environ.get(ADVICE)
+    os.environ[ADVICE] = "1"
+    try:
+        import transformers
+
+        return getattr(transformers, name)
+    finally:
+        if before is None:
+            del os.environ[ADVICE]
+        else:
+            os.environ[ADVICE] = before
 
 
 _ALONE = threading.Lock()  # the tokenizers library fails where threads use one together
@@ -74,9 +97,7 @@ class Tokenizer:
                 f"expected tokenizer.json, or vocab.json and merges.txt, in {folder}; found none. "
                 "Give a tokenizer folder or a pipeline folder in diffusers layout."
             )
-        from transformers import CLIPTokenizer  # about a second: only when captions are needed
-
-        backend = CLIPTokenizer.from_pretrained(str(folder))
+        backend = transformers_class("CLIPTokenizer").from_pretrained(str(folder))
         known = None if padding is None else backend.convert_tokens_to_ids(padding)
         return cls(backend, length, known)
 
@@ -171,12 +192,12 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     Raises: ValueError if `size` has no room for the alphabet.
     """
     from tokenizers import pre_tokenizers
-    from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     letters = alphabet + [letter + WORD_END for letter in alphabet]
     if size < len(letters) + 2:
         raise ValueError(f"expected size >= {len(letters) + 2} (the byte alphabet); got {size}")
+    CLIPTokenizer = transformers_class("CLIPTokenizer")
     empty = CLIPTokenizer().backend_tokenizer  # its normaliser and splitter are CLIP's
     words: Counter[str] = Counter()
     for caption in captions:

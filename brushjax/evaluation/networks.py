@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from brushjax.data.text import Tokenizer
+from brushjax.data.text import Tokenizer, transformers_class
 from brushjax.evaluation.network_files import weights_missing
 from brushjax.evaluation.score import TOKENIZER
 from brushjax.metrics.metric import Need
@@ -355,11 +355,9 @@ def _bert_tokens(folder: str | Path) -> Tokens:
             f"expected BERT's tokenizer.json or vocab.txt in {folder}; give the folder of "
             f"bert-base-uncased as image_reward.tokenizer"
         )
-    from transformers import BertTokenizer
-
     from brushjax.models.scoring.image_reward import TEXT_LENGTH
 
-    backend = BertTokenizer.from_pretrained(str(folder))
+    backend = transformers_class("BertTokenizer").from_pretrained(str(folder))
 
     def tokens(text: str) -> Inputs:
         row = backend(text, padding="max_length", truncation=True, max_length=TEXT_LENGTH)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP, _LINE, _FONT_SIZE = 6, 20, 14  # pixels
+_GAP, _LINE, _FONT_SIZE = 6, 20, 14  # pixels, for pictures below twice _USUAL
+_USUAL = 256
 
 
 def strip(
@@ -33,17 +34,19 @@ def strip(
     if captions is not None and len(captions) != rows:
         raise ValueError(f"expected {rows} captions, one a row, got {len(captions)}")
     height, width = height * zoom, width * zoom
-    step = height + _GAP + (_LINE if captions is not None else 0)
-    sheet = Image.new("RGB", (len(columns) * (width + _GAP) + _GAP, _LINE + rows * step), "white")
+    scale = max(1, width // _USUAL)  # a wide sheet is looked at from further away
+    line = scale * _LINE
+    step = height + _GAP + (line if captions is not None else 0)
+    sheet = Image.new("RGB", (len(columns) * (width + _GAP) + _GAP, line + rows * step), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_FONT_SIZE)
+    font = ImageFont.load_default(scale * _FONT_SIZE)
     for column, (heading, pictures) in enumerate(columns.items()):
         left = _GAP + column * (width + _GAP)
         draw.text((left, 2), heading, "black", font)
         for row, picture in enumerate(pictures):
-            sheet.paste(_tile(picture, (width, height)), (left, _LINE + row * step))
+            sheet.paste(_tile(picture, (width, height)), (left, line + row * step))
     for row, caption in enumerate(captions or ()):
-        draw.text((_GAP, _LINE + row * step + height + 2), caption, "black", font)
+        draw.text((_GAP, line + row * step + height + 2), caption, "black", font)
     return sheet
 
 

@@ -26,6 +26,7 @@ from brushjax.training.scale.flops import useful_flops
 from brushjax.training.watch import Meter
 
 WATCHED = ("loss", "gradient_norm")  # not finite in one of these: the run stops or skips the step
+CARDS = ("train", "validation", "eval", "faults", "samples")  # their order in TensorBoard
 PATIENCE = 10  # steps in a row that may be skipped before the run stops after all
 
 log = logging.getLogger(__name__)
@@ -187,20 +188,26 @@ class _Writers:
         self._file.write(json.dumps({"step": step, **numbers}) + "\n")
         named = {name if "/" in name else f"train/{name}": value for name, value in numbers.items()}
         for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add_scalar(_card(name), value, step)
         if self._wandb:
             self._wandb.log(named, step=step)
 
     def show(self, step: int, path: Path) -> None:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-        self._board.add_image(f"samples/{path.stem}", pixels, step, dataformats="HWC")
+        self._board.add_image(_card(f"samples/{path.stem}"), pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         self._file.close()
         self._board.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _card(name: str) -> str:
+    """A name as TensorBoard gets it, which sorts groups by their letters: the loss comes first."""
+    group, _, rest = name.partition("/")
+    return f"{CARDS.index(group) + 1} {group}/{rest}" if group in CARDS else name
 
 
 def _wandb_run(config: TrainConfig, workdir: Path) -> Any:

@@ -1,6 +1,8 @@
 """The small tokenizer: what it writes is what is read, and no text is unknown to it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +133,24 @@ def test_merges_are_strings_which_older_tokenizers_read_too(folder, shipped):
     assert all(isinstance(merge, str) and len(merge.split(" ")) == 2 for merge in merges)
     old = (place / "merges.txt").read_text(encoding="utf-8").splitlines()
     assert merges == [line for line in old if not line.startswith("#version")]
+
+
+def test_absent_pytorch_is_no_news():
+    """In a process of its own, in which transformers finds no PyTorch."""
+    code = (
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+        "{}"
+    )
+    said = {}
+    for line in (
+        "from transformers import CLIPTokenizer",
+        "from brushjax.data.text import transformers_class; transformers_class('CLIPTokenizer')",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(line)], capture_output=True, text=True, check=True
+        )
+        said[line.split(" ")[1]] = done.stdout + done.stderr
+    assert "PyTorch was not found" in said["transformers"]  # what is silenced is still said there
+    assert said["brushjax.data.text"] == ""

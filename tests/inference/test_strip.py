@@ -33,3 +33,12 @@ def test_strip_shows_every_picture_at_its_place():
 def test_strip_refuses_what_does_not_line_up(columns, captions, message):
     with pytest.raises(ValueError, match=message):
         strip(columns, captions)
+
+
+def test_labels_grow_with_the_pictures():
+    def label_height(size):
+        white = np.full((1, size, size, 3), 255, np.uint8)
+        rows = np.flatnonzero((np.asarray(strip({"trained": white})) < 128).any(axis=(1, 2)))
+        return rows.max() - rows.min()
+
+    assert label_height(512) > 1.8 * label_height(128)

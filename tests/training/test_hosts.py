@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from brushjax.config import ConfigError
 from brushjax.distributed import _own_place, initialize
 from brushjax.training.loop import run
 from tests.training import tiny
@@ -72,6 +73,21 @@ def test_own_place_in_a_list_of_hosts(monkeypatch):
     for hosts in (["gpu0", "gpu2"], ["gpu1", "gpu1"]):
         with pytest.raises(ValueError, match="Say which one it is with --process"):
             initialize(hosts)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "process", "message"),
+    [
+        (["a:port", "b"], 0, "expected a port from 1 to 65535 behind 'a', got 'port'"),
+        (["a", ""], 0, "without gaps"),
+        (["a", "b"], 2, "--process from 0 to 1"),
+        (["a", "b"], None, "Say which one it is with --process"),
+        ([], 1, "expected --hosts with --process 1"),
+    ],
+)
+def test_wrong_list_of_hosts_is_an_error_of_the_config(hosts, process, message):
+    with pytest.raises(ConfigError, match=message):
+        initialize(hosts, process)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from brushjax.config import ConfigError
 from brushjax.training.checkpoint import Checkpoints
@@ -102,6 +103,24 @@ def test_run_skips_what_is_not_finite_and_validates(tmp_path):
     best = json.loads((tmp_path / "best" / "best.json").read_text())
     assert best["value"] == min(validated.values()) == validated[best["step"]]
     assert (tmp_path / "best" / "line.safetensors").is_file()
+
+
+def test_tensorboard_shows_the_loss_before_what_is_measured_beside(tmp_path, monkeypatch):
+    board = types.SimpleNamespace(tags=[], close=lambda: None)
+    board.add_scalar = lambda name, value, step: board.tags.append(name)
+    board.add_image = lambda name, *values, **options: board.tags.append(name)
+    monkeypatch.setattr("brushjax.training.logging._summary_writer", lambda *arguments: board)
+    log = RunLog(recipe(log_every=1), tmp_path, 0, lambda: {"bad size": 1})
+    log.step(1, {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}, np.array([1]))
+    log.settle()
+    log.report(1, {"validation/loss": 1.0, "eval/psnr": 20.0})
+    (tmp_path / "samples").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "samples" / "fill.png")
+    log.show(1, tmp_path / "samples")
+    log.close()
+    groups = dict.fromkeys(tag.partition("/")[0].partition(" ")[2] for tag in sorted(board.tags))
+    assert list(groups) == ["train", "validation", "eval", "faults", "samples"]
+    assert sorted(board.tags)[0].startswith("1 train/")
 
 
 def test_best_export_stays_until_a_better_one(tmp_path):

@@ -77,7 +77,6 @@ def _record(benchmark: str, name: str, caption: str, pixels: Pixels) -> Record:
         caption,
         lambda: pixels,
         pixel_digest(pixels),
-        source_caption=caption,
         target_caption=caption,
         local_caption=caption,
     )

@@ -15,7 +15,9 @@ from brushjax.distributed import barrier, is_main
 from brushjax.files import write_text
 from brushjax.training.recipe import FREE, Evaluator, TrainConfig
 
-OURS = ("checkpoints", "export", "best", "samples", "tensorboard", "metrics.jsonl")
+LOGS = (".log", ".out", ".err")  # what launchers write into a workdir beforehand
+
+SHOWN = 3  # names of what is in the way
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,11 @@ def claim(config: TrainConfig, workdir: Path, extend: bool = False) -> None:
             changed = [line for line in changed if line not in lengthened]
         if changed:
             raise ConfigError(_refusal(config, workdir, changed, lengthened, saved))
-    elif not path.is_file() and (foreign := [name for name in OURS if (workdir / name).exists()]):
+    elif not path.is_file() and (foreign := _foreign(workdir)):
+        more = f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else ""
         raise ConfigError(
-            f"{workdir} holds {', '.join(foreign)}, but is the workdir of no run (it has no "
-            "config.txt). Give a new folder"
+            f"{workdir} holds {', '.join(foreign[:SHOWN])}{more}, but is the workdir of no run (it "
+            "has no config.txt). Give a new or an empty folder"
         )
     barrier("workdir read")
     if is_main():
@@ -49,6 +52,12 @@ def claim(config: TrainConfig, workdir: Path, extend: bool = False) -> None:
     barrier("workdir claimed")
     if not path.exists():
         raise ConfigError(f"expected a workdir that all hosts share; {path} is not on this one")
+
+
+def _foreign(workdir: Path) -> list[str]:
+    """Returns names of what lies in a folder, without hidden files and logs of launchers."""
+    names = sorted(path.name for path in workdir.glob("*"))
+    return [name for name in names if name[0] != "." and Path(name).suffix not in LOGS]
 
 
 def newest(workdir: Path) -> int:

@@ -78,6 +78,18 @@ def test_folder_that_is_no_workdir_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
+def test_folder_with_other_things_is_refused_but_for_logs(tmp_path):
+    for name in ("train.log", ".notes"):
+        (tmp_path / name).touch()
+    claim(recipe(), tmp_path)
+    (tmp_path / "config.txt").unlink()
+    for name in ("a.md", "b.png", "c.png", "d.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"holds a\.md, b\.png, c\.png and 1 more, but is the"):
+        claim(recipe(), tmp_path)
+    assert not (tmp_path / "config.txt").exists()
+
+
 def test_workdir_of_a_run_that_goes_on_is_refused(tmp_path):
     with locked(tmp_path), pytest.raises(ConfigError, match="is in use: process"):
         run(recipe(), tmp_path)
