@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
@@ -13,6 +14,7 @@ from brushjax.nn import (
     Downsample,
     ResnetBlock,
     Rngs,
+    Streams,
     TimestepEmbedding,
     Transformer2D,
     Upsample,
@@ -25,8 +27,16 @@ from brushjax.nn import (
 from brushjax.typing import AddedCondition
 
 Features = Float[Array, "_B _h _w _C"]
-Prepared = tuple[tuple, tuple, tuple]
-"""Inputs of the layers computed ahead: of the down blocks, the mid block and the up blocks."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ByBlock:
+    """What every block takes of an input: for each down block, the mid block, each up block."""
+
+    down: tuple
+    mid: Any
+    up: tuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,11 +307,25 @@ class Backbone(nnx.Module):
         pooled = jnp.concatenate([added.text_embeds.astype(dtype), sizes], axis=-1)
         return plus(time, self.add_embedding(pooled))
 
-    def time_shifts(self, time: Float[Array, "B D"]) -> Prepared:
+    def by_block(self, given: Any) -> ByBlock:
+        """Returns an input by block: as it was computed ahead, or the same for all of them."""
+        if isinstance(given, ByBlock):
+            return given
+        if isinstance(given, Streams):
+            text, visual = self.by_block(given.text), self.by_block(given.visual)
+
+            def both(text: Any, visual: Any) -> Streams:
+                return Streams(text, visual, given.scale)
+
+            down, up = map(both, text.down, visual.down), map(both, text.up, visual.up)
+            return ByBlock(tuple(down), both(text.mid, visual.mid), tuple(up))
+        return ByBlock((given,) * len(self.down_blocks), given, (given,) * len(self.up_blocks))
+
+    def time_shifts(self, time: Float[Array, "B D"]) -> ByBlock:
         """Returns what every residual block makes of a time embedding; stands in for it."""
         return self._each(lambda group: tuple(block.time_shift(time) for block in group.resnets))
 
-    def text_keys(self, context: Float[Array, "B L D"]) -> Prepared:
+    def text_keys(self, context: Float[Array, "B L D"]) -> ByBlock:
         """Returns what every cross-attention projects of the text; stands in for it."""
         return self._each(
             lambda group: tuple(
@@ -310,7 +334,7 @@ class Backbone(nnx.Module):
             )
         )
 
-    def visual_keys(self, visual: Float[Array, "B Q D"]) -> Prepared:
+    def visual_keys(self, visual: Float[Array, "B Q D"]) -> ByBlock:
         """Returns what every cross-attention projects of visual tokens; stands in for them."""
         return self._each(
             lambda group: tuple(
@@ -321,9 +345,9 @@ class Backbone(nnx.Module):
             )
         )
 
-    def _each(self, prepare: Callable[[Layers], tuple]) -> Prepared:
+    def _each(self, prepare: Callable[[Layers], tuple]) -> ByBlock:
         down, up = (tuple(map(prepare, blocks)) for blocks in (self.down_blocks, self.up_blocks))
-        return down, prepare(self.mid_block), up
+        return ByBlock(down, prepare(self.mid_block), up)
 
 
 def needed(context: Any) -> Any:

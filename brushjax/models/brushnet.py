@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, part, pop, size_of
+from brushjax.models.backbone import Backbone, BackboneConfig, ByBlock, pop, size_of
 from brushjax.models.unet import UNet
 from brushjax.nn import Keys, Rngs, alike, conv, zero_conv
 from brushjax.typing import AddedCondition, Residuals
@@ -199,11 +199,11 @@ class BrushNet(Backbone):
     def features(
         self,
         sample: Float[Array, "_B h w C"],
-        time: Float[Array, "_B _D"] | Prepared,
+        time: Float[Array, "_B _D"] | ByBlock,
         condition: Float[Array, "_B _h _w _C"],
         scale: int | float | Float[Array, ""] = 1.0,
         guess_mode: bool = False,
-        context: Float[Array, "_B L D"] | Prepared | None = None,
+        context: Float[Array, "_B L D"] | ByBlock | None = None,
     ) -> Residuals:
         """As a call, on a time embedding of `embed_time`, or `time_shifts` of it.
 
@@ -211,19 +211,20 @@ class BrushNet(Backbone):
         """
         if self.config.conditioning_encoder == "conv":
             condition = self._encode(condition)
+        time, context = self.by_block(time), self.by_block(context)
         x = jnp.concatenate(alike(sample, condition), axis=-1)
         x = self.conv_in_condition(x)  # [B, h, w, C]
         down = (x,)
         for i, block in enumerate(self.down_blocks):
-            outputs = block(x, part(part(time, 0), i), part(part(context, 0), i))
+            outputs = block(x, time.down[i], context.down[i])
             x, down = outputs[-1], down + outputs
 
-        mid = x = self.mid_block(x, part(time, 1), part(context, 1))
+        mid = x = self.mid_block(x, time.mid, context.mid)
 
         up, skips = (), down
         for i, block in enumerate(self.up_blocks):
             read, skips = pop(skips, len(block.resnets))
-            own = part(part(time, 2), i), part(part(context, 2), i)
+            own = time.up[i], context.up[i]
             outputs = block(x, read, *own, size_of(skips))
             x, up = outputs[-1], up + outputs
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from brushjax.models.backbone import Backbone, BackboneConfig, Prepared, add, pop, size_of
-from brushjax.nn import GroupNorm, Keys, Rngs, Streams, conv, part, plus
+from brushjax.models.backbone import Backbone, BackboneConfig, ByBlock, add, pop, size_of
+from brushjax.nn import GroupNorm, Keys, Rngs, Streams, conv, plus
 from brushjax.typing import AddedCondition, Residuals
 
 SECOND_STREAM = {"to_k_ip": "to_k", "to_v_ip": "to_v"}  # what each starts from
@@ -139,8 +139,8 @@ class UNet(Backbone):
     def denoise(
         self,
         sample: Float[Array, "_B h w C"],
-        time: Float[Array, "_B _D"] | Prepared,
-        context: Float[Array, "_B L D"] | Prepared | Streams,
+        time: Float[Array, "_B _D"] | ByBlock,
+        context: Float[Array, "_B L D"] | ByBlock | Streams,
         residuals: Residuals | None = None,
         fresh: int = 0,
     ) -> tuple[Float[Array, "_B h w E"], Float[Array, "_B _h _w _C"]]:
@@ -157,22 +157,23 @@ class UNet(Backbone):
           fresh: how many layers `redo` will compute anew.
         """
         residuals = Residuals() if residuals is None else residuals
+        time, context = self.by_block(time), self.by_block(context)
         x = self.conv_in(sample)  # [B, h, w, C]
         skips = (x,)  # the branch's first map enters the running features but not this skip
         x = add(x, residuals.down, 0)
         down = residuals.down[1:]
         for i, block in enumerate(self.down_blocks):
-            outputs = block(x, part(part(time, 0), i), part(part(context, 0), i), down)
+            outputs = block(x, time.down[i], context.down[i], down)
             x, skips, down = outputs[-1], skips + outputs, down[len(outputs) :]
 
-        x = self.mid_block(x, part(time, 1), part(context, 1))
+        x = self.mid_block(x, time.mid, context.mid)
         x = x if residuals.mid is None else plus(x, residuals.mid)
         skips = tuple(add(skip, residuals.skip, i) for i, skip in enumerate(skips))
 
         up, deep = residuals.up, x
         for i, block in enumerate(self.up_blocks):
             read, skips = pop(skips, len(block.resnets))
-            own = part(part(time, 2), i), part(part(context, 2), i)
+            own = time.up[i], context.up[i]
             outputs = block(x, read, *own, size_of(skips), up)
             deep = (x, *outputs)[-1 - fresh]
             x, up = outputs[-1], up[len(outputs) :]
@@ -182,8 +183,8 @@ class UNet(Backbone):
     def redo(
         self,
         sample: Float[Array, "_B h w C"],
-        time: Float[Array, "_B _D"] | Prepared,
-        context: Float[Array, "_B L D"] | Prepared | Streams,
+        time: Float[Array, "_B _D"] | ByBlock,
+        context: Float[Array, "_B L D"] | ByBlock | Streams,
         residuals: Residuals,
         deep: Float[Array, "_B _h _w _C"],
         fresh: int,
@@ -197,18 +198,19 @@ class UNet(Backbone):
 
         Source: DeepCache (arXiv 2312.00858), figure 3, at the outermost level.
         """
+        time, context = self.by_block(time), self.by_block(context)
         x = self.conv_in(sample)  # [B, h, w, C]
         skips = (x,)
         x = add(x, residuals.down, 0)
         first, last = self.down_blocks[0], self.up_blocks[-1]
-        own = part(part(time, 0), 0), part(part(context, 0), 0)
+        own = time.down[0], context.down[0]
         for i in range(fresh - 1):
             x = add(first.layer(i, (x,), *own), residuals.down, i + 1)
             skips += (x,)
         skips = tuple(add(skip, residuals.skip, i) for i, skip in enumerate(skips))
 
         x = deep
-        own = part(part(time, 2), -1), part(part(context, 2), -1)
+        own = time.up[-1], context.up[-1]
         for i, skip in enumerate(reversed(skips)):
             layer = len(last.resnets) - fresh + i
             x = add(last.layer(layer, (x, skip), *own), residuals.up, i)
