@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
     "precompute": ("brushjax.training.precompute", "main", "encode a collection beforehand"),
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
+    "edit": ("brushjax.agents.command", "main", "change a picture as an instruction says"),
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     lines = "\n".join(f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items())
     usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more. "
-    usage += "train, inpaint and evaluate take options with - as with _ between their words."
+    usage += "train, inpaint, edit and evaluate take options with - as with _ between their words."
     if arguments and arguments[0] in COMMANDS:
         module, function, _ = COMMANDS[arguments[0]]
         getattr(importlib.import_module(module), function)(arguments[1:])

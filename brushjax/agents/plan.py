@@ -33,15 +33,15 @@ class EditPlan:
     """The four steps of an instructed edit; `dataclasses.replace` corrects any of them.
 
     Attributes:
-        image: RGB 0..255, or what `brushjax.inference.images.read_image` reads; None where only the
-            words are known.
+        image: uint8 RGB [H, W, 3], made of what `brushjax.inference.images.read_image` reads; None
+            where only the words are known.
         instruction: what was asked for.
         category: step 1; one of CATEGORIES.
         object: step 2; the noun phrase that is edited, without article: for an addition the thing
             added, for global and background edits "".
         source_caption: what the picture shows; "" where unknown.
         target_caption: step 4; what it shows after the edit.
-        mask: step 3; white (128..255) = edit, of the picture's size. None: not yet known.
+        mask: step 3; uint8 [H, W], white (128..255) = edit; None where not yet known.
         boxes: left, top, right, bottom in pixels, of each instance that the mask covers.
 
     Raises:
@@ -50,13 +50,13 @@ class EditPlan:
     Source: BrushEdit, section IV-A.
     """
 
-    image: UInt8[np.ndarray, "H W 3"] | Any | None
+    image: Any
     instruction: str
     category: Category | str
     object: str = ""
     source_caption: str = ""
     target_caption: str = ""
-    mask: UInt8[np.ndarray, "H W"] | Any | None = None
+    mask: Any = None
     boxes: Sequence[Sequence[float | int]] | Any = ()
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ class Segments:
     """
 
     masks: UInt8[np.ndarray, "N H W"]
-    boxes: Sequence[tuple[float, float, float, float]]
+    boxes: Sequence[Sequence[float]]
     scores: Sequence[float]
 
     def mask(self, instances: Sequence[int] | None = None) -> UInt8[np.ndarray, "H W"]:

@@ -1,0 +1,115 @@
+"""The edit command: files in, files out."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brushjax import cli
+from brushjax.agents import EditPlan
+from brushjax.inference.inpaint import Inpainter
+from brushjax.inference.settings import read_settings
+from tests.agents.noise import Noise
+
+
+@pytest.fixture
+def files(tmp_path):
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    return tmp_path
+
+
+def run(files, **changes):
+    values = {"image": files / "a.png", "mask": files / "m.png", "out": files / "o.png"}
+    values |= {"instruction": "replace the dog with a cat", "steps": 1} | changes
+    words = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    cli.main(["edit", *words])
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """Paints without networks."""
+    monkeypatch.setattr(Inpainter, "load", lambda *_, **__: Noise())
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_edit_command_plans_paints_and_keeps_its_settings(files, noise, capsys):
+    run(files, seed=3)
+    first, before, hole = (pixels(files / name) for name in ("o.png", "a.png", "m.png"))
+    assert np.array_equal(first[hole == 0], before[hole == 0])
+    assert not np.array_equal(first, before)
+    assert "local 'dog': 'a cat'" in capsys.readouterr().out
+    kept = read_settings(files / "o.png")
+    assert (kept["category"], kept["object"], kept["seed"], kept["mask"]) == (
+        "local",
+        "dog",
+        3,
+        "m.png",
+    )
+    assert str(files) not in json.dumps(kept)
+    run(files, step="plan", out=None, **{"plan-out": files / "plan.json"})
+    run(files, instruction=None, mask=None, plan=files / "plan.json", out=files / "p.png", seed=3)
+    assert np.array_equal(pixels(files / "p.png"), first)
+
+
+@pytest.mark.slow
+def test_edit_command_paints_with_the_small_base(files):
+    run(files, seed=3)
+    run(files, seed=3, out=files / "p.png")
+    assert np.array_equal(pixels(files / "o.png"), pixels(files / "p.png"))
+    hole = pixels(files / "m.png") > 0
+    assert (pixels(files / "o.png") != pixels(files / "a.png"))[hole].any()
+
+
+def test_edit_command_goes_on_with_a_session(files, noise):
+    for number in (1, 2):
+        run(files, session=files / "s", out=None)
+        assert (files / f"s/turns/{number}/picture.png").is_file()
+
+
+def test_edit_command_plans_a_folder_and_names_what_failed(files, capsys):
+    (files / "in").mkdir()
+    (files / "a.png").rename(files / "in/a.png")
+    (files / "in/b.png").write_bytes(b"no picture")
+    wanted = {"image": files / "in", "out": None, "step": "plan", "plan-out": files / "plans"}
+    with pytest.raises(SystemExit, match="not edited:"):
+        run(files, **wanted)
+    assert EditPlan.load(files / "plans/a.json").object == "dog"
+    assert not (files / "plans/b.json").exists()
+
+
+def test_edit_command_shows_a_plan_without_writing(files, capsys):
+    words = [f"--image={files / 'a.png'}", "--instruction=make it winter", "--dry-run"]
+    cli.main(["edit", *words])
+    assert "global '': 'winter'" in capsys.readouterr().out
+    assert sorted(path.name for path in files.iterdir()) == ["a.png", "m.png"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"instruction": None}, "expected --instruction or --plan"),
+        ({"out": None}, "expected --out FILE"),
+        ({"instruction": "the quick brown fox"}, "expected an edit such as"),
+        ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
+        ({"method": "fireedit"}, "expected --method of agent"),
+        ({"step": "plan"}, "expected --plan-out"),
+    ],
+)
+def test_edit_command_says_what_is_wrong_in_one_line(files, changes, message):
+    with pytest.raises(SystemExit, match=message) as caught:
+        run(files, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_edit_command_never_writes_over_its_input(files):
+    with pytest.raises(SystemExit, match="would be written over an input"):
+        run(files, out=files / "a.png")
