@@ -9,11 +9,16 @@ from brushjax.agents.protocols import Instructor
 
 INSTRUCTORS = {
     "patterns": ("brushjax.agents.patterns.instructor", "Patterns"),
+    "endpoint": ("brushjax.agents.endpoint", "Endpoint"),
+    "local": ("brushjax.agents.local", "LocalModel"),
 }
 
 
 def instructor(name: str = "patterns", **settings: Any) -> Instructor:
-    """Makes an instructor: "patterns" needs no model.
+    """Makes an instructor.
+
+    "patterns" needs no model, "endpoint" asks a server of OpenAI's protocol, and "local" runs a
+    model of transformers.
 
     Args:
         settings: of its class.
