@@ -56,17 +56,18 @@ Started again with the same folder, it makes the shards that are missing. Then t
 """
 
 
+OPTIONS = {
+    "crops": "crops of each sample",
+    "holes": "holes of each crop; 0 stores the pictures alone, for --data.new_holes",
+    "per_shard": "samples a shard stands for; have at least as many shards as hosts times workers",
+    "batch_size": "crops that each device encodes at once",
+    "threads": "threads of each host that read and decode",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class PrecomputeConfig:
-    """How much is stored.
-
-    Attributes:
-        crops: of each sample; holes: of each crop, 0 for CachedImages alone.
-        per_shard: sample numbers a shard stands for; have at least as many shards as hosts times
-            workers.
-        batch_size: crops at once, a device.
-        threads: that read and decode, a host.
-    """
+    """How much is stored; OPTIONS says what each field is."""
 
     crops: int = 1
     holes: int = 1
@@ -92,8 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.py", help="of the training run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the shards")
     for field in dataclasses.fields(PrecomputeConfig):
-        option = "--" + field.name.replace("_", "-")
-        parser.add_argument(option, type=int, default=field.default, help=f"({field.default})")
+        option, about = (
+            "--" + field.name.replace("_", "-"),
+            f"{OPTIONS[field.name]} ({field.default})",
+        )
+        parser.add_argument(option, type=int, default=field.default, metavar="N", help=about)
     options, overrides = parser.parse_known_args(arguments)
     names = [field.name for field in dataclasses.fields(PrecomputeConfig)]
     try:

@@ -54,7 +54,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         import gguf
     except ImportError as error:
         raise WeightsError(
-            f"{path} is a GGUF file, which needs a library: pip install 'brushjax[gguf]'."
+            f"{path} is a GGUF file, which needs a library: pip install -e '.[gguf]'."
         ) from error
     try:
         reader = gguf.GGUFReader(path)
