@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -10,9 +12,11 @@ import pytest
 
 from brushjax import config as configs
 from brushjax.data.pipeline import PhotoData
+from brushjax.files import write_json
 from brushjax.training.objectives.autoencoder import LocalityObjective
 from brushjax.training.objectives.brushnet import SHIPPED_BASE
 from brushjax.training.objectives.contract import split
+from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.objectives.text_to_image import TextToImageObjective
 from brushjax.training.plan import cast_shapes, describe, make_plan
 from brushjax.training.recipe import TrainConfig
@@ -35,7 +39,23 @@ def with_inputs(config):
             config.objective, vae=base, tokenizer_folder=base, base=start
         )
         config = dataclasses.replace(config, objective=objective)
+    if isinstance(config.objective, RegionObjective) and "runs" in config.objective.encoders.clip:
+        encoders = dataclasses.replace(config.objective.encoders, clip=str(tiny_clip()))
+        objective = dataclasses.replace(config.objective, encoders=encoders)
+        config = dataclasses.replace(config, objective=objective)
     return config
+
+
+@functools.cache
+def tiny_clip():
+    """A folder with the configs and the tokenizer of the tiny CLIP; its weights are not needed."""
+    folder = Path(tempfile.mkdtemp())
+    objective = configs.load(ROOT / "configs/region/tiny_clip.py").objective
+    towers = {"clip_vision": objective.vision, "text_encoder": objective.text_config}
+    for name, tower in towers.items():
+        write_json(folder / name / "config.json", tower.to_dict())
+    shutil.copytree(SHIPPED_BASE / "tokenizer", folder / "tokenizer")
+    return folder
 
 
 def name_of(path):

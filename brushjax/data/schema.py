@@ -52,6 +52,41 @@ class Inpainting(Record):
     class_id: np.ndarray | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionEdit(Record):
+    """A picture and an instruction, before and after in words, and an edit of the whole picture.
+
+    Attributes:
+      image: uint8 [H, W, 3].
+      donor: uint8 [H, W, 3], the edit, made everywhere: a region takes a part of it.
+      source_caption, instruction, target_caption: t_o, t_ins and t_e.
+      region: uint8 [H, W, 1], 1 where the instruction is about; for measuring, where it is known.
+    """
+
+    image: np.ndarray
+    donor: np.ndarray
+    source_caption: str
+    instruction: str
+    target_caption: str
+    region: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TextChoice(Record):
+    """A picture and texts, of which the first describes it.
+
+    Attributes:
+      image: uint8 [H, W, 3].
+      texts: captions, the true one first.
+      things: uint8 [texts, classes], 1 where the text names a thing of the class: texts that name
+        the same things are no counterexamples of each other.
+    """
+
+    image: np.ndarray
+    texts: tuple[str, ...]
+    things: np.ndarray
+
+
 Encode = Callable[[Any], Mapping[str, np.ndarray]]
 """A record -> the arrays of one sample, without a batch axis: `Objective.encode`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 Region = Bool[np.ndarray, "_H _W"]
 
@@ -22,6 +22,16 @@ def precision(region: Region, truth: Region) -> float:
 def recall(region: Region, truth: Region) -> float:
     """Share of the annotated region that is predicted; NaN where nothing is annotated."""
     return _ratio(_common(region, truth), truth)
+
+
+def auc(score: Float[np.ndarray, "_H _W"], truth: Region) -> float:
+    """Share of pairs of an annotated pixel and another in which the annotated one scores higher; of
+    equals half counts. NaN where all pixels or none are annotated."""
+    inside, outside = np.sort(score[truth]), np.sort(score[~truth])
+    if not (inside.size and outside.size):
+        return np.nan
+    below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
+    return float(below.mean() / (2 * outside.size))
 
 
 def area(region: Region) -> float:

@@ -105,3 +105,11 @@ def test_kernel_distance_equals_its_sums_and_merges():
     parts = Rows.of(a[:2]).merge(Rows.of(a[2:]))
     assert parts.distance(Rows.of(b)) == pytest.approx(within - 2 * across)
     assert np.isnan(Rows.of(a[:1]).distance(Rows.of(b)))
+
+
+def test_auc_counts_pairs_that_are_in_order_and_half_of_equals():
+    truth = np.array([[True, False], [False, True]])
+    assert region.auc(np.array([[0.9, 0.1], [0.2, 0.8]]), truth) == 1
+    assert region.auc(np.array([[0.9, 0.8], [0.1, 0.2]]), truth) == pytest.approx(3 / 4)
+    assert region.auc(np.ones((2, 2)), truth) == 0.5
+    assert np.isnan(region.auc(np.ones((2, 2)), np.ones((2, 2), bool)))
