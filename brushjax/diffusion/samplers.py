@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, UInt32
 
 from brushjax.diffusion import solvers, unipc
 from brushjax.diffusion.schedule import read_scheduler_config
-from brushjax.diffusion.tables import Sampler
+from brushjax.diffusion.tables import Sampler, SamplerState
 
 SAMPLERS: dict[str, Callable[[dict[str, Any], int], Sampler]] = {
     "ddim": solvers.ddim_rows,
@@ -84,26 +84,54 @@ def sample(
     Returns:
         Latents [B,h,w,C], or all of them.
     """
-    rows = sampler.rows
-    path = jnp.zeros((len(rows.timestep), *noise.shape), noise.dtype) if trajectory else None
+    path = None
+    if trajectory:
+        path = jnp.zeros((len(sampler.rows.timestep), *noise.shape), noise.dtype)
+    start = (sampler.start(noise), memory, path)
+    steps = (0, sampler.count)
+    state, _, path = _loop(sampler, predict, start, per_step, steps, seeds)
+    return state.sample if path is None else path
+
+
+def advance(
+    sampler: Sampler,
+    predict: Callable[..., Any],
+    state: SamplerState,
+    per_step: Any,
+    steps: tuple[Array | int, Array | int],
+    *,
+    seeds: UInt32[Array, " B"] | None = None,
+) -> SamplerState:
+    """Runs a part of the loop of `sample`: steps first, first + 1 ... last - 1.
+
+    Args:
+        state: after step first - 1; `Sampler.start` gives that before the first step.
+        steps: (first, last), arguments of the compiled program.
+    """
+    return _loop(sampler, predict, (state, None, None), per_step, steps, seeds)[0]
+
+
+def _loop(
+    sampler: Sampler, predict: Callable[..., Any], carry: Any, per_step: Any, steps: Any, seeds: Any
+) -> Any:
+    """Carries (state, memory, path) through some of the steps."""
 
     def body(i: Array, carry: Any) -> Any:
         state, memory, path = carry
-        row, extra = jax.tree.map(lambda table: _row(table, i), (rows, per_step))
+        row, extra = jax.tree.map(lambda table: _row(table, i), (sampler.rows, per_step))
         given = (state.sample, row.timestep, extra)
         if memory is None:
             prediction = predict(*given)
         else:
             prediction, memory = predict(*given, memory)
-        drawn = None if seeds is None else step_noise(seeds, i, noise)
+        drawn = None if seeds is None else step_noise(seeds, i, state.sample)
         state = sampler.step(state, row, prediction, drawn)
         if path is not None:
             path = path.at[i].set(state.sample)
         return state, memory, path
 
-    start = (sampler.start(noise), memory, path)
-    state, _, path = jax.lax.fori_loop(0, sampler.count, body, start)
-    return state.sample if path is None else path
+    first, last = steps
+    return jax.lax.fori_loop(first, last, body, carry)
 
 
 def step_noise(

@@ -20,7 +20,6 @@ from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
 from brushjax.inference.engine.edit import as_bytes, check_finite, finite, seeded_noise
 from brushjax.inference.images import prepare, resize
-from brushjax.inference.inpaint import finish
 from brushjax.models.brushnet import CELL
 from brushjax.nn import Execution, executing
 from brushjax.pipelines.text import Encoder, TextEncoders
@@ -96,7 +95,7 @@ class BlendedLatents:
             fill(*graphs, self._params, sampler, batch, strength, *how)
         )
         check_finite(found)
-        return finish(prepared, pictures, blend)
+        return prepared.finish(pictures, blend)
 
 
 @functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph", "together", "mesh"))

@@ -2,112 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from brushjax.inference.arguments import FILES, NOT_KEPT, InpaintArguments, stored_words
 
 if TYPE_CHECKING:
     from brushjax.inference.inpaint import Inpainter, InpaintResult
+    from brushjax.inference.inpaint_settings import InpaintSettings
     from brushjax.inference.jobs import Job
-
-NOT_KEPT = ("out", "strip", "prompts", "batch_size", "settings_from")  # where, not what
-FILES = (
-    *("image", "mask", "base", "brushnet", "vae", "tokenizer", "scheduler_config", "lora"),
-    "embedding",
-)
-LOADED = (
-    "base",
-    "brushnet",
-    "vae",
-    "tokenizer",
-    "scheduler_config",
-    "lora",
-    "lora_weight",
-    "embedding",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class InpaintArguments:
-    """Paints the white part of a mask in a picture according to a prompt.
-
-    With folders as image and out, all of a folder's pictures. A PNG keeps its settings and seed,
-    and the names of its files without their folders: --settings-from it, with these files, makes
-    the same picture again; what is given beside them is changed.
-
-    Attributes:
-        image: picture file, or folder of pictures.
-        mask: mask of the same size; white = edit. For a folder one mask for all pictures, or a
-            folder of masks named as the pictures.
-        prompt: what the edited part should show.
-        out: file to write, its ending chooses the format; for a folder the folder to write to.
-        base: pipeline folder in diffusers layout, whole-model .safetensors or .ckpt file, or hub
-            id; without it the small model in the package.
-        brushnet: folder or file of the branch; without it the folder brushnet of the base.
-        vae: folder or file of an autoencoder instead of the base's.
-        tokenizer: folder with vocab.json and merges.txt, for whole-model files.
-        scheduler_config: published scheduler_config.json, for whole-model files.
-        lora: LoRA files to merge into the base.
-        lora_weight: how strongly, one number for each file; 1 without.
-        embedding: learnt words with their files, as word=file.
-        dtype: what the networks compute in.
-        negative_prompt: what it should not show.
-        weights: read (word:1.2) and the like in the prompts as weights, as web programs do.
-        steps: number of steps.
-        guidance: how strongly the prompt acts; 1 is off.
-        scale: how strongly the branch acts.
-        control_start: share of the steps after which the branch starts to act.
-        control_end: share of the steps after which the branch stops to act.
-        scheduler: ddim, pndm, unipc, unipc-reference, dpm++, dpm++-karras, euler, euler-a or lcm.
-        seed: the same seed gives the same picture.
-        blend: feather, paste, none, or as the references do: brushnet, brushedit.
-        guess_mode: the branch's maps grow from weak to strong with their depth.
-        tile: side in pixels of the tiles in which the autoencoder works, for large pictures.
-        mask_alpha: which part of a mask with transparent parts is to be edited; auto takes the one
-            that the mask's frame is not, and says so.
-        resize_mask: scale a mask of another size to its picture's.
-        strip: also writes image, mask and result side by side to this file (folder).
-        prompts: for a folder a JSON file {"name without ending": "prompt"}; others get the prompt.
-        batch_size: pictures of one size to paint at once; it changes results by rounding only.
-        settings_from: PNG to take all settings from that are not given; files must be given.
-    """
-
-    image: Path
-    mask: Path
-    prompt: str
-    out: Path
-    base: str | None = None
-    brushnet: str | None = None
-    vae: str | None = None
-    tokenizer: Path | None = None
-    scheduler_config: Path | None = None
-    lora: tuple[str, ...] = ()
-    lora_weight: tuple[float | int, ...] = ()
-    embedding: tuple[str, ...] = ()
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    negative_prompt: str = ""
-    weights: bool = False
-    steps: int = 50
-    guidance: float | int = 7.5
-    scale: float | int = 1.0
-    control_start: float | int = 0.0
-    control_end: float | int = 1.0
-    scheduler: str = "unipc"
-    seed: int = 0
-    blend: str = "feather"
-    guess_mode: bool = False
-    tile: int | None = None
-    mask_alpha: Literal["auto", "opaque", "transparent"] = "auto"
-    resize_mask: bool = False
-    strip: Path | None = None
-    prompts: Path | None = None
-    batch_size: int = 1
-    settings_from: Path | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,52 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inpaint_command(tyro.cli(InpaintArguments, prog="brushjax inpaint", args=words))
 
 
-def stored_words(words: Sequence[str]) -> list[str]:
-    """Returns the settings of the PNG that --settings-from names, as words of a command line.
-
-    Raises:
-        ValueError: the file holds no settings, or some that this version doesn't know; or files
-            that it was made from are not given: a picture that came from somewhere must not choose
-            what is read or written here.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--settings-from", "--settings_from", type=Path)
-    path = parser.parse_known_args(words)[0].settings_from
-    if path is None:
-        return []
-    from brushjax.inference.settings import read_settings
-
-    settings = read_settings(path)
-    unknown = settings.keys() - {field.name for field in dataclasses.fields(InpaintArguments)}
-    unknown |= settings.keys() & set(NOT_KEPT)
-    if unknown - {"version"}:
-        raise ValueError(
-            f"{path} has settings that this version doesn't know: {', '.join(sorted(unknown))}"
-        )
-    _expect_files(path, settings, words)
-    flags: list[str] = []
-    for name, value in settings.items():
-        flag = f"--{name.replace('_', '-')}"
-        if name in ("version", *FILES) or value is None or value is False or value == []:
-            continue
-        if value is True:
-            flags.append(flag)
-        elif isinstance(value, list):
-            flags += [flag, *map(str, value)]
-        else:
-            flags.append(f"{flag}={value}")
-    return flags
-
-
-def _expect_files(path: Path, settings: Mapping[str, Any], words: Sequence[str]) -> None:
-    """Raises ValueError where a file that the settings name is not given anew."""
-    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words}
-    names = {name: settings.get(name) for name in FILES if name not in given}
-    flags = [f"--{name.replace('_', '-')} ({value})" for name, value in names.items() if value]
-    if flags:
-        raise ValueError(f"{path} keeps the names of its files only; give {', '.join(flags)}, too")
-
-
 def inpaint_command(arguments: InpaintArguments) -> None:
     """Loads the models, edits the pictures, and writes the results.
 
@@ -177,29 +39,62 @@ def inpaint_command(arguments: InpaintArguments) -> None:
         SystemExit: with a message instead of a traceback, for files and values that don't fit.
     """
     from brushjax.inference import jobs  # here, so that help and wrong flags are answered at once
-    from brushjax.inference.settings import picture_format
 
-    names = ("image", "mask", "prompt", "out", "strip", "prompts")
     try:
         with _plain_warnings():
-            found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
-            jobs.check_places(found)
-            for job in found:
-                picture_format(job.out)
-            groups, failed = jobs.batches(found, arguments.batch_size, **_masks(arguments))
-            if not groups:
+            found = _found(arguments)
+            how = _settings(arguments)
+            left = jobs.missing(found) if arguments.skip_existing else found
+            if len(left) < len(found):
+                print(f"skipped {len(found) - len(left)}, whose results are there already")
+            groups, failed = jobs.batches(left, arguments.batch_size, **_reading(arguments, how))
+            if failed and not groups:
                 raise failed[0][1] if len(found) == 1 else ValueError(_listed(failed))
-            painter = load_painter(arguments)
-            failed += _paint_all(painter, groups, arguments)
+            if groups:
+                failed += _paint_all(load_painter(arguments), groups, how, arguments)
     except (ValueError, TypeError, OSError) as error:  # OSError: files that can't be read
         raise SystemExit(f"error: {error}") from error
     if failed:
         raise SystemExit(f"error: {failed[0][1] if len(found) == 1 else _listed(failed)}")
 
 
-def _masks(arguments: InpaintArguments) -> dict[str, Any]:
-    """How masks are read."""
-    return {"mask_alpha": arguments.mask_alpha, "resize_mask": arguments.resize_mask}
+def _found(arguments: InpaintArguments) -> list[Job]:
+    """What is to be painted, and where it goes."""
+    from brushjax.inference import jobs
+    from brushjax.inference.settings import picture_format
+
+    names = ("image", "mask", "prompt", "out", "strip", "prompts")
+    found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
+    found = jobs.seeded(found, arguments.seed, arguments.num_images)
+    jobs.check_places(found)
+    for job in found:
+        picture_format(job.out)
+    return found
+
+
+def _settings(arguments: InpaintArguments) -> InpaintSettings:
+    """How to paint, checked before anything is loaded: with the schedule, where it lies at hand."""
+    from brushjax.diffusion.samplers import make_sampler
+    from brushjax.inference.inpaint_settings import InpaintSettings
+    from brushjax.pipelines.bases import SHIPPED_BASE
+
+    known = {field.name for field in dataclasses.fields(InpaintSettings)}
+    given = vars(arguments)
+    how = InpaintSettings(**{name: given[name] for name in given if name in known})
+    schedule = arguments.scheduler_config or Path(arguments.base or SHIPPED_BASE) / "scheduler"
+    if schedule.exists():
+        make_sampler(how.scheduler, schedule, how.steps)
+    return how
+
+
+def _reading(arguments: InpaintArguments, how: InpaintSettings) -> dict[str, Any]:
+    """How pictures and masks are read."""
+    if how.crop is None:
+        return how.reading
+    from brushjax.inference.images import DEFAULT_SIDE
+    from brushjax.pipelines.bases import base_path, training_side
+
+    return {**how.reading, "side": training_side(base_path(arguments.base)) or DEFAULT_SIDE}
 
 
 @contextlib.contextmanager
@@ -254,22 +149,47 @@ def _embeddings(given: Sequence[str]) -> dict[str, str]:
     return {word: file for word, _, file in pairs}
 
 
+class _StepBar:
+    """A progress bar over the steps of all batches; on a terminal only."""
+
+    def __init__(self, groups: Sequence[Sequence[Job]]):
+        from tqdm import tqdm
+
+        self._batches, self._batch = len(groups), 0
+        self.bar = tqdm(desc="compiling", unit="step", disable=None, leave=False)
+
+    @property
+    def told(self) -> Callable[[int, int], None] | None:
+        """What the Inpainter is to tell of its steps; nothing where nobody looks."""
+        return None if self.bar.disable else self._step
+
+    def next_batch(self) -> None:
+        """Goes on to the next batch."""
+        self._batch += 1
+
+    def _step(self, done: int, steps: int) -> None:
+        self.bar.total = self._batches * steps
+        self.bar.set_description(f"batch {self._batch} of {self._batches}", refresh=False)
+        self.bar.update((self._batch - 1) * steps + done - self.bar.n)
+
+
 def _paint_all(
-    painter: Inpainter, groups: Sequence[Sequence[Job]], arguments: InpaintArguments
+    painter: Inpainter,
+    groups: Sequence[Sequence[Job]],
+    how: InpaintSettings,
+    arguments: InpaintArguments,
 ) -> list[tuple[Job, Exception]]:
     """Paints batch by batch; returns the jobs that failed with the reason."""
-    from tqdm import tqdm
-
-    sampling = dataclasses.asdict(arguments)
-    for name in (*NOT_KEPT, *LOADED, "dtype", "image", "mask", "prompt", "seed"):
-        del sampling[name]
     failed: list[tuple[Job, Exception]] = []
     count = sum(map(len, groups))
     print(f"compiling and painting {count} picture{'s' * (count > 1)} ...", flush=True)
-    with tqdm(total=count, unit="picture", disable=None, leave=False) as bar:
+    steps = _StepBar(groups)
+    with steps.bar as bar:
         for group in groups:
-            for part, result in _painted(painter, group, arguments.seed, sampling):
-                bar.update(len(part))
+            steps.next_batch()
+            for part, result in _painted(
+                painter, group, arguments.negative_prompt, how, steps.told
+            ):
                 if isinstance(result, Exception):
                     failed += [(job, result) for job in part]
                     continue
@@ -279,7 +199,11 @@ def _paint_all(
 
 
 def _painted(
-    painter: Inpainter, group: Sequence[Job], seed: int, sampling: dict[str, Any]
+    painter: Inpainter,
+    group: Sequence[Job],
+    negative_prompt: str,
+    how: InpaintSettings,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[Sequence[Job], InpaintResult | FloatingPointError]]:
     """A group's result; after NaN or infinity those of its pictures, one by one, to find whose it
     is. Wrong settings raise and end the command."""
@@ -288,15 +212,17 @@ def _painted(
             [job.image for job in group],
             [job.mask for job in group],
             [job.prompt for job in group],
-            seed=[seed] * len(group),
-            **sampling,
+            negative_prompt,
+            seed=[job.seed for job in group],
+            progress=progress,
+            settings=how,
         )
     except FloatingPointError as error:
         if len(group) == 1:
             yield group, error
             return
         for job in group:
-            yield from _painted(painter, [job], seed, sampling)
+            yield from _painted(painter, [job], negative_prompt, how, progress)
         return
     yield group, result
 
@@ -306,13 +232,10 @@ def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments)
     import brushjax
     from brushjax.inference.settings import WITH_ALPHA, keeps_transparency, write_picture
 
-    picture = result.images[i]
-    layers = None if result.transparent is None else result.transparent[i]
-    if layers is not None and layers[..., 3].min() == 255:
-        layers = None
+    picture, layers = result.images[i], result.layers(i)
     whole = picture if layers is None or not keeps_transparency(job.out) else layers
 
-    kept = dataclasses.asdict(arguments) | {"prompt": job.prompt}
+    kept = dataclasses.asdict(arguments) | {"prompt": job.prompt, "seed": job.seed}
     kept |= {"image": job.image, "mask": job.mask, "version": brushjax.__version__}
     kept = {name: value for name, value in kept.items() if name not in NOT_KEPT}
     kept |= {name: _names(kept[name]) for name in FILES}
@@ -346,7 +269,8 @@ def _write_strip(job: Job, picture: Any, arguments: InpaintArguments) -> None:
     from brushjax.inference.strip import strip
 
     assert job.strip is not None
-    prepared = prepare([job.image], [job.mask], **_masks(arguments))
+    reading = {"mask_alpha": arguments.mask_alpha, "resize_mask": arguments.resize_mask}
+    prepared = prepare([job.image], [job.mask], **reading)
     columns = {"image": prepared.originals, "mask": prepared.holes, "result": picture[None]}
     write_picture(job.strip, np.asarray(strip(columns, captions=[job.prompt])))
 

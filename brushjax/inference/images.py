@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,11 @@ from brushjax.data.faults import Fault
 from brushjax.data.sources import mask_files, pictures
 from brushjax.data.sources.mask_files import Mask
 from brushjax.data.sources.pictures import Picture
+from brushjax.diffusion import guidance as blending
+from brushjax.inference.crops import CELL, Window
 
-SIDE_MULTIPLE = 8  # pixels: a latent cell
+FAR = 4.0  # in pixels: twice the side
+DEFAULT_SIDE = 512  # pixels, that a crop is worked on at where the base's own size is not known
 INVERTED_SHARE = 0.95  # a mask that marks more than this for editing is probably inverted
 LARGEST_PICTURE = 8192 * 8192  # pixels; beyond it a slip of the hand would fill the memory
 
@@ -33,8 +37,9 @@ class Prepared:
     Attributes:
         originals: [B, H, W, 3] as given, transparent parts over white.
         holes: [B, H, W, 1] at the pictures' own size, 1 = edit.
-        masked: [B, H8, W8, 3] with the hole black, sides at the next lower multiple of 8.
+        masked: [B, H8, W8, 3] windows with the hole black, sides at the next lower multiple of 8.
         masks: [B, H8, W8, 1] at that size, 1 = edit.
+        windows: which part of each picture that is.
         stored: [B, H, W, 4], colours and opacity as stored; None where all is opaque.
     """
 
@@ -42,7 +47,22 @@ class Prepared:
     holes: UInt8[np.ndarray, "B H W 1"]
     masked: UInt8[np.ndarray, "B H8 W8 3"]
     masks: UInt8[np.ndarray, "B H8 W8 1"]
+    windows: tuple[Window, ...]
     stored: UInt8[np.ndarray, "B H W 4"] | None = None
+
+    def finish(
+        self, pictures: UInt8[np.ndarray, "B H8 W8 3"], blend: str
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """Brings decoded pictures back to their windows' size and blends them in; outside of the
+        windows the originals stay as they are."""
+        finished = []
+        for i, window in enumerate(self.windows):
+            original, hole = self.originals[i], window.of(self.holes[i])
+            picture = resize(pictures[i], (window.height, window.width))
+            whole = original.copy()
+            window.of(whole)[...] = blending.blend(window.of(original), picture, hole, blend)
+            finished.append(whole)
+        return np.stack(finished)
 
     def transparent(
         self, images: UInt8[np.ndarray, "B H W 3"]
@@ -68,6 +88,8 @@ def prepare(
     *,
     mask_alpha: str = "auto",
     resize_mask: bool = False,
+    crop: float | int | None = None,
+    side: int = DEFAULT_SIDE,
 ) -> Prepared:
     """Reads, checks and preprocesses pictures with their masks.
 
@@ -81,10 +103,12 @@ def prepare(
         mask_alpha: which part of a mask with transparent parts is to be edited, "opaque",
             "transparent", or "auto": the part that the mask's frame is not.
         resize_mask: scale a mask of another size to the picture's instead of refusing it.
+        crop: work on a window around the hole, this many times as large; None on the whole picture.
+        side: pixels; windows of a crop are brought to it.
 
     Raises:
         TypeError, ValueError: what `read_image` and `read_mask` raise; sizes that differ, with
-            both sizes; a mask that marks nothing; sides below 8.
+            both sizes; a mask that marks nothing; sides below 8; crops of several sizes.
 
     Warns:
         UserWarning: of a mask that marks more than 95 %, of one too small for the branch, and of
@@ -108,13 +132,40 @@ def prepare(
         message = "an image has transparent parts: networks see them over white, images are RGB"
         warnings.warn(f"{message}; `transparent` keeps them", TransparencyWarning, stacklevel=3)
     holes = [mask.marked[..., None] for mask in whites]
-    small = tuple(side - side % SIDE_MULTIPLE for side in size)
-    masked = [resize(one.pixels * (1 - hole), small) for one, hole in zip(read, holes)]
-    edits = [Mask(resize(mask.white, small)).marked[..., None] for mask in whites]
+    windows = tuple(
+        Window.whole(*size) if crop is None else Window.around(hole, crop, side) for hole in holes
+    )
+    small = _one_size({window.worked_at(None if crop is None else side) for window in windows})
+    masked = [
+        resize(window.of(one.pixels * (1 - hole)), small)
+        for window, one, hole in zip(windows, read, holes)
+    ]
+    edits = [
+        Mask(resize(window.of(mask.white), small)).marked[..., None]
+        for window, mask in zip(windows, whites)
+    ]
     for i, edit in enumerate(edits):
         _check_cells(_name(masks[i], i), edit)
     columns = ([picture.pixels for picture in read], holes, masked, edits)
-    return Prepared(*(np.stack(parts) for parts in columns), stored=_stored(read))
+    return Prepared(*(np.stack(parts) for parts in columns), windows=windows, stored=_stored(read))
+
+
+def size_hint(size: tuple[int, ...], side: int | None) -> str:
+    """A hint for pictures that are worked on far from the size that a base was trained at.
+
+    Args:
+        size: height and width.
+        side: pixels; None where it's not known.
+    """
+    if side is None or 1 / FAR <= math.prod(size) / side**2 <= FAR:
+        return ""
+    height, width = size
+    larger = height * width > side**2
+    advice = "crop=2 (--crop 2) works on the part around the mask" if larger else "enlarge them"
+    return (
+        f"pictures are worked on at {height}x{width} (height x width), and the base was trained at "
+        f"{side}x{side}: results may be poor; {advice}"
+    )
 
 
 def read_image(source: Any) -> UInt8[np.ndarray, "H W 3"]:
@@ -244,10 +295,17 @@ def _check_sizes(i: int, name: str, picture: tuple, mask: tuple, first: tuple) -
             f"and {picture[0]}x{picture[1]} for sample {i} (height x width): edit them apart"
         )
     _check_pixels(*picture)
-    if min(picture) < SIDE_MULTIPLE:
+    if min(picture) < CELL:
+        raise ValueError(f"expected sides of at least {CELL} pixels, got {picture[0]}x{picture[1]}")
+
+
+def _one_size(sizes: set[tuple[int, int]]) -> tuple[int, int]:
+    if len(sizes) > 1:
+        listed = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
         raise ValueError(
-            f"expected sides of at least {SIDE_MULTIPLE} pixels, got {picture[0]}x{picture[1]}"
+            f"expected the crops of a batch in one size, got {listed}: edit them apart"
         )
+    return sizes.pop()
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -281,9 +339,9 @@ def _check_share(name: str, mask: Mask) -> None:
 
 
 def _check_cells(name: str, edit: np.ndarray) -> None:
-    if not edit[::SIDE_MULTIPLE, ::SIDE_MULTIPLE].any():
+    if not edit[::CELL, ::CELL].any():
         warnings.warn(
-            f"{name} is too small for the branch, which reads it at every {SIDE_MULTIPLE}th pixel "
+            f"{name} is too small for the branch, which reads it at every {CELL}th pixel "
             "and finds no hole: widen it",
             stacklevel=4,
         )

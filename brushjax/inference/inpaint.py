@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
 
-from brushjax.data.text import LENGTH, Tokenizer
-from brushjax.diffusion import guidance as blending
+from brushjax.data.text import Tokenizer
 from brushjax.diffusion.samplers import Sampler, make_sampler
 from brushjax.diffusion.schedule import read_scheduler_config
-from brushjax.inference.engine.approximations import Approximations
-from brushjax.inference.engine.batch import (
-    as_list,
-    batch_seeds,
-    batch_size,
-    control_scales,
-    repeated,
-)
+from brushjax.inference.conditions import Prompts, condition
+from brushjax.inference.engine.batch import as_list, batch_seeds, batch_size, repeated
 from brushjax.inference.engine.edit import Graphs, seeded_noise
-from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
-from brushjax.inference.engine.program import EditProgram
-from brushjax.inference.images import Prepared, prepare, resize
+from brushjax.inference.engine.options import EditInputs
+from brushjax.inference.engine.program import EditProgram, Progress
+from brushjax.inference.images import DEFAULT_SIDE, Prepared, prepare, size_hint
+from brushjax.inference.inpaint_settings import InpaintSettings
+from brushjax.inference.result import InpaintResult
 from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL, in_working_dtype
 from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, learnt_words, load_base
 from brushjax.pipelines.parts import check_parts
-from brushjax.pipelines.prompts import warn_of_marks
 from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures
-from brushjax.typing import AddedCondition, Params
+from brushjax.sharding import Rule
+from brushjax.typing import Params
 
-__all__ = ["SHIPPED_BASE", "InpaintResult", "Inpainter"]
-
-
-@dataclasses.dataclass(frozen=True)
-class InpaintResult:
-    """What an edit gives.
-
-    Attributes:
-        images: RGB 0..255 at the input's own size, blended.
-        latents: final scaled latents, of the sides rounded down to multiples of 8.
-        seconds: wall time of the whole call.
-        transparent: RGBA with the inputs' opacity outside the masks; None where all were opaque.
-    """
-
-    images: UInt8[np.ndarray, "B H W 3"]
-    latents: Float[np.ndarray, "B h w C"]
-    seconds: float
-    transparent: UInt8[np.ndarray, "B H W 4"] | None = None
+__all__ = ["SHIPPED_BASE", "InpaintResult", "InpaintSettings", "Inpainter"]
 
 
 class Inpainter:
@@ -78,7 +53,9 @@ class Inpainter:
         vae: AutoencoderKL,
         text: TextEncoders | None,
         scheduler: Mapping[str, Any],
+        side: int | None = None,
         mesh: Mesh | None = None,
+        rules: Sequence[Rule] = (),
         programs: str | Path | None = None,
     ):
         parts = {"unet": unet, "brushnet": brushnet, "vae": vae}
@@ -88,11 +65,10 @@ class Inpainter:
             name: nnx.to_pure_dict(state) for name, (_, state) in split.items()
         }
         params["vae"] = in_working_dtype(params["vae"], vae.config)
-        self._program = EditProgram(graphs, params, mesh=mesh, saved=programs)
-        self._config: Any = unet.config
-        self._text = text
-        self._scheduler = scheduler
-        self._told: set[str] = set()  # marks in prompts that were warned of
+        self._program = EditProgram(graphs, params, mesh=mesh, rules=rules, saved=programs)
+        self._prompts = Prompts(text, unet.config)
+        self._scheduler, self._side = scheduler, side
+        self._hinted = False  # of a size that the base doesn't know
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     @classmethod
@@ -108,7 +84,9 @@ class Inpainter:
         tokenizer_2: Any = None,
         scheduler: str | Path | Mapping[str, Any],
         embeddings: Mapping[str, Any] | None = None,
+        side: int | None = None,
         mesh: Mesh | None = None,
+        rules: Sequence[Rule] = (),
         programs: str | Path | None = None,
     ) -> Inpainter:
         """Builds an Inpainter from loaded parts.
@@ -121,8 +99,12 @@ class Inpainter:
             scheduler: a published scheduler_config.json: its dict, its file or its folder.
             embeddings: files of learnt words (textual inversion), {word: file}; the word then
                 stands for the file's vectors in every prompt, also as embedding:word.
+            side: of the pictures that the base was trained on, in pixels; None if it's not known.
             mesh: of `brushjax.sharding.make_mesh`; a batch is then cut over its data axes. None
                 computes on one device.
+            rules: how the weights of "unet", "brushnet" and "vae" are cut over the mesh, as (regex
+                of a path such as unet.conv_in.kernel, tactic); see `brushjax.sharding.shardings`.
+                Weights that no rule names are whole on every device.
             programs: folder of programs compiled ahead of time, read from and added to. None uses
                 XLA's own cache on disk.
 
@@ -149,7 +131,9 @@ class Inpainter:
             vae=vae,
             text=TextEncoders(*encoders) if models and len(encoders) == len(models) else None,
             scheduler=read_scheduler_config(scheduler),
+            side=side,
             mesh=mesh,
+            rules=rules,
             programs=programs,
         )
 
@@ -166,6 +150,7 @@ class Inpainter:
         lora: str | Path | Mapping[Any, float | int] | None = None,
         embeddings: Mapping[str, str | Path] | None = None,
         mesh: Mesh | None = None,
+        rules: Sequence[Rule] = (),
         programs: str | Path | None = None,
     ) -> Inpainter:
         """Loads a base model and a branch.
@@ -186,7 +171,7 @@ class Inpainter:
             lora: a LoRA file, or several with their weights, {file: weight}; see
                 `brushjax.weights.merge_lora`. Embeddings that come along in it are used.
             embeddings: as for `from_parts`.
-            mesh, programs: as for `from_parts`.
+            mesh, rules, programs: as for `from_parts`.
 
         Raises:
             FileNotFoundError: no branch was given and the base has none.
@@ -206,7 +191,7 @@ class Inpainter:
         files = BaseFiles(place, vae, tokenizer, scheduler, _loras(lora), embeddings or {})
         parts = load_base(files, dtype)
         branch: Any = load("brushnet", branch, dtype=dtype)
-        return cls.from_parts(brushnet=branch, mesh=mesh, programs=programs, **parts)
+        return cls.from_parts(brushnet=branch, mesh=mesh, rules=rules, programs=programs, **parts)
 
     def __call__(
         self,
@@ -215,24 +200,13 @@ class Inpainter:
         prompt: str | Sequence[str] = "",
         negative_prompt: str | Sequence[str] | None = "",
         *,
-        steps: int = 50,
-        guidance: float | int = 7.5,
-        scale: float | int = 1.0,
-        control_start: float | int = 0.0,
-        control_end: float | int = 1.0,
-        scheduler: str = "unipc",
         seed: int | Sequence[int] = 0,
-        blend: str = "feather",
-        guess_mode: bool = False,
-        tile: int | None = None,
-        together: int | None = None,
-        approximations: Approximations | None = None,
-        mask_alpha: str = "auto",
-        resize_mask: bool = False,
-        weights: bool = False,
         context: Any = None,
         negative_context: Any = None,
         initial_noise: Any = None,
+        progress: Progress | None = None,
+        settings: InpaintSettings | None = None,
+        **changes: Any,
     ) -> InpaintResult:
         """Paints the white part of the mask according to the prompt.
 
@@ -245,20 +219,13 @@ class Inpainter:
             prompt: of any length; beyond a row of 75 tokens it is encoded in several rows.
             negative_prompt: what to stay away from. None is diffusers' default: zeros for SDXL,
                 for the others the empty prompt.
-            guidance: g; at 1 or below the negative prompt is not used at all.
-            scale: preservation scale w of the branch.
-            control_start, control_end: shares of the steps between which the branch works.
-            scheduler: a name in `brushjax.diffusion.samplers.SAMPLERS`.
-            blend: a name in `brushjax.diffusion.guidance.BLENDS`.
-            guess_mode: the branch's maps grow from weak to strong with their depth.
-            tile: side in pixels of the tiles in which the VAE works, for large pictures.
-            together: samples that a device works on at once; None takes its whole share. With 1 a
-                picture is the same, bit for bit, in any batch and on any number of devices.
-            approximations: less work for a slightly different picture.
-            mask_alpha, resize_mask: how masks are read, see `brushjax.inference.images.prepare`.
-            weights: read (word:1.2), ((word)) and [word] in the prompts as weights, not as words.
             context, negative_context: text features [B, L, D] instead of the prompts.
             initial_noise: [B, h, w, 4] instead of the seed.
+            progress: is called with the steps done and the number of steps; the result is the same.
+            settings: how to paint; the defaults of `InpaintSettings` without.
+            changes: settings by name, which win over `settings`: steps, guidance, scale,
+                control_start, control_end, scheduler, blend, crop and all others of
+                `InpaintSettings`.
 
         Raises:
             ValueError, TypeError: arguments that don't fit, with what was expected.
@@ -266,135 +233,72 @@ class Inpainter:
 
         Warns:
             UserWarning: once for each mark of other programs that a prompt has and that is taken
-                as words: weights without `weights`, embeddings and LoRA files that are not loaded.
+                as words: weights without `weights`, embeddings and LoRA files that are not loaded;
+                and once where pictures are far from the size that the base was trained at.
+
+        Source: BrushEdit (arXiv 2412.10316), figure 3: noise, masked picture and mask go into the
+            branch, the text into the UNet; the decoded picture is blended into the original.
         """
         start = time.perf_counter()
-        if blend not in blending.BLENDS:
-            raise ValueError(f"expected blend in {blending.BLENDS}, got {blend!r}")
-        if not math.isfinite(guidance):
-            raise ValueError(f"expected a finite guidance, got {guidance}")
-        sampler = self._sampler(scheduler, steps)
-        scales = control_scales(
-            steps=sampler.steps, scale=scale, start=control_start, end=control_end
-        )
-        negative = (negative_prompt, negative_context) if guidance > 1 else None
-        texts = self._texts((prompt, context), negative, weights)
-        columns: dict[str, Any] = {"image": as_list(image), "mask": as_list(mask)}
-        columns |= {name: features.context for name, features in texts.items()}
-        columns["seed"] = as_list(seed)
-        if initial_noise is not None:
-            columns["initial_noise"] = np.asarray(initial_noise)
-        size = batch_size({name: len(column) for name, column in columns.items()})
-        prepared = prepare(
-            *(repeated(columns[name], size) for name in ("image", "mask")),
-            mask_alpha=mask_alpha,
-            resize_mask=resize_mask,
-        )
+        how = (settings or InpaintSettings()).changed(**changes)
+        sampler = self._sampler(how.scheduler, how.steps)
+        negative = (negative_prompt, negative_context) if how.guidance > 1 else None
+        texts = self._prompts((prompt, context), negative, how)
+        columns = {"image": as_list(image), "mask": as_list(mask), "seed": as_list(seed)}
+        given = {} if initial_noise is None else {"initial_noise": np.asarray(initial_noise)}
+        size = _batch_size(columns | given, texts)
+        images, masks = (repeated(columns[name], size) for name in ("image", "mask"))
+        prepared = self._prepared(images, masks, how)
+        shape = prepared.masks.shape[1:3]
         seeds = batch_seeds(columns["seed"], size)
         inputs = EditInputs(
-            masked=prepared.masked,
-            masks=prepared.masks,
-            noise=_noise(columns.get("initial_noise"), seeds, prepared),
-            conditions=tuple(
-                Condition(repeated(texts[name].context, size), _added(texts[name], prepared))
-                for name in ("negative_prompt", "prompt")
-                if name in texts
-            ),
-            guidance=np.float32(guidance),
-            scales=scales,
+            masked=prepared.masked,  # [B, H8, W8, 3]
+            masks=prepared.masks,  # [B, H8, W8, 1]
+            noise=_noise(given.get("initial_noise"), seeds, shape),  # [B, h, w, 4]
+            conditions=tuple(condition(text, size, *shape) for text in texts),
+            guidance=np.float32(how.guidance),
+            scales=how.scales(sampler.steps),
             seeds=seeds,
         )
-        options = EditOptions(guess_mode=guess_mode, tile=tile, together=together)
-        latents, pictures = self._program(sampler, inputs, options, approximations)
-        images = finish(prepared, pictures, blend)
+        latents, pictures = self._program(
+            sampler, inputs, how.options, how.approximations, progress
+        )
+        images = prepared.finish(pictures, how.blend)  # [B, H, W, 3]
         seconds = time.perf_counter() - start
         return InpaintResult(images, latents, seconds, prepared.transparent(images))
+
+    def _prepared(self, images: list[Any], masks: list[Any], how: InpaintSettings) -> Prepared:
+        """The pictures as the networks see them, and a hint where those don't know such sizes."""
+        prepared = prepare(images, masks, side=self._side or DEFAULT_SIDE, **how.reading)
+        hint = size_hint(prepared.masks.shape[1:3], self._side)
+        if hint and not self._hinted:
+            self._hinted = True
+            warnings.warn(hint, stacklevel=3)
+        return prepared
 
     def _sampler(self, name: str, steps: int) -> Sampler:
         if (name, steps) not in self._samplers:
             self._samplers[name, steps] = make_sampler(name, self._scheduler, steps)
         return self._samplers[name, steps]
 
-    def _texts(
-        self, prompt: tuple[Any, Any], negative: tuple[Any, Any] | None, weights: bool
-    ) -> dict[str, TextFeatures]:
-        """Text features of prompts, or given ones, as (words, context) each; all of one length."""
-        asked = {"prompt": prompt}
-        if negative is not None:
-            asked["negative_prompt"] = ("" if negative[0] is None else negative[0], negative[1])
-        words, features = {}, {}
-        for name, (text, given) in asked.items():
-            if given is None:
-                words[name] = _words(name, text)
-            else:
-                features[name] = self._given(name, text, given)
-        if words and self._text is None:
-            raise ValueError(
-                f"expected the context of {' and of '.join(words)}: this Inpainter has no text "
-                "encoder or tokenizer"
-            )
-        if words and self._text is not None:
-            taken = [-(-one.context.shape[1] // LENGTH) for one in features.values()]
-            every = [one for text in words.values() for one in text]
-            warn_of_marks(every, weights, self._text.learnt, self._told)
-            rows = max(taken + [self._text.rows(text, weights) for text in words.values()])
-            features |= {name: self._text(text, rows, weights) for name, text in words.items()}
-        unset = negative is not None and negative[0] is None
-        if unset and features["prompt"].pooled is not None:
-            features["negative_prompt"] = jax.tree.map(np.zeros_like, features["prompt"])
-        lengths = {name: one.context.shape[1] for name, one in features.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"expected text features of one length, got {lengths}")
-        return features
 
-    def _given(self, name: str, text: Any, context: Any) -> TextFeatures:
-        """Checks text features that the caller brings."""
-        if text not in ("", [], ()):
-            raise ValueError(f"expected {name} or its context, got both")
-        if self._config.addition_embed_type is not None:
-            raise ValueError(f"expected {name} as words: SDXL needs pooled text beside the context")
-        context, width = np.asarray(context), self._config.cross_attention_dim
-        if context.ndim != 3 or context.shape[-1] != width:
-            raise ValueError(
-                f"expected the context of {name} as [B, L, D] with D = {width}, got {context.shape}"
-            )
-        return TextFeatures(context)
+def _batch_size(columns: Mapping[str, Any], texts: Sequence[TextFeatures]) -> int:
+    """The size of the batch that these columns and the texts (the prompt is the last) make."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    for name, text in zip(("prompt", "negative_prompt"), reversed(texts)):
+        lengths[name] = len(text.context)
+    return batch_size(lengths)
 
 
-def finish(
-    prepared: Prepared, pictures: UInt8[np.ndarray, "B H8 W8 3"], blend: str
-) -> UInt8[np.ndarray, "B H W 3"]:
-    """Brings decoded pictures back to the originals' size and blends them in."""
-    size = prepared.originals.shape[1:3]
-    pictures = np.stack([resize(picture, size) for picture in pictures])
-    return blending.blend(prepared.originals, pictures, prepared.holes, blend)
-
-
-def _noise(given: np.ndarray | None, seeds: Any, prepared: Prepared) -> Any:
-    """Initial noise [B, h, w, 4] float32: given, or drawn from seeds."""
-    size, height, width = prepared.masks.shape[:3]
-    shape = (height // CELL, width // CELL, 4)
+def _noise(given: np.ndarray | None, seeds: Any, shape: tuple[int, ...]) -> Any:
+    """Initial noise [B, h, w, 4] float32 for pictures of a shape: given, or drawn from seeds."""
+    height, width = shape
+    cells = (height // CELL, width // CELL, 4)
     if given is None:
-        return seeded_noise(seeds, shape)
-    if given.shape[1:] != shape:
-        raise ValueError(f"expected initial_noise {(size, *shape)}, got {given.shape}")
-    return repeated(given.astype(np.float32), size)
-
-
-def _added(features: TextFeatures, prepared: Prepared) -> AddedCondition | None:
-    """SDXL's pooled text and sizes: the picture's, twice, around a crop at its corner."""
-    if features.pooled is None:
-        return None
-    size, height, width = prepared.masks.shape[:3]
-    sizes = np.array([[height, width, 0, 0, height, width]], np.float32)
-    return AddedCondition(repeated(features.pooled, size), repeated(sizes, size))
-
-
-def _words(name: str, text: Any) -> list[str]:
-    words = as_list(text)
-    if not all(isinstance(one, str) for one in words):
-        raise TypeError(f"expected {name} as a string or a list of strings, got {text!r}")
-    return words
+        return seeded_noise(seeds, cells)
+    if given.shape[1:] != cells:
+        raise ValueError(f"expected initial_noise {(len(seeds), *cells)}, got {given.shape}")
+    return repeated(given.astype(np.float32), len(seeds))
 
 
 def _tokenizer(given: Any, model: CLIPText) -> Any:

@@ -26,6 +26,7 @@ class Job:
         prompt: what to paint.
         out: file to write.
         strip: file for image, mask and result side by side, or None.
+        seed: of the noise.
     """
 
     image: Path
@@ -33,10 +34,27 @@ class Job:
     prompt: str
     out: Path
     strip: Path | None = None
+    seed: int = 0
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that it writes."""
+        return [self.out] if self.strip is None else [self.out, self.strip]
+
+    def with_seed(self, seed: int) -> Job:
+        """The same with a seed, which the names of its files then end with."""
+        named = lambda path: path.with_stem(f"{path.stem}_{seed}")  # noqa: E731
+        strip = None if self.strip is None else named(self.strip)
+        return dataclasses.replace(self, seed=seed, out=named(self.out), strip=strip)
 
 
 def find_jobs(
-    image: Path, mask: Path, prompt: str, out: Path, strip: Path | None, prompts: Path | None
+    image: Path,
+    mask: Path,
+    prompt: str | None,
+    out: Path,
+    strip: Path | None,
+    prompts: Path | None,
 ) -> list[Job]:
     """Pairs pictures with masks and names what to write.
 
@@ -48,26 +66,29 @@ def find_jobs(
         prompts: JSON file {name without ending: prompt}; the others get `prompt`.
 
     Raises:
-        ValueError: a folder without pictures, or pictures without a mask, all of them listed.
+        ValueError: a folder without pictures, or pictures without a mask or a prompt, all of them
+            listed.
         FileNotFoundError: no such picture or mask.
     """
     if not image.exists():
         raise FileNotFoundError(f"there is no picture or folder {image}")
     if not image.is_dir():
-        return [Job(image, mask, _prompts(prompts).get(image.stem, prompt), out, strip)]
+        words = _prompts([image], _stored_prompts(prompts), prompt)
+        return [Job(image, mask, words[image], out, strip)]
     pictures = _pictures(image)
     if not pictures:
         raise ValueError(f"expected pictures in the folder {image}, found none")
     masks = _masks(mask, pictures)
-    words = _prompts(prompts)
-    unknown = sorted(words.keys() - {picture.stem for picture in pictures})
+    stored = _stored_prompts(prompts)
+    unknown = sorted(stored.keys() - {picture.stem for picture in pictures})
     if unknown:
         raise ValueError(f"{prompts} names pictures that are not in {image}: {', '.join(unknown)}")
+    words = _prompts(pictures, stored, prompt)
     return [
         Job(
             picture,
             masks[picture],
-            words.get(picture.stem, prompt),
+            words[picture],
             out / f"{picture.stem}.png",
             None if strip is None else strip / f"{picture.stem}.png",
         )
@@ -75,11 +96,29 @@ def find_jobs(
     ]
 
 
+def seeded(jobs: Sequence[Job], seed: int, count: int) -> list[Job]:
+    """Paints every picture `count` times, from seeds one after the other.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"expected --num-images of at least 1, got {count}")
+    if count == 1:
+        return [dataclasses.replace(job, seed=seed) for job in jobs]
+    return [job.with_seed(seed + i) for job in jobs for i in range(count)]
+
+
+def missing(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs whose files are not all there; files are written whole or not at all."""
+    return [job for job in jobs if not all(path.exists() for path in job.written)]
+
+
 def check_places(jobs: Sequence[Job]) -> None:
     """Raises ValueError where a file to write is one that is read, or is written twice."""
     taken = {path.resolve(): "the input" for job in jobs for path in (job.image, job.mask)}
     for job in jobs:
-        for path in filter(None, (job.out, job.strip)):
+        for path in job.written:
             if path.resolve() in taken:
                 where = taken[path.resolve()]
                 raise ValueError(f"{path} would be written over {where}; give it another name")
@@ -87,15 +126,16 @@ def check_places(jobs: Sequence[Job]) -> None:
 
 
 def batches(
-    jobs: Sequence[Job], size: int, **masks: Any
+    jobs: Sequence[Job], size: int, **reading: Any
 ) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
-    """Groups pictures of one size, at most `size` at a time, in the order of their names.
+    """Groups pictures of one size, and crops of one size, at most `size` at a time, in the order of
+    their names.
 
     Every picture and mask is read and checked here, so that a bad one costs nobody a result.
 
     Args:
         size: of a batch.
-        masks: how masks are read, as for `brushjax.inference.images.prepare`.
+        reading: as for `brushjax.inference.images.prepare`.
 
     Returns:
         The batches, and the jobs that can't be done with the reason.
@@ -105,17 +145,28 @@ def batches(
     """
     if size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {size}")
+    seen: dict[tuple[Path, Path], Any] = {}  # a picture that is painted several times is read once
     by_size: dict[tuple[int, ...], list[Job]] = {}
     failed: list[tuple[Job, Exception]] = []
     for job in jobs:
-        try:
-            shape = prepare([job.image], [job.mask], **masks).originals.shape
-        except (ValueError, TypeError, OSError) as error:
-            failed.append((job, error))
-            continue
-        by_size.setdefault(shape, []).append(job)
+        pair = job.image, job.mask
+        if pair not in seen:
+            seen[pair] = _shape(job, reading)
+        if isinstance(seen[pair], Exception):
+            failed.append((job, seen[pair]))
+        else:
+            by_size.setdefault(seen[pair], []).append(job)
     groups = by_size.values()
     return [group[i : i + size] for group in groups for i in range(0, len(group), size)], failed
+
+
+def _shape(job: Job, reading: Mapping[str, Any]) -> tuple[int, ...] | Exception:
+    """The sizes of a picture and of what is worked on, or why it can't be painted."""
+    try:
+        prepared = prepare([job.image], [job.mask], **reading)
+    except (ValueError, TypeError, OSError) as error:
+        return error
+    return (*prepared.originals.shape, *prepared.masked.shape)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -147,7 +198,20 @@ def _masks(mask: Path, pictures: Sequence[Path]) -> Mapping[Path, Path]:
     return {picture: by_stem[picture.stem] for picture in pictures}
 
 
-def _prompts(path: Path | None) -> dict[str, str]:
+def _prompts(
+    pictures: Sequence[Path], stored: Mapping[str, str], prompt: str | None
+) -> dict[Path, str]:
+    """The prompt of each picture."""
+    words = {picture: stored.get(picture.stem, prompt) for picture in pictures}
+    without = [picture.name for picture, text in words.items() if text is None]
+    if without:
+        raise ValueError(
+            f"expected --prompt, or --prompts with all pictures; without one: {', '.join(without)}"
+        )
+    return {picture: text or "" for picture, text in words.items()}
+
+
+def _stored_prompts(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:

@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from brushjax.data.sources.pictures import FORMATS
+from brushjax.data.faults import Fault, as_fault
+from brushjax.data.sources.pictures import opened
 from brushjax.files import whole_file
 
 WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
@@ -70,9 +71,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         ValueError: no picture, or one without settings.
     """
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with as_fault("broken image"), opened(path.read_bytes()) as file:
             text = getattr(file, "text", {}).get(KEY)
-    except (OSError, SyntaxError) as error:
+    except (OSError, Fault) as error:
         raise ValueError(f"expected a PNG with settings at {path}: {error}") from error
     if text is None:
         raise ValueError(

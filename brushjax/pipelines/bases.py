@@ -29,6 +29,7 @@ PARTS = {"unet": "unet", "vae": "vae", "clip_text": "text_encoder", "clip_text_2
 # vocabulary of OpenAI's CLIP; XL's second tokenizer pads with another token.
 VOCABULARY = "openai/clip-vit-large-patch14"
 SECOND_PADDING = "!"
+PIXELS = 8  # a side of a latent's cell
 XL_SCALING = 0.13025  # of SDXL's VAE; a VAE file without config doesn't state it
 
 
@@ -73,6 +74,7 @@ def load_base(files: BaseFiles, dtype: Any) -> dict[str, Any]:
             name = PARTS[kind].replace("text_encoder", "tokenizer")
             parts[name] = _tokenizer(files, name, length)
     parts["scheduler"] = _scheduler(files, models["unet"].config)
+    parts["side"] = training_side(files.base)
     if learnt:
         parts["embeddings"] = learnt
     return parts
@@ -121,6 +123,16 @@ def base_path(base: str | Path | None) -> Path:
     """Returns where a base is on this machine: a hub id is downloaded, None is the small one."""
     kinds = (*PARTS, "brushnet")
     return SHIPPED_BASE if base is None else local_path(base, tuple(MAPS[kind] for kind in kinds))
+
+
+def training_side(place: Path) -> int | None:
+    """Returns the side in pixels of the pictures that a base was trained on, if its config tells.
+
+    Raises:
+        WeightsError: there is no UNet.
+    """
+    cells = read("unet", place).config.get("sample_size")
+    return cells * PIXELS if isinstance(cells, int) else None
 
 
 def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from brushjax.data.text import Tokenizer
-from brushjax.models.encoders.clip import CLIPText
+from brushjax.models.encoders.clip import CLIPText, CLIPTextOutput
 from brushjax.pipelines.prompts import Piece, at_learnt_words, parse
 from brushjax.typing import Params
 
@@ -130,6 +130,36 @@ class Rows:
     weights: Float[np.ndarray, "B R L"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Whose states of a text encoder are read.
+
+    Attributes:
+        back: 1 is the last layer, 2 the last but one.
+        normed: by the encoder's final norm.
+    """
+
+    back: int = 1
+    normed: bool = True
+
+    def of(self, encoder: CLIPText, output: CLIPTextOutput) -> Float[Array, "B L D"]:
+        """The states.
+
+        Raises:
+            ValueError: an encoder with fewer layers.
+        """
+        layers = len(output.hidden_states) - 1  # the first are the embeddings
+        if not 1 <= self.back <= layers:
+            raise ValueError(
+                f"expected clip_skip in 1..{layers}, the layers of this text encoder, got "
+                f"{self.back}"
+            )
+        if self.normed and self.back == 1:
+            return output.last_hidden_state
+        states = output.hidden_states[-self.back]
+        return encoder.text_model.final_layer_norm(states) if self.normed else states
+
+
 class TextEncoders:
     """Stable Diffusion 1's and 2's text encoder, or the two of XL."""
 
@@ -146,7 +176,7 @@ class TextEncoders:
         return max(one.rows(prompts, 1, weights).ids.shape[1] for one in self.encoders)
 
     def __call__(
-        self, prompts: Sequence[str], rows: int = 1, weights: bool = False
+        self, prompts: Sequence[str], rows: int = 1, weights: bool = False, clip_skip: int = 1
     ) -> TextFeatures:
         """Encodes prompts, each in at least `rows` rows of tokens.
 
@@ -156,21 +186,28 @@ class TextEncoders:
         Args:
             weights: read weights such as (word:1.2), which move a token's state away from, or
                 towards, the state that the empty prompt has there.
+            clip_skip: which layer is read, counted from the end: 1 is the last, 2 the last but
+                one. Two encoders read the last but one at 1 already.
+
+        Raises:
+            ValueError: a clip_skip beyond the layers of an encoder.
 
         Source: transformers as diffusers' pipelines call it: the normed last state of one encoder,
-        or of two the last but one, side by side. Rows: AUTOMATIC1111's and ComfyUI's programs.
+        or of two the last but one, side by side. Rows: AUTOMATIC1111's and ComfyUI's programs,
+        whose way of counting clip_skip this is; diffusers' clip_skip is one less.
         Differs: prompt-weights in docs/deviations.md.
         """
         two = len(self.encoders) == 2
+        layer = Layer(max(clip_skip, 2), normed=False) if two else Layer(clip_skip)
         contexts, pooled = [], None
         for encoder in self.encoders:
             cut = encoder.rows(prompts, rows, weights)
             ids = cut.ids
             flat = ids.reshape(-1, ids.shape[-1])  # [B R, L]
-            states, embeds = encode_text(encoder.graph, encoder.params, flat, penultimate=two)
+            states, embeds = encode_text(encoder.graph, encoder.params, flat, layer)
             states = np.asarray(states).reshape(len(ids), -1, states.shape[-1])
             if (cut.weights != 1).any():
-                states = _strengthened(encoder, states, cut, two)
+                states = _strengthened(encoder, states, cut, layer)
             contexts.append(states)
             if embeds is not None:
                 pooled = np.asarray(embeds)[:: ids.shape[1]]
@@ -178,34 +215,30 @@ class TextEncoders:
 
 
 def _strengthened(
-    encoder: Encoder, states: Float[np.ndarray, "B RL D"], cut: Rows, penultimate: bool
+    encoder: Encoder, states: Float[np.ndarray, "B RL D"], cut: Rows, layer: Layer
 ) -> Float[np.ndarray, "B RL D"]:
     """Moves each token's state along its difference from the empty prompt's at that place.
 
     Source: ComfyUI's encode_token_weights.
     """
     empty = encoder.rows([""], 1).ids[:, 0]
-    rest, _ = encode_text(encoder.graph, encoder.params, empty, penultimate=penultimate)
+    rest, _ = encode_text(encoder.graph, encoder.params, empty, layer)
     rest = np.tile(np.asarray(rest), (1, cut.ids.shape[1], 1))  # [1, R L, D]
     weights = cut.weights.reshape(len(states), -1, 1)  # [B, R L, 1]
     moved = rest + weights.astype(states.dtype) * (states - rest)
     return np.where(weights == 1, states, moved)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "penultimate"))
+@functools.partial(jax.jit, static_argnames=("graph", "layer"))
 def encode_text(
-    graph: nnx.GraphDef, params: Params, token_ids: Int[Array, "B L"], penultimate: bool = False
+    graph: nnx.GraphDef, params: Params, token_ids: Int[Array, "B L"], layer: Layer
 ) -> tuple[Float[Array, "B L D"], Float[Array, "B E"] | None]:
-    """Returns the features that the UNet attends to, and the projected pooled state if any.
-
-    Args:
-        penultimate: the last but one layer's output, not normed, instead of the normed last.
-    """
+    """Returns the features that the UNet attends to, and the projected pooled state if any."""
     encoder = nnx.merge(graph, params)
 
     def encode(row: Int[Array, " L"]) -> tuple[Array, Array | None]:
         output = encoder(row[None])
-        states = output.hidden_states[-2] if penultimate else output.last_hidden_state
+        states = layer.of(encoder, output)
         return jax.tree.map(lambda x: x[0], (states, output.text_embeds))
 
     # Row by row: a prompt's features then don't depend on the others', not by a bit.

@@ -8,7 +8,6 @@ from brushjax.data.masks.shapes import KINDS, MaskConfig, sample_mask
 from brushjax.data.sets.photos import load_photos
 from brushjax.diffusion.guidance import FEATHER_RADIUS
 from brushjax.inference.images import prepare
-from brushjax.inference.inpaint import finish
 
 COUNT = 50
 EXTRA = ("pixel", "border", "soft", "inverted")
@@ -55,12 +54,12 @@ def test_blends_change_nothing_beyond_their_radius_on_fifty_photographs(blend):
     count, changed = 0, 0
     for crop, mask, generated in cases():
         prepared = prepare([crop], [mask])
-        result = finish(prepared, generated, blend)[0]
+        result = prepared.finish(generated, blend)[0]
         hole = prepared.holes[0, ..., 0] > 0
         np.testing.assert_array_equal(hole, mask >= 128)
         reach = maximum_filter(hole, size=2 * radius + 1)
         np.testing.assert_array_equal(result[~reach], crop[~reach])
-        whole = finish(prepared, generated, "none")[0]
+        whole = prepared.finish(generated, "none")[0]
         np.testing.assert_array_equal(result[hole], whole[hole])
         changed += np.any(result[reach & ~hole] != crop[reach & ~hole])
         count += 1

@@ -1,6 +1,7 @@
 """The inpaint command: files in, files out, without torch or TensorFlow."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -161,3 +162,93 @@ def test_formats_without_a_place_for_settings_say_so(tmp_path):
     assert not write_picture(tmp_path / "a.jpg", picture, {"prompt": "x"})
     with pytest.raises(ValueError, match="holds no settings"):
         read_settings(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheduler": "ddpm"}, "error: expected scheduler in"),
+        ({"blend": "poisson"}, "error: expected blend in"),
+        ({"steps": 0}, "error: expected steps of at least 1"),
+        ({"steps": 2000}, r"error: expected steps in 1\.\.1000"),
+        ({"scheduler": "lcm", "steps": 999}, "error: expected steps"),
+        ({"control_start": 0.9, "control_end": 0.1}, "error: expected 0 <= control_start"),
+        ({"crop": 0}, "error: expected crop of at least 1"),
+        ({"num_images": 0}, "error: expected --num-images of at least 1"),
+        ({"prompt": None}, r"error: expected --prompt, or --prompts .*without one: a\.png"),
+    ],
+)
+def test_inpaint_command_checks_settings_before_it_loads(
+    files, pipeline, changes, message, monkeypatch
+):
+    def refuse(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(command, "load_painter", refuse)
+    words = arguments(files, pipeline, **changes)
+    with pytest.raises(SystemExit, match=message):
+        command.main([word for word in words if word != "--prompt=None"])
+
+
+def test_inpaint_command_paints_several_images_of_a_picture(files, pipeline):
+    out = files / "o.png"
+    command.main(arguments(files, pipeline, out=out, seed=5, num_images=2, batch_size=2))
+    assert not out.exists()
+    first, second = (pixels(files / f"o_{seed}.png").astype(int) for seed in (5, 6))
+    assert np.any(first != second)
+    assert read_settings(files / "o_6.png")["seed"] == 6
+    command.main(arguments(files, pipeline, out=out, seed=6))
+    assert np.abs(pixels(out) - second).max() <= 1
+
+
+def test_inpaint_command_leaves_out_what_is_there(files, pipeline, capsys, monkeypatch):
+    folder, prompts = files / "in", files / "prompts.json"
+    folder.mkdir()
+    for name in ("one", "two"):
+        Image.open(files / "a.png").save(folder / f"{name}.png")
+    prompts.write_text(json.dumps({"one": "a cup", "two": "a cat"}))
+    words = arguments(files, pipeline, image=folder, out=files / "out", prompts=prompts)
+    words = [word for word in words if not word.startswith("--prompt=")] + ["--skip-existing"]
+    (files / "out").mkdir()
+    (files / "out/one.png").write_bytes(b"mine")
+    command.main(words)
+    assert "skipped 1" in capsys.readouterr().out
+    assert (files / "out/one.png").read_bytes() == b"mine"
+    assert read_settings(files / "out/two.png")["prompt"] == "a cat"
+    monkeypatch.setattr(command, "load_painter", None)  # nothing is left to load for
+    command.main(words)
+    assert "skipped 2" in capsys.readouterr().out
+    prompts.write_text(json.dumps({"one": "a cup"}))
+    with pytest.raises(SystemExit, match=r"expected --prompt, .*without one: two\.png"):
+        command.main(words)
+
+
+def test_inpaint_command_shows_steps_on_a_terminal(files, pipeline, monkeypatch, capsys):
+    command.main(arguments(files, pipeline, out=files / "quiet.png"))
+    assert "batch 1 of 1" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    command.main(arguments(files, pipeline, out=files / "shown.png"))
+    said = capsys.readouterr().err
+    assert "compiling" in said
+    assert "batch 1 of 1" in said
+    assert "2/2" in said
+    np.testing.assert_array_equal(pixels(files / "shown.png"), pixels(files / "quiet.png"))
+
+
+def test_inpaint_command_crops_around_the_mask(files, pipeline):
+    big = np.random.default_rng(1).integers(0, 256, (600, 700, 3), np.uint8)
+    mask = np.zeros((600, 700), np.uint8)
+    mask[300:340, 200:260] = 255
+    Image.fromarray(big).save(files / "a.png")
+    Image.fromarray(mask).save(files / "m.png")
+    with open(pipeline / "unet/config.json") as file:
+        config = json.load(file)
+    base = files / "base"
+    shutil.copytree(pipeline, base)
+    (base / "unet/config.json").write_text(json.dumps(config | {"sample_size": 4}))
+    command.main(arguments(files, base, out=files / "o.png", crop=2, brushnet=base / "brushnet"))
+    after = pixels(files / "o.png")
+    np.testing.assert_array_equal(after[mask == 0], big[mask == 0])
+    assert np.any(after[mask > 0] != big[mask > 0])
+    assert read_settings(files / "o.png")["crop"] == 2

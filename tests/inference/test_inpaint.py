@@ -164,7 +164,7 @@ def test_inpainter_seeds_decide_the_picture(painter):
 
 def test_inpainter_takes_text_features_instead_of_prompts(painter, parts):
     result = edit(painter)
-    ids = painter._text.encoders[0].tokenize(["a red cat", ""])
+    ids = painter._prompts.encoders.encoders[0].tokenize(["a red cat", ""])
     features = np.asarray(parts["text_encoder"](jnp.asarray(ids)).last_hidden_state)
     given = edit(painter, prompt="", context=features[:1], negative_context=features[1:])
     assert_same(given.latents, result.latents)

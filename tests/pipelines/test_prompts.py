@@ -1,5 +1,6 @@
 """Weights, learnt words and other programs' marks in prompts."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -151,3 +152,18 @@ def test_weights_and_learnt_words_need_a_tokenizer_of_words(encoder):
         Encoder.of(model, lambda prompts: tokenizer(prompts), {"it": np.ones((1, 8), np.float32)})
     with pytest.raises(ValueError, match="expected a tokenizer folder for weights=True"):
         TextEncoders(Encoder.of(model, lambda prompts: tokenizer(prompts)))(["a"], weights=True)
+
+
+def test_clip_skip_reads_an_earlier_layer_through_the_final_norm(encoder):
+    model, tokenizer = encoder
+    one, two = (TextEncoders(*[Encoder.of(*encoder)] * count) for count in (1, 2))
+    ids = tokenizer.rows([tokenizer.ids("a red cat")], 1)[:, 0]
+    output = model(jnp.asarray(ids))
+    expected = model.text_model.final_layer_norm(output.hidden_states[-2])
+    skipped = one(["a red cat"], clip_skip=2).context
+    np.testing.assert_allclose(skipped, expected, atol=1e-5)
+    np.testing.assert_array_equal(one(["a cat"], clip_skip=1).context, one(["a cat"]).context)
+    # Of two encoders the last but one is read anyway, without the norm.
+    np.testing.assert_array_equal(two(["a cat"], clip_skip=2).context, two(["a cat"]).context)
+    with pytest.raises(ValueError, match=r"expected clip_skip in 1\.\.2.*got 3"):
+        two(["a cat"], clip_skip=3)

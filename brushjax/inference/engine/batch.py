@@ -82,6 +82,13 @@ def by_groups(run: Callable[[Any], Any], batch: Any, size: int, mesh: Mesh | Non
     return jax.shard_map(share, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)(batch)
 
 
+def in_groups(
+    run: Callable[[Any], Any], batch: Any, size: int | None, mesh: Mesh | None = None
+) -> Any:
+    """`by_groups`, or all at once where no size is given."""
+    return run(batch) if size is None else by_groups(run, batch, size, mesh)
+
+
 def control_scales(
     steps: int, scale: float | int, start: float | int, end: float | int
 ) -> Float[np.ndarray, " n"]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from brushjax.diffusion.samplers import Sampler, sample
-from brushjax.inference.engine.batch import by_groups
+from brushjax.diffusion.samplers import Sampler, advance, sample
+from brushjax.diffusion.tables import SamplerState
+from brushjax.inference.engine.batch import in_groups
 from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.inference.engine.predict import Predictor
 from brushjax.inference.engine.tiling import tiled
@@ -21,6 +23,7 @@ from brushjax.models.brushnet import BrushNet, keep_mask_condition
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
 from brushjax.nn import Execution, executing
+from brushjax.sharding import BATCH
 from brushjax.typing import Params
 
 NETWORKS = ("the autoencoder's encoder", "UNet and branch", "the autoencoder's decoder")
@@ -34,8 +37,18 @@ class Graphs:
     brushnet: nnx.GraphDef
     vae: nnx.GraphDef
 
+    def networks(self, params: dict[str, Params]) -> tuple[UNet, BrushNet, AutoencoderKL]:
+        """The networks with their weights."""
+        names = (field.name for field in dataclasses.fields(self))
+        unet, branch, vae = (nnx.merge(getattr(self, name), params[name]) for name in names)
+        return unet, branch, vae
 
-@functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))
+
+Results = tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"], Bool[Array, "B 3"]]
+_program = functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))
+
+
+@_program
 def edit(
     graphs: Graphs,
     params: dict[str, Params],
@@ -43,7 +56,7 @@ def edit(
     inputs: EditInputs,
     options: EditOptions = EditOptions(),  # noqa: B008 - frozen
     mesh: Mesh | None = None,
-) -> tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"], Bool[Array, "B 3"]]:
+) -> Results:
     """Runs a whole edit in one program.
 
     Args:
@@ -55,22 +68,123 @@ def edit(
         of NETWORKS gave is finite: bytes no longer tell.
     """
     with executing(Execution(mesh=mesh)):
-        unet, branch, vae = (
-            nnx.merge(getattr(graphs, name), params[name]) for name in ("unet", "brushnet", "vae")
-        )
-        dtype = unet.conv_in.kernel.dtype
+        unet, branch, vae = graphs.networks(params)
 
-        def run(inputs: EditInputs) -> tuple[Array, Array, Array]:
-            masked_latents = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
-            condition = keep_mask_condition(masked_latents, inputs.masks)  # [B, h, w, 5]
-            latents = denoise(unet, branch, condition, sampler, inputs, options)  # [B, h, w, 4]
-            pictures = decode(vae, latents, options.tile)  # [B, H, W, 3]
-            return latents, as_bytes(pictures), finite(masked_latents, latents, pictures)
+        def run(samples: dict[str, Any]) -> Results:
+            inside = dataclasses.replace(inputs, **samples)
+            condition, encoded = look(unet, vae, inside, options)
+            latents = denoise(unet, branch, condition, sampler, inside, options)  # [B, h, w, 4]
+            return show(vae, encoded, latents, options)
 
-        if options.together is None:
-            return run(inputs)
-        of_group = lambda samples: run(dataclasses.replace(inputs, **samples))  # noqa: E731
-        return by_groups(of_group, inputs.samples(), options.together, mesh)
+        return in_groups(run, inputs.samples(), options.together, mesh)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Underway:
+    """An edit between two of its steps.
+
+    Attributes:
+        condition: the branch's.
+        state: of the sampler.
+        encoded: the masked picture's latents, which are checked at the end.
+    """
+
+    condition: Any
+    state: SamplerState
+    encoded: Any
+
+
+@_program
+def begin(
+    graphs: Graphs,
+    params: dict[str, Params],
+    sampler: Sampler,
+    inputs: EditInputs,
+    options: EditOptions,
+    mesh: Mesh | None = None,
+) -> Underway:
+    """The part of `edit` before its first step."""
+    with executing(Execution(mesh=mesh)):
+        unet, _, vae = graphs.networks(params)
+
+        def run(samples: dict[str, Any]) -> Underway:
+            inside = dataclasses.replace(inputs, **samples)
+            condition, encoded = look(unet, vae, inside, options)
+            return Underway(condition, sampler.start(inside.noise), encoded)
+
+        return _cut(in_groups(run, inputs.samples(), options.together, mesh), mesh)
+
+
+@_program
+def proceed(
+    graphs: Graphs,
+    params: dict[str, Params],
+    sampler: Sampler,
+    inputs: EditInputs,
+    underway: Underway,
+    steps: tuple[Any, Any],
+    options: EditOptions,
+    mesh: Mesh | None = None,
+) -> Underway:
+    """Some steps of `edit`: first, first + 1 ... last - 1 for steps = (first, last)."""
+    with executing(Execution(mesh=mesh)):
+        unet, branch, _ = graphs.networks(params)
+
+        def run(both: tuple[dict[str, Any], Underway]) -> Underway:
+            inside, now = dataclasses.replace(inputs, **both[0]), both[1]
+            predict = Predictor(unet, branch, now.condition, inside, sampler.rows.timestep, options)
+            state = advance(
+                sampler, predict, now.state, predict.per_step, steps, seeds=inside.seeds
+            )
+            return dataclasses.replace(now, state=state)
+
+        return _cut(in_groups(run, (inputs.samples(), underway), options.together, mesh), mesh)
+
+
+@_program
+def end(
+    graphs: Graphs,
+    params: dict[str, Params],
+    underway: Underway,
+    options: EditOptions,
+    mesh: Mesh | None = None,
+) -> Results:
+    """The part of `edit` behind its last step."""
+    with executing(Execution(mesh=mesh)):
+        _, _, vae = graphs.networks(params)
+
+        def run(now: Underway) -> Results:
+            return show(vae, now.encoded, now.state.sample, options)
+
+        return in_groups(run, underway, options.together, mesh)
+
+
+def _cut(underway: Underway, mesh: Mesh | None) -> Underway:
+    """Keeps what is under way on the devices of its samples, so that no step meets it elsewhere."""
+    if mesh is None:
+        return underway
+    return jax.lax.with_sharding_constraint(underway, NamedSharding(mesh, BATCH))
+
+
+def look(
+    unet: UNet, vae: AutoencoderKL, inputs: EditInputs, options: EditOptions
+) -> tuple[Float[Array, "B h w 5"], Float[Array, "B h w 4"]]:
+    """The branch's condition, and the masked picture's latents that it is made of."""
+    dtype = unet.conv_in.kernel.dtype
+    encoded = encode(vae, inputs.masked, options.tile).astype(dtype)  # [B, h, w, 4]
+    return keep_mask_condition(encoded, inputs.masks), encoded
+
+
+def show(
+    vae: AutoencoderKL,
+    encoded: Float[Array, "B h w 4"],
+    latents: Float[Array, "B h w 4"],
+    options: EditOptions,
+) -> Results:
+    """What `edit` returns, of its latents."""
+    pictures = decode(vae, latents, options.tile)  # [B, H, W, 3]
+    return latents, as_bytes(pictures), finite(encoded, latents, pictures)
 
 
 def encode(

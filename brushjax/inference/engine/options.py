@@ -55,6 +55,10 @@ class EditInputs:
         """The fields with a batch axis, by name."""
         return {name: values for name, values in vars(self).items() if name not in PER_STEP}
 
+    def per_step(self) -> dict[str, Any]:
+        """The fields with a value for each network call, or one for all of them."""
+        return {name: getattr(self, name) for name in PER_STEP}
+
 
 @dataclasses.dataclass(frozen=True)
 class Savings:

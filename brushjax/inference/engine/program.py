@@ -1,11 +1,15 @@
-"""Edits as programs that are compiled once: what varies between two edits is an argument."""
+"""Programs that are compiled once: what varies between two calls is an argument.
+
+`Program` runs any function of weights, a sampler, inputs and options; an edit is one of them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,24 +20,68 @@ from brushjax.diffusion.samplers import Sampler
 from brushjax.diffusion.tables import padded_rows
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.engine.cache import SavedPrograms, use_compilation_cache
-from brushjax.inference.engine.edit import Graphs, check_finite, edit
-from brushjax.inference.engine.options import PER_STEP, EditInputs, EditOptions
+from brushjax.inference.engine.edit import Graphs, begin, check_finite, edit, end, proceed
+from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.sharding import BATCH, Rule, shardings
 from brushjax.typing import Params
 
+Progress = Callable[[int, int], None]
+"""Is called with the steps that are done and with how many there are, from 0 on."""
 
-class EditProgram:
-    """Runs edits on fixed networks, one compiled program for each combination of sizes and options.
 
-    Prompts, seeds, masks, scales and the sampler don't matter to a program, nor does the number of
-    steps up to the next power of two; guidance on or off does.
+@runtime_checkable
+class Inputs(Protocol):
+    """What varies between two calls: a frozen dataclass that is a pytree of host arrays."""
+
+    def samples(self) -> Mapping[str, Any]:
+        """The fields with a batch axis, by name."""
+        ...
+
+    def per_step(self) -> Mapping[str, Any]:
+        """The fields with a value for each of the sampler's calls, or one for all of them."""
+        ...
+
+
+@runtime_checkable
+class Options(Protocol):
+    """What a program is compiled for, beside sizes: hashable, its repr tells two apart."""
+
+    @property
+    def together(self) -> int | None:
+        """Samples that a device works on at once; None takes its whole share."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """A program in parts, for those who want to see how far it is.
+
+    Attributes:
+        begin: (params, sampler, inputs, options=, mesh=) -> what is under way.
+        proceed: (params, sampler, inputs, under way, (first, last), options=, mesh=) -> the same
+            after these steps.
+        end: (params, under way, options=, mesh=) -> what the whole program returns.
+    """
+
+    begin: Callable[..., Any]
+    proceed: Callable[..., Any]
+    end: Callable[..., Any]
+
+
+class Program:
+    """Runs a jitted function on fixed weights, on any devices, with its compilations kept.
+
+    One program is compiled for each combination of sizes and options. Values don't matter to it,
+    nor does the number of steps up to the next power of two.
     """
 
     def __init__(
         self,
-        graphs: Graphs,
-        params: dict[str, Params],
+        function: Callable[..., Any],
+        params: Mapping[str, Params],
         *,
+        key: Hashable = (),
+        stages: Stages | None = None,
         mesh: Mesh | None = None,
         rules: Sequence[Rule] = (),
         saved: str | Path | None = None,
@@ -41,7 +89,10 @@ class EditProgram:
         """Places the weights, and turns XLA's cache on disk on unless JAX was told otherwise.
 
         Args:
-            params: pure dicts by the names of `graphs`.
+            function: (params, sampler, inputs, options=, mesh=) -> tree of arrays [B, ...], jitted
+                with options and mesh static.
+            key: what the function depends on beside its arguments; its repr must tell two apart.
+            stages: the same function in parts, for `progress`.
             mesh: batches are cut over its data axes. None computes on one device.
             rules: how weights are cut over the mesh (`brushjax.sharding`); replicated by default.
             saved: folder of ahead-of-time programs, read from and added to.
@@ -49,10 +100,89 @@ class EditProgram:
         self._saved = None if saved is None else SavedPrograms(saved)
         if saved is None:
             use_compilation_cache()
-        self._graphs, self._mesh = graphs, mesh
-        self._params = params
+        self._function, self._key, self._stages, self._mesh = function, key, stages, mesh
+        self._params = dict(params)
         if mesh is not None:
-            self._params = jax.device_put(params, shardings(params, mesh, rules))
+            self._params = jax.device_put(self._params, shardings(self._params, mesh, rules))
+
+    def __call__(
+        self, sampler: Sampler, inputs: Any, options: Options, progress: Progress | None = None
+    ) -> Any:
+        """Runs the function, and returns its results on the host.
+
+        Args:
+            sampler: of make_sampler.
+            inputs: `Inputs`; per-step ones as long as the sampler's network calls.
+            progress: is told of every step. The function then runs in its parts, with the same
+                results.
+
+        Raises:
+            ValueError: per-step values of another number than the network calls; progress of a
+                program without parts, or of a saved one.
+        """
+        batch = _count(inputs)
+        steps, sampler, inputs = sampler.steps, sampler.padded(), padded_inputs(inputs, sampler)
+        shape = {} if self._mesh is None else self._mesh.shape
+        parts = shape.get("data", 1) * shape.get("fsdp", 1)
+        inputs = filled_up(inputs, parts * (options.together or 1))
+        if self._mesh is not None:
+            inputs = over_devices(inputs, self._mesh)
+        if progress is None:
+            results = self._whole(sampler, inputs, options)
+        else:
+            results = self._in_parts(sampler, inputs, options, steps, progress)
+        return jax.tree.map(lambda x: x[:batch], jax.device_get(results))
+
+    def _whole(self, sampler: Sampler, inputs: Any, options: Options) -> Any:
+        arguments = (self._params, sampler, inputs)
+        how = {"options": options, "mesh": self._mesh}
+        if self._saved is None:
+            return self._function(*arguments, **how)
+        leaves, structure = jax.tree.flatten(arguments)
+
+        def flat(*leaves: Any) -> Any:
+            return self._function(*jax.tree.unflatten(structure, leaves), **how)
+
+        if self._mesh is not None:  # an exported program takes all of its arguments on its devices
+            whole = NamedSharding(self._mesh, PartitionSpec())
+            leaves = [x if isinstance(x, jax.Array) else jax.device_put(x, whole) for x in leaves]
+        devices = 1 if self._mesh is None else self._mesh.size
+        return self._saved((self._key, structure, options), flat, leaves, devices)
+
+    def _in_parts(
+        self, sampler: Sampler, inputs: Any, options: Options, steps: int, progress: Progress
+    ) -> Any:
+        """Runs step by step, always one ahead of the step that is waited for."""
+        if self._stages is None or self._saved is not None:
+            raise ValueError(
+                "expected no progress= with programs=: a saved program runs as a whole"
+                if self._stages
+                else "expected no progress=: this program runs as a whole"
+            )
+        stages, how = self._stages, {"options": options, "mesh": self._mesh}
+        given = (self._params, sampler, inputs)
+        now = stages.begin(*given, **how)
+        progress(0, steps)
+        for step in range(steps):
+            after = stages.proceed(*given, now, (np.int32(step), np.int32(step + 1)), **how)
+            if step:
+                jax.block_until_ready(now)
+                progress(step, steps)
+            now = after
+        jax.block_until_ready(now)
+        progress(steps, steps)
+        return stages.end(self._params, now, **how)
+
+
+class EditProgram(Program):
+    """The program of an edit with a BrushNet branch; guidance on or off makes two of it."""
+
+    def __init__(self, graphs: Graphs, params: Mapping[str, Params], **placing: Any):
+        """Takes `params` by the names of `graphs`, and mesh, rules and saved as `Program`."""
+        self._graphs = graphs
+        of = lambda function: functools.partial(function, graphs)  # noqa: E731
+        stages = Stages(of(begin), of(proceed), of(end))
+        super().__init__(of(edit), params, key=graphs, stages=stages, **placing)
 
     def __call__(
         self,
@@ -60,19 +190,16 @@ class EditProgram:
         inputs: EditInputs,
         options: EditOptions | None = None,
         approximations: Approximations | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Float[np.ndarray, "B h w C"], UInt8[np.ndarray, "B H W 3"]]:
         """Runs an edit.
-
-        Args:
-            sampler: of make_sampler.
-            inputs: of host arrays; per-step ones as long as the sampler's network calls.
 
         Returns:
             Final scaled latents, and the decoded pictures before blending.
 
         Raises:
-            ValueError: a sampler that draws noise without seeds, or per-step values of another
-                number than the network calls.
+            ValueError: as `Program`; a sampler that draws noise without seeds; progress with steps
+                that reuse another's features.
             FloatingPointError: a network gave NaN or infinity; names it and the samples.
         """
         if sampler.draws_noise and inputs.seeds is None:
@@ -80,34 +207,17 @@ class EditProgram:
         options = EditOptions() if options is None else options
         if approximations is not None:
             inputs, options = approximations.apply(sampler.steps, inputs, options)
-        batch = len(inputs.masked)
-        sampler, inputs = sampler.padded(), padded_inputs(inputs, sampler)
-        parts = 1 if self._mesh is None else self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        inputs = filled_up(inputs, parts * (options.together or 1))
-        if self._mesh is not None:
-            inputs = over_devices(inputs, self._mesh)
-        results = self._run(sampler, inputs, options)
-        latents, pictures, finite = jax.device_get(results)
-        check_finite(finite[:batch])
-        return latents[:batch], pictures[:batch]
-
-    def _run(self, sampler: Sampler, inputs: EditInputs, options: EditOptions) -> Any:
-        arguments = (self._params, sampler, inputs)
-        if self._saved is None:
-            return edit(self._graphs, *arguments, options, self._mesh)
-        leaves, structure = jax.tree.flatten(arguments)
-
-        def flat(*leaves: Any) -> Any:
-            return edit(self._graphs, *jax.tree.unflatten(structure, leaves), options, self._mesh)
-
-        if self._mesh is not None:  # an exported program takes all of its arguments on its devices
-            whole = NamedSharding(self._mesh, PartitionSpec())
-            leaves = [x if isinstance(x, jax.Array) else jax.device_put(x, whole) for x in leaves]
-        devices = 1 if self._mesh is None else self._mesh.size
-        return self._saved((self._graphs, structure, options), flat, leaves, devices)
+        if progress is not None and options.fresh_layers:
+            raise ValueError(
+                "expected progress= or approximations with reuse_every, got both: its steps are "
+                "one program"
+            )
+        latents, pictures, finite = super().__call__(sampler, inputs, options, progress)
+        check_finite(finite)
+        return latents, pictures
 
 
-def padded_inputs(inputs: EditInputs, sampler: Sampler) -> EditInputs:
+def padded_inputs(inputs: Any, sampler: Sampler) -> Any:
     """Brings per-step values to the rows of the sampler's bucket.
 
     Raises:
@@ -115,11 +225,10 @@ def padded_inputs(inputs: EditInputs, sampler: Sampler) -> EditInputs:
     """
     rows = len(sampler.padded().rows.timestep)
     changes = {}
-    for name in PER_STEP:
-        values = getattr(inputs, name)
-        if values is None:
+    for name, given in inputs.per_step().items():
+        if given is None:
             continue
-        values = np.asarray(values)
+        values = np.asarray(given)
         values = values if values.dtype == bool else values.astype(np.float32)
         if values.ndim == 0:
             values = np.broadcast_to(values, (sampler.steps,))
@@ -131,9 +240,9 @@ def padded_inputs(inputs: EditInputs, sampler: Sampler) -> EditInputs:
     return dataclasses.replace(inputs, **changes)
 
 
-def filled_up(inputs: EditInputs, multiple: int) -> EditInputs:
+def filled_up(inputs: Any, multiple: int) -> Any:
     """Repeats the last sample until the batch is a multiple of a number."""
-    missing = -len(inputs.masked) % multiple
+    missing = -_count(inputs) % multiple
     if not missing:
         return inputs
     repeat = lambda values: np.concatenate([values, *[values[-1:]] * missing])  # noqa: E731
@@ -141,12 +250,18 @@ def filled_up(inputs: EditInputs, multiple: int) -> EditInputs:
     return dataclasses.replace(inputs, **rows)
 
 
-def over_devices(inputs: EditInputs, mesh: Mesh) -> EditInputs:
+def over_devices(inputs: Any, mesh: Mesh) -> Any:
     """Cuts what has a batch axis over the mesh's data axes; the rest goes whole to every device."""
+    samples = inputs.samples()
     placed = {
         name: jax.device_put(
-            values, NamedSharding(mesh, BATCH if name in inputs.samples() else PartitionSpec())
+            values, NamedSharding(mesh, BATCH if name in samples else PartitionSpec())
         )
         for name, values in vars(inputs).items()
     }
-    return EditInputs(**placed)
+    return dataclasses.replace(inputs, **placed)
+
+
+def _count(inputs: Inputs) -> int:
+    """How many samples there are."""
+    return len(jax.tree.leaves(dict(inputs.samples()))[0])

@@ -1,0 +1,75 @@
+"""Progress by step: the same results, and nothing compiled anew."""
+
+import jax
+import numpy as np
+import pytest
+
+from brushjax.inference.engine import edit
+from brushjax.inference.engine.approximations import Approximations
+from brushjax.inference.inpaint import Inpainter
+from brushjax.sharding import MeshShape, make_mesh
+from tests.inference.conftest import SD15_SCHEDULER
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+MASK = np.zeros((24, 32), np.uint8)
+MASK[8:20, 8:20] = 255
+
+
+def paint(painter, count=1, **settings):
+    return painter(IMAGE, MASK, ["a red cat"] * count, **{"steps": 3, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"scheduler": "euler-a", "count": 2},
+        {"scheduler": "pndm"},
+        {"guidance": 1, "together": 1, "count": 2},
+        {"control_end": 0.5, "scale": 0.3},
+    ],
+)
+def test_progress_leaves_results_bit_for_bit(painter, settings):
+    told = []
+    watched = paint(painter, **settings, progress=lambda *steps: told.append(steps))
+    whole = paint(painter, **settings)
+    np.testing.assert_array_equal(watched.latents, whole.latents)
+    np.testing.assert_array_equal(watched.images, whole.images)
+    calls = 4 if settings.get("scheduler") == "pndm" else 3
+    assert told == [(step, calls) for step in range(calls + 1)]
+
+
+def test_progress_compiles_three_programs_for_any_number_of_steps(painter):
+    before = [stage._cache_size() for stage in (edit.begin, edit.proceed, edit.end)]
+    nothing = lambda *_: None  # noqa: E731
+    paint(painter, progress=nothing)
+    paint(painter, steps=7, seed=3, scheduler="ddim", progress=nothing)
+    paint(painter, guidance=2, scale=0.5, progress=nothing)
+    after = [stage._cache_size() for stage in (edit.begin, edit.proceed, edit.end)]
+    assert all(b <= a + 1 for a, b in zip(before, after))
+
+
+@pytest.mark.parametrize("together", [None, pytest.param(1, marks=pytest.mark.slow)])
+def test_progress_over_devices_compiles_once(parts, tokenizer_folder, together):
+    mesh = make_mesh(MeshShape(2), jax.devices()[:2])
+    many = Inpainter.from_parts(
+        **parts, tokenizer=tokenizer_folder, scheduler=SD15_SCHEDULER, mesh=mesh
+    )
+    before = edit.proceed._cache_size()
+    how = {"together": together, "guidance": 1}
+    watched = paint(many, 2, **how, progress=lambda *_: None)
+    assert edit.proceed._cache_size() == before + 1
+    whole = paint(many, 2, **how)
+    np.testing.assert_array_equal(watched.images, whole.images)
+
+
+def test_progress_is_refused_where_steps_are_one_program(
+    parts, painter, tokenizer_folder, tmp_path
+):
+    saved = Inpainter.from_parts(
+        **parts, tokenizer=tokenizer_folder, scheduler=SD15_SCHEDULER, programs=tmp_path
+    )
+    with pytest.raises(ValueError, match="expected no progress= with programs="):
+        paint(saved, progress=lambda *_: None)
+    with pytest.raises(ValueError, match="expected progress= or approximations with reuse_every"):
+        paint(painter, progress=lambda *_: None, approximations=Approximations(reuse_every=2))
