@@ -193,7 +193,7 @@ def test_edit_computes_in_the_dtype_of_the_weights_and_samples_in_float32(painte
         scales=np.ones(3, np.float32),
     )
     program = jax.make_jaxpr(programs.edit, static_argnums=0, return_shape=True)
-    jaxpr, (latents, pictures) = program(
+    jaxpr, (latents, pictures, _) = program(
         painter._program._graphs, params, painter._sampler("ddim", 3), inputs
     )
     assert convolution_dtypes(jaxpr.jaxpr) == {dtype}
