@@ -86,7 +86,7 @@ CASES = {
     "empty prompt": ({"prompt": ""}, None),
     "500-token prompt": ({"prompt": "cat " * 500}, None),
     "emoji": ({"prompt": "a \N{CAT FACE} on a \N{SAUROPOD}\N{ZERO WIDTH JOINER}"}, None),
-    "steps 0": ({"steps": 0}, r"expected steps in 1\.\.1000"),
+    "steps 0": ({"steps": 0}, r"expected steps of at least 1"),
     "steps 2000": ({"steps": 2000}, r"expected steps in 1\.\.1000"),
     "guidance 0": ({"guidance": 0}, None),
     "guidance 1": ({"guidance": 1}, None),

@@ -9,7 +9,7 @@ from flax import nnx
 import brushjax
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.inference.engine.batch import control_scales
-from brushjax.inference.engine.edit import decode, denoise, encode
+from brushjax.inference.engine.edit import as_bytes, decode, denoise, encode
 from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
 from brushjax.inference.images import prepare
 from brushjax.models.brushnet import keep_mask_condition
@@ -64,7 +64,11 @@ def merged(networks):
 @pytest.fixture(scope="module")
 def vae_programs(merged):
     vae = merged["vae"]
-    return jax.jit(vae.encode), jax.jit(vae.to_images), jax.jit(lambda x: decode(vae, x, None))
+    return (
+        jax.jit(vae.encode),
+        jax.jit(vae.to_images),
+        jax.jit(lambda x: as_bytes(decode(vae, x, None))),
+    )
 
 
 @pytest.fixture(scope="module")
