@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from brushjax.inference.engine.batch import as_list
 from brushjax.inference.images import prepare
 from brushjax.inference.inpaint import Inpainter, InpaintResult, finish
 
@@ -14,7 +15,10 @@ class Noise(Inpainter):
 
     def __call__(self, image, mask, prompt="", negative_prompt="", *, seed=0, blend="paste", **_):
         self.told.append((prompt, negative_prompt))
-        prepared = prepare([image], [mask])
-        noise = np.random.default_rng((77, seed)).integers(0, 256, prepared.masked.shape, np.uint8)
-        images = finish(prepared, noise, blend)
-        return InpaintResult(images, np.zeros((1, 1, 1, 4), np.float32), 0.0)
+        prepared = prepare(as_list(image), as_list(mask))
+        noise = [
+            np.random.default_rng((77, one)).integers(0, 256, prepared.masked.shape[1:], np.uint8)
+            for one in as_list(seed)
+        ]
+        images = finish(prepared, np.stack(noise), blend)
+        return InpaintResult(images, np.zeros((len(images), 1, 1, 4), np.float32), 0.0)

@@ -138,6 +138,7 @@ RULES: tuple[Rule, ...] = (
     _rule(r"(?:paint|draw|render|show|do|redraw|depict|display|recreate|reimagine|redo)(?: (?:it|this|the .+?))? (?P<new>(?:in the style of|in|as|like|as if it were|by) .+)",
           lambda m: Meaning("global", "", m["new"], how="state") if p.is_global(m["new"]) or "style" in m["new"] else None),
     _rule(r"put (?P<what>.+?) in (?:the )?place of (?P<old>.+)", lambda m: of.replaced(m["old"], m["what"])),
+    _rule(r"(?:put|throw|drop) in (?P<what>(?:a|an|some|another|two|three) .+)", lambda m: of.added(m["what"])),
     _rule(rf"(?:{_A}) (?P<what>.+)", lambda m: of.added(m["what"])),
     _rule(r"give (?P<rest>.+)", lambda m: of.given(m["rest"])),
     _rule(rf"(?:{w.either(w.DECORATE)}) (?P<where>.+?) with (?P<what>.+)",
@@ -148,4 +149,6 @@ RULES: tuple[Rule, ...] = (
     _rule(rf"(?:{w.either(w.CAUSE)}) (?P<what>.+)", lambda m: of.made(m["what"])),
     _rule(r"(?P<what>in the style of .+|in \S+(?: \S+)? style|(?:stylize|stylise) .+|(?:as|like) an? .+ (?:painting|sketch|drawing|cartoon|photo))",
           lambda m: Meaning("global", "", m["what"], how="state")),
+    _rule(r"(?P<what>(?:as )?an? .+|as (?:if|though) .+)",
+          lambda m: Meaning("global", "", m["what"], how="state") if p.is_global(m["what"]) or "as " in m["what"][:3] else None),
 )  # fmt: skip

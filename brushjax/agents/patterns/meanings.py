@@ -87,13 +87,30 @@ def made(text: str) -> Meaning | str | None:
 def _caused(who: str, what: str) -> Meaning | str | None:
     """Of "make WHO WHAT"; a passive gives the command that it stands for."""
     what = _base(what.strip())
-    new_comer = re.match(r"(?:a|an|some|another) ", who, re.IGNORECASE)
+    found = _of_newcomer(who, what) or _passive(who, what) or _of_picture(who, what)
+    if found:
+        return found
+    if who.lower() in w.IT:
+        return _of_it(what)
+    if re.fullmatch(w.either(w.GONE), what, re.IGNORECASE):
+        return Meaning("removal", p.noun_phrase(who))
+    return _of_thing(who, what)
+
+
+def _of_newcomer(who: str, what: str) -> Meaning | None:
+    """Of "let a bird WHAT": something that was not there."""
+    if not re.match(r"(?:a|an|some|another) ", who, re.IGNORECASE):
+        return None
     verb = what.split()[0].lower() if what else ""
-    if new_comer and verb in w.VERBS - {"be", "look", "become", "have", "wear", "hold"}:
+    if verb in w.VERBS - {"be", "look", "become", "have", "wear", "hold"}:
         return Meaning("addition", p.noun_phrase(who), who, what)
-    passive = _passive(who, what)
-    if passive:
-        return passive
+    if re.match(rf"be (?:{w.either(w.LOCATIONS)}|\w+ing) ", what):
+        return Meaning("addition", p.noun_phrase(who), who, what[3:])
+    return None
+
+
+def _of_picture(who: str, what: str) -> Meaning | None:
+    """Of what the background or the whole picture should be."""
     if p.is_ground(who):
         gone = re.fullmatch(w.either(w.GONE), what, re.IGNORECASE)
         return Meaning("background", "", "" if gone else _bare(what), how="state")
@@ -102,27 +119,29 @@ def _caused(who: str, what: str) -> Meaning | str | None:
     )
     if at and p.is_whole(who) and p.is_place(at["place"]):
         return Meaning("background", "", at["place"])
-    if p.is_whole(who) or p.is_aspect(who) or (p.noun_phrase(who).lower() == "there"):
+    if p.is_whole(who) or p.is_aspect(who) or p.noun_phrase(who).lower() == "there":
         return Meaning("global", "", _bare(what), how="state")
-    if who.lower() in w.IT:
-        return _of_it(what)
-    if re.fullmatch(w.either(w.GONE), what, re.IGNORECASE):
-        return Meaning("removal", p.noun_phrase(who))
-    bared = re.fullmatch(
-        rf"not (?:be )?(?:{w.either(w.HOLDING)}) (?P<what>.+)", what, re.IGNORECASE
-    )
+    return None
+
+
+def _of_thing(who: str, what: str) -> Meaning | None:
+    """Of what a thing should have, become, be or do."""
+    holding, using = w.either(w.HOLDING), w.either(w.USING)
+    bared = re.fullmatch(rf"not (?:be )?(?:{holding}) (?P<what>.+)", what, re.IGNORECASE)
     if bared:
         return removed(bared["what"])
-    holds = re.fullmatch(
-        rf"(?:be )?(?P<verb>{w.either(w.HOLDING)}) (?P<what>.+)", what, re.IGNORECASE
-    )
+    holds = re.fullmatch(rf"(?:be )?(?P<verb>{holding}) (?P<what>.+)", what, re.IGNORECASE)
     if holds:
         return _had(who, holds["what"], holds["verb"])
-    used = re.fullmatch(rf"(?:be )?(?:{w.either(w.USING)}) (?P<what>an? .+)", what, re.IGNORECASE)
+    used = re.fullmatch(rf"(?:be )?(?:{using}) (?P<what>an? .+)", what, re.IGNORECASE)
     if used:
         return _had(who, used["what"], "use")
-    into = re.fullmatch(r"(?:be |become |turn |look like |turn into |resemble |to be )*"
-                        r"(?:into |like )?(?P<new>(?:a|an|the|two|three|some) .+)", what, re.IGNORECASE)  # fmt: skip
+    into = re.fullmatch(
+        r"(?:be |become |turn |look like |turn into |resemble |to be )*(?:into |like )?"
+        r"(?P<new>(?:a|an|the|two|three|some) .+)",
+        what,
+        re.IGNORECASE,
+    )
     if into:
         return replaced(who, into["new"])
     owner = p.owner_of_property(who) or p.noun_phrase(who)
@@ -135,6 +154,7 @@ def _of_it(what: str) -> Meaning | None:
     if re.match(r"(?:have|contain|show) ", bare):
         return added(bare.partition(" ")[2])
     bare = re.sub(r"^(?:take place|happen|be set) (?:at|during) ", "", bare)
+    bare = re.sub(r"^(?:like|as if|as though) (?:they|he|she|it|we) (?:is|are|was|were) ", "", bare)
     inside = re.fullmatch(r"(?:in|on|at|by) (?P<place>.+)", bare, re.IGNORECASE)
     if inside and p.is_place(inside["place"]):
         return Meaning("background", "", inside["place"])
@@ -246,7 +266,11 @@ def there(text: str) -> Meaning | None:
 
 def removed(text: str) -> Meaning | None:
     """Of "remove TEXT"."""
-    text = re.sub(r",? (?:from|off|out of) .+$| (?:off|out|away|completely)$", "", text)
+    text = re.sub(
+        r",? (?:from(?! the (?:left|right|top|bottom|back|front)$)|off|out of) .+$| (?:off|out|away|completely)$",
+        "",
+        text,
+    )
     if p.is_ground(text):
         return Meaning("background", "", "a plain white background", how="state")
     noun = p.noun_phrase(text)

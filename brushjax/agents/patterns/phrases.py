@@ -52,6 +52,7 @@ GERUNDS = {
 }  # fmt: skip
 FOLLOW_ACTION = {*w.either(w.LOCATIONS).split("|")}
 FOLLOW_ACTION |= w.words("with out through down up away off for")
+BEFORE_NOUNS = {*w.either(w.LOCATIONS).split("|"), *w.words("of with that who which and")}
 BASES = {
     "wearing": "wear", "holding": "hold", "carrying": "carry", "having": "have", "riding": "ride",
     "had": "have", "has": "have", "wore": "wear", "held": "hold", "wears": "wear", "holds": "hold",
@@ -86,7 +87,7 @@ def cleaned(text: str) -> str:
     stripped = re.sub(OF_PICTURE, "", text, flags=re.IGNORECASE)
     text = stripped if " " in stripped else text
     text = re.sub(rf" to {WHOLE}$", "", text, flags=re.IGNORECASE)
-    text = re.sub(r",? (?:entirely|completely|altogether|there|somewhere|right now|as well|too)$", "",
+    text = re.sub(r",? (?:entirely|completely|altogether|everywhere|there|somewhere|right now|as well|too)$", "",
                   text, flags=re.IGNORECASE)  # fmt: skip
     first, space, rest = text.strip(" .!?,;:").partition(" ")
     return GERUNDS.get(first.lower(), first) + space + rest
@@ -219,30 +220,41 @@ def complement(text: str) -> tuple[str, str] | None:
     tokens = text.split()
     if _starts_with_pronoun(tokens):
         return tokens[0], " ".join(tokens[1:])
-    locations = {*w.either(w.LOCATIONS).split("|"), "of", "with", "that", "who", "which", "and"}
     head = article = False
     for i, token in enumerate(tokens):
-        word = token.lower()
-        if word in ("into", "to", "out", "as", "not", "be", "no", "like", "less") and head:
+        word, owned = token.lower(), i > 0 and tokens[i - 1].lower().endswith(("'s", "s'"))
+        if _ends_noun_phrase(tokens, i, head) or (
+            i > int(article) and word in ("be", "not", "look")
+        ):
             return _cut(tokens, i)
-        if word in locations:
-            if head and word == "in" and i + 2 == len(tokens):  # "in red"
-                return _cut(tokens, i)
+        if word in BEFORE_NOUNS:
             head, article = False, False
         elif word in w.ARTICLES or word.isdigit():
-            if head:
-                return _cut(tokens, i)
             article = True
-        elif head and (word in w.ADVERBS or (word in w.VERBS | set(BASES))):
-            return _cut(tokens, i)
-        elif looks_like_adjective(word) and not word.endswith(("'s", "s'")):
-            if head and not _light(tokens, i):
-                return _cut(tokens, i)
-        else:
-            head = True
+        elif owned or word.endswith(("'s", "s'")) or not looks_like_adjective(word) or head:
+            head = True  # what somebody has is a thing, be it called a face
     if len(tokens) - int(article) >= 2:
         return _cut(tokens, len(tokens) - 1)
     return None
+
+
+def _ends_noun_phrase(tokens: list[str], i: int, head: bool) -> bool:
+    """Says whether a word can't belong to a phrase that has its noun already."""
+    word = tokens[i].lower()
+    if not head:
+        return False
+    if word in ("into", "to", "out", "as", "no", "like", "less"):
+        return True
+    if word in BEFORE_NOUNS:
+        return word == "in" and i + 2 == len(tokens)  # "in red"
+    if word in w.ARTICLES or word.isdigit():
+        return True
+    if tokens[i - 1].lower().endswith(("'s", "s'")):
+        return False
+    if word in w.ADVERBS or word in w.VERBS or word in BASES:
+        return True
+    adjective = looks_like_adjective(word) and not word.endswith(("'s", "s'"))
+    return adjective and not _light(tokens, i)
 
 
 def _starts_with_pronoun(tokens: list[str]) -> bool:

@@ -82,7 +82,8 @@ VERBS = words(
     "bloom glow shine burn melt bark bite chase climb fall float grow hang kiss hug kick lean lick "
     "move pose raise roll say show skate ski stare surf talk throw catch wink yawn go disappear "
     "vanish match resemble contain use drive fight cook fish bend blink crouch kneel rest relax "
-    "stick snow rain consist turn_into leave do get watch stretch howl roar spread blow take"
+    "stick snow rain consist turn_into leave do get watch stretch howl roar spread blow take "
+    "pass stop"
 )
 HOLDING = "wear wearing hold holding carry carrying have having ride riding sport sporting"
 USING = "eat eating drink drinking read reading play playing use using kick kicking throw throwing "
@@ -145,14 +146,16 @@ CHANGE = "change turn transform convert morph alter modify switch transmute shif
 REMOVE = (
     "remove delete erase eliminate get_rid_of take_out take_away cut_out crop_out clear clear_away "
     "clear_out wipe_out wipe_away omit lose hide edit_out photoshop_out paint_out clean_up strip "
-    "do_away_with throw_away throw_out take_off shave_off discard drop subtract rub_out "
+    "do_away_with throw_away throw_out take_off peel_off wash_off scrape_off tear_off cut_off "
+    "pull_off shave_off discard drop subtract rub_out "
     "exclude obliterate "
     "get_rid_off wipe_off ditch"
 )
 ADD = (
     "add add_in insert put place include draw attach stick hang set introduce create generate "
     "throw_in "
-    "incorporate position plant drop_in show bring_in give_me superimpose append tie pin"
+    "incorporate position plant drop_in show bring_in give_me superimpose append tie pin "
+    "spread pour sprinkle"
 )
 GIVE = "give"
 CAUSE = "make have let get"

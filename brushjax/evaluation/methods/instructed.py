@@ -1,0 +1,122 @@
+"""Edits by instruction: an agent plans, BrushNet's inpainting paints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
+from brushjax.evaluation.methods.inpainting import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent(Recipe):
+    """An agent's plan of the instruction, painted by a BrushNet branch.
+
+    An instruction that is not understood, or whose thing is not found, leaves the picture as it is.
+
+    Attributes:
+        label: its name in the report.
+        instructor: a name in `brushjax.agents.instructors.INSTRUCTORS`.
+        instructor_settings: of it, such as model and url of an endpoint.
+        masks: "given" takes the benchmark's mask, "found" a segmenter's.
+        segmenter: a name in `brushjax.agents.segmenters.SEGMENTERS`.
+        checkpoint, base, sampling: as for `brushjax.evaluation.methods.inpainting.Branch`.
+        blend: "paste" leaves what is outside the mask as it was.
+    """
+
+    label: str = "agent"
+    instructor: str = "patterns"
+    instructor_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    masks: Literal["given", "found"] = "given"
+    segmenter: str = "grounded-sam"
+    checkpoint: str = ""
+    base: str = ""
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    blend: str = "paste"
+    seeded = True
+    reads = ("instruction", "source_caption")
+
+    @property
+    def takes_weights(self) -> bool:
+        """Where it names no checkpoint."""
+        return not self.checkpoint
+
+    def with_weights(self, label: str, path: str) -> Agent:
+        """The same with another branch."""
+        return dataclasses.replace(self, label=label, checkpoint=path)
+
+    def method(self, resources: Resources) -> Method:
+        """Plans task by task, and paints what has a mask at once."""
+        models = resources.models
+        branch = models.branch(self.checkpoint, self.base)
+        own = {**dataclasses.asdict(self), "kind": "agent", "base": models.base_digests(self.base)}
+        own |= {"branch": models.digest(branch)}
+
+        @functools.cache
+        def painter() -> Any:
+            from brushjax.inference import Inpainter
+
+            parts = models.base(self.base)
+            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
+
+        @functools.cache
+        def planner() -> Planner:
+            return Planner(self)
+
+        def fill(tasks: Sequence[Task]) -> Made:
+            from brushjax.agents.masks import prompts
+
+            pictures = np.stack([task.pixels.source for task in tasks])
+            regions = np.zeros(pictures.shape[:3], bool)
+            plans = {i: planner()(task) for i, task in enumerate(tasks)}
+            plans = {i: plan for i, plan in plans.items() if plan is not None}
+            if plans:
+                told = [prompts(plan) for plan in plans.values()]
+                result = painter()(
+                    [plan.image for plan in plans.values()],
+                    [plan.mask for plan in plans.values()],
+                    [prompt for prompt, _ in told],
+                    [negative for _, negative in told],
+                    seed=[tasks[i].seed for i in plans],
+                    blend=self.blend,
+                    together=resources.together,
+                    **self.sampling.arguments,
+                )
+                pictures[list(plans)] = result.images
+                regions[list(plans)] = [plan.mask >= 128 for plan in plans.values()]
+            return Made(pictures, regions if self.masks == "found" else None)
+
+        return Filling(own, fill)
+
+
+class Planner:
+    """Makes the plan of a task, as an `Agent` says."""
+
+    def __init__(self, agent: Agent):
+        from brushjax.agents import instructor
+        from brushjax.agents.segmenters import segmenter
+
+        self._agent = agent
+        self._instructor = instructor(agent.instructor, **agent.instructor_settings)
+        self._segmenter = segmenter(agent.segmenter) if agent.masks == "found" else None
+
+    def __call__(self, task: Task) -> Any:
+        """Returns the plan with its mask; None where there is nothing to be painted."""
+        from brushjax.agents.masks import MaskRules, NothingFound
+        from brushjax.agents.plan import NotUnderstood
+
+        record = task.record
+        try:
+            plan = self._instructor(record.instruction, task.pixels.source, record.source_caption)
+            if self._segmenter is None:
+                plan = dataclasses.replace(plan, mask=task.hole * np.uint8(255))
+            else:
+                plan = MaskRules()(plan, self._segmenter)
+        except (NotUnderstood, NothingFound):
+            return None
+        return plan if (plan.mask >= 128).any() else None
