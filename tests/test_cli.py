@@ -52,3 +52,28 @@ def test_tokenizer_is_made_from_a_file_of_captions(tmp_path, capsys):
     cli.main(["tokenizer", "--out", out, "--captions", str(tmp_path / "captions.txt")])
     assert f"ids in {out}" in capsys.readouterr().out
     assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"error: expected at .* pictures with captions .*found none of them"),
+        ({"a.jpg": b""}, r"found 1 pictures, but no captions"),
+        ({"captions.jsonl": b"{"}, r"error: .*captions\.jsonl, line 1: expected \"image\""),
+        ({"captions.jsonl": b"\x00\x01\x02"}, r"error: .*captions\.jsonl: .*Save it as UTF-8 text"),
+        (
+            {"a.jpg": b"", "a.txt": b"a wall"},
+            "error: expected two samples or more, to hold one out",
+        ),
+    ],
+)
+def test_wrong_data_are_one_line(tmp_path, files, message):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    options = ["--objective.base", "", "--data.size", "32", "--data.path", str(folder)]
+    workdir = ["--workdir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match=message) as stop:
+        cli.train(["configs/own_photos.py", *options, *workdir])
+    assert "\n" not in str(stop.value)
