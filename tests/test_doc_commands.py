@@ -60,6 +60,7 @@ def simple(line):
 @pytest.fixture
 def understood(tmp_path, monkeypatch):
     """Calls a command of ours with its real parser, in the place of what it would do."""
+    from brushjax.agents import command as edit
     from brushjax.evaluation import command as evaluate
     from brushjax.inference import command as inpaint
     from brushjax.training import plan, precompute
@@ -85,6 +86,7 @@ def understood(tmp_path, monkeypatch):
     instead(evaluate, "_run")
     instead(precompute, "precompute", {})
     instead(inpaint, "inpaint_command")
+    instead(edit, "edit_command")
     kept = ["--prompt", "of the picture"]  # what --settings-from finds in it
     monkeypatch.setattr(inpaint, "stored_words", lambda w: kept if "--settings-from" in w else [])
 

@@ -213,7 +213,7 @@ def needs(*names: str) -> Any:
         return first
     except ImportError as error:
         raise ImportError(
-            f"expected {' and '.join(names)} for this; {error}: pip install 'brushjax[torch]'"
+            f"expected {' and '.join(names)} for this; {error}: pip install -e '.[torch]'"
         ) from error
 
 
