@@ -39,6 +39,8 @@ def clean(text: str) -> str:
 
 
 ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+# Transformers takes its own module's place as it is imported: a second thread would get the first.
+_IMPORTING = threading.Lock()
 
 
 def transformers_class(name: str) -> Any:
@@ -47,17 +49,18 @@ def transformers_class(name: str) -> Any:
     Without its advice that PyTorch is not installed: tokenizers need none, and it reads as if
     something were broken.
     """
-    before = os.environ.get(ADVICE)
-    os.environ[ADVICE] = "1"
-    try:
-        import transformers
+    with _IMPORTING:
+        before = os.environ.get(ADVICE)
+        os.environ[ADVICE] = "1"
+        try:
+            import transformers
 
-        return getattr(transformers, name)
-    finally:
-        if before is None:
-            del os.environ[ADVICE]
-        else:
-            os.environ[ADVICE] = before
+            return getattr(transformers, name)
+        finally:
+            if before is None:
+                del os.environ[ADVICE]
+            else:
+                os.environ[ADVICE] = before
 
 
 _ALONE = threading.Lock()  # the tokenizers library fails where threads use one together

@@ -154,3 +154,18 @@ def test_absent_pytorch_is_no_news():
         said[line.split(" ")[1]] = done.stdout + done.stderr
     assert "PyTorch was not found" in said["transformers"]  # what is silenced is still said there
     assert said["brushjax.data.text"] == ""
+
+
+def test_threads_may_ask_for_a_tokenizer_at_once():
+    code = (
+        "import threading\n"
+        "from brushjax.data.text import transformers_class\n"
+        "at_once, found = threading.Barrier(8), []\n"
+        "def ask():\n"
+        "    at_once.wait()\n"
+        "    found.append(transformers_class('CLIPTokenizer').__name__)\n"
+        "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
+        "[thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "assert found == ['CLIPTokenizer'] * 8, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
