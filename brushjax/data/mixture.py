@@ -58,6 +58,14 @@ class Mixture:
         if not self.parts or any(not part.share > 0 for part in self.parts):
             raise ConfigError(f"expected parts with shares above 0, got {self.parts}")
 
+    @property
+    def shapes(self) -> Any:
+        """The first part's `shapes`: what a sample is made of, for data that are not here.
+
+        Raises: AttributeError if it has none.
+        """
+        return self.parts[0].data.shapes
+
     def source(self, encode: Encode) -> Mixed:
         """Returns the samples by position."""
         return Mixed(self, encode)

@@ -87,6 +87,38 @@ class TextChoice(Record):
     things: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class EditPair(Record):
+    """A picture, what an instruction asks of it, and the picture that should come out.
+
+    Attributes:
+      image, target: uint8 [H, W, 3], of one size.
+      instruction: the request.
+      boxes: float32 [n, 4], regions of the picture found beforehand, best first: centre x, centre
+        y, width and height as shares of the picture.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    instruction: str
+    boxes: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation(Record):
+    """A picture, a question about it, and the answer.
+
+    Attributes:
+      image: uint8 [H, W, 3].
+      boxes: as an EditPair's.
+    """
+
+    image: np.ndarray
+    question: str
+    answer: str
+    boxes: np.ndarray | None = None
+
+
 Encode = Callable[[Any], Mapping[str, np.ndarray]]
 """A record -> the arrays of one sample, without a batch axis: `Objective.encode`."""
 

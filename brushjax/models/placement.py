@@ -54,7 +54,7 @@ class Placement:
         """Returns what CLIP sees of pictures in [-1, 1]: resized, and normalised with its own mean
         and deviation. Differentiable; bicubic, antialiased, and not rounded to whole values."""
         top, bottom, left, right = self.box(*images.shape[1:3])
-        images = _resized(images, bottom - top, right - left)
+        images = resized(images, bottom - top, right - left)
         values = (images + 1) / 2 - jnp.asarray(CLIP_MEAN, images.dtype)
         values = values / jnp.asarray(CLIP_STD, images.dtype)
         rows, columns = (top, self.side - bottom), (left, self.side - right)
@@ -101,7 +101,10 @@ class Placement:
         return np.maximum(1 - np.abs(centres[:, None] - patches), 0)
 
 
-def _resized(images: Array, height: int, width: int) -> Array:
+def resized(
+    images: Float[Array, "B H W C"], height: int, width: int
+) -> Float[Array, "B height width C"]:
+    """Stretches pictures: bicubic, antialiased, and not rounded to whole values."""
     if images.shape[1:3] == (height, width):
         return images
     rows, columns = (

@@ -58,7 +58,7 @@ def batch_shapes(config: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
       ConfigError: if that is not there.
     """
     if hasattr(config.data, "shapes"):
-        sample = config.data.shapes()
+        sample = config.objective.blank(config.data.shapes())
     else:
         try:
             sample = config.data.source(config.objective.encode)[0]

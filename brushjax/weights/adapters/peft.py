@@ -16,6 +16,7 @@ from flax import nnx
 from brushjax.files import merged_folder
 from brushjax.nn import Keys, Projection, lora
 from brushjax.nn.projection import linear_layers
+from brushjax.typing import Params
 from brushjax.weights.checkpoints import flat, nested
 from brushjax.weights.folders import read_config
 from brushjax.weights.formats import read_file
@@ -23,8 +24,8 @@ from brushjax.weights.loading import fill_all, kind_of, places_of
 from brushjax.weights.maps import map_of
 from brushjax.weights.reading import joined, unjoined
 from brushjax.weights.rules import Path as ParameterPath
-from brushjax.weights.rules import WeightsError, checkpoint_name
-from brushjax.weights.store import Tensor, write_safetensors
+from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name
+from brushjax.weights.store import ArrayTensor, Tensor, write_safetensors
 from brushjax.weights.writing import unread
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -90,6 +91,46 @@ def load_adapter(
         tensors |= rows
     _fill(model, tensors, dtype, shardings)
     return settings
+
+
+def fill_adapter(folder: str | Path, kind: str, wanted: Params) -> Params:
+    """Reads low-rank factors and new tokens' rows, each straight into its dtype and place.
+
+    Args:
+        folder: as for `load_adapter`; may hold the rows alone.
+        kind: of the model.
+        wanted: jax.ShapeDtypeStruct by path, with dtype and sharding.
+
+    Returns:
+        Those of them that the folder holds.
+
+    Raises:
+        WeightsError: for one of another shape.
+    """
+    place = Path(folder).expanduser()
+    tensors: dict[str, Tensor] = {}
+    if (place / WEIGHTS).is_file():
+        _plain_settings(place)
+        tensors |= joined(_factors(place), map_of(kind).stacks)
+    if (place / ROWS).is_file():
+        tensors |= read_file(place / ROWS)[0]
+    targets = {path: x for path, x in flat(wanted).items() if checkpoint_name(path) in tensors}
+    for path, target in targets.items():
+        name = checkpoint_name(path)
+        stored = tuple(target.shape[axis] for axis in checkpoint_axes(path, len(target.shape)))
+        if tensors[name].shape != stored:
+            raise WeightsError(
+                f"expected {name} {list(stored)} in {place}, got {list(tensors[name].shape)}."
+            )
+    places = {path: target.sharding for path, target in targets.items()}
+    return nested(fill_all(kind, tensors, targets, places)) if targets else {}
+
+
+def save_rows(rows: Params, folder: str | Path) -> None:
+    """Writes new tokens' rows, "new_embed" and "new_head", alone into an adapter's folder."""
+    tensors: dict[str, Tensor] = {name: ArrayTensor(np.asarray(x)) for name, x in rows.items()}
+    with merged_folder(Path(folder).expanduser()) as unfinished:
+        write_safetensors(unfinished / ROWS, tensors, None, {"format": "pt"})
 
 
 def save_adapter(

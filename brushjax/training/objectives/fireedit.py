@@ -1,0 +1,316 @@
+"""Training FireEdit: the language model's answer and the picture, one loss each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from brushjax import weights
+from brushjax.config import ConfigError
+from brushjax.data.schema import Conversation, EditPair
+from brushjax.diffusion.losses import prediction_errors, timestep_quarters
+from brushjax.diffusion.schedule import Schedule
+from brushjax.models.fireedit import vlm
+from brushjax.models.fireedit.editor import Dropped, FireEdit, Seen, dropped
+from brushjax.nn import Keys, lora
+from brushjax.pipelines import instructions
+from brushjax.pipelines.fireedit import Sight, Sizes, join, look, propose
+from brushjax.pipelines.instructions import Prompt, Writer, read_words, read_writer
+from brushjax.training.objectives.contract import (
+    Batch,
+    Losses,
+    Mean,
+    Objective,
+    build,
+    dtype_of,
+    placed,
+    placed_in,
+    split,
+    to_unit_range,
+)
+from brushjax.training.objectives.contract import join as join_trees
+from brushjax.training.objectives.denoising import (
+    NoiseConfig,
+    draw,
+    draw_timesteps,
+    encode,
+    gaussian,
+)
+from brushjax.training.objectives.fireedit_parts import (
+    NULL,
+    Sources,
+    load_parts,
+    null_context,
+    part_shapes,
+)
+from brushjax.training.objectives.text_to_image import write_json
+from brushjax.training.state import named_keys
+from brushjax.typing import Params
+from brushjax.weights.fireedit import JOINED, PARTS, SEEING, Parts, save_fireedit
+
+TRAINED = {
+    "llama": (r"llama\..*\.lora_[AB]\.kernel", r"llama\.new_(embed|head)"),
+    "bridge": (r"bridge\..*",),
+    "region_encoder": (r"region_encoder\..*\.updims\..*",),
+    "qformer": (r"qformer\..*",),
+    "tati": (r"tati\..*",),
+    "hvca": (r"hvca\..*",),
+    "unet": (r"unet\..*",),
+}
+"""What learns, by part; all else is frozen."""
+PARTLY = ("llama", "region_encoder")
+"""Parts of which some learns; the rest is read."""
+PROMPT = "prompt.json"
+"""File of the words around an instruction, in a folder that was exported."""
+ATTENTION = r"unet\..*\.attn2\..*"
+
+
+@dataclasses.dataclass(frozen=True)
+class FireEditObjective(Objective):
+    """Stage 2: the answer's cross-entropy plus the noise's squared error.
+
+    Source: FireEdit (arXiv 2503.19839), eq. 5, 7 and 8. What it leaves open is SmartEdit's.
+    Differs: docs/deviations.md#fireedit-training.
+    """
+
+    sizes: Sizes = dataclasses.field(default_factory=Sizes)
+    sources: Sources = dataclasses.field(default_factory=Sources)
+    prompt: Prompt = dataclasses.field(default_factory=Prompt)
+    noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    boxes: Literal["proposed", "given"] = "proposed"
+    """Where regions come from: found in each step, or the records', found beforehand."""
+    train_unet: Literal["all", "attention"] = "all"
+    """All of the UNet, or its cross-attentions with the second stream's keys and values alone."""
+    answer_weight: float = 1.0
+    diffusion_weight: float = 1.0
+    mean_over_edits: bool = False
+    """Take the noise's error as a mean over edits. By default questions are counted with an error
+    of 0, as in SmartEdit's code: the more of them, the smaller it is."""
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        chosen = {**TRAINED}
+        if self.sizes.update is None:
+            chosen["llama"] = chosen["llama"][1:]
+        if self.train_unet == "attention":
+            chosen["unet"] = (ATTENTION,)
+        return tuple(regex for regexes in chosen.values() for regex in regexes)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The parts that a step needs."""
+        return tuple(kind for kind in PARTS if kind != "proposer" or self.boxes == "proposed")
+
+    def shapes(self) -> Params:
+        tati = self.sizes.tati
+        null = jax.ShapeDtypeStruct((1, tati.num_latents, tati.width), jnp.float32)
+        return {**part_shapes(self.sizes, self.kinds), NULL: null}
+
+    def load(self, key: jax.Array, wanted: Params) -> Params:
+        homeless = [kind for kind in (*SEEING, *PARTLY) if not self.sources.of(kind)]
+        if homeless:
+            raise ConfigError(
+                f"expected a folder or hub id in sources for {', '.join(homeless)}: what is not "
+                "trained can't start afresh"
+            )
+        parts = {kind: structs for kind, structs in wanted.items() if kind != NULL}
+        params = load_parts(self.sizes, self.sources, key, parts)
+        if NULL not in wanted:
+            return params
+        null = {NULL: null_context(self.sizes, self.sources)}
+        return {**params, **placed(null, {NULL: wanted[NULL]})}
+
+    def encode(self, record: Any) -> Mapping[str, np.ndarray]:
+        writer, arrays = self._writer, record.arrays()
+        if isinstance(record, EditPair):
+            sequence = writer.edit(record.instruction)
+        elif isinstance(record, Conversation):
+            sequence = writer.question(record.question, record.answer)
+            arrays["target"] = record.image
+        else:
+            raise ConfigError(
+                f"expected records EditPair or Conversation, got {type(record).__name__}"
+            )
+        boxes = arrays.pop("boxes", None)
+        if self.boxes == "given":
+            arrays |= _slots(boxes, self.sizes.sequence.region_slots)
+        edit = np.asarray(isinstance(record, EditPair), np.float32)
+        return {**arrays, **instructions.columns(sequence), "edit": edit}
+
+    @property
+    def _writer(self) -> Writer:
+        return read_writer(self.sizes.sequence, self.sources.llama, self.prompt)
+
+    def prepare(self, frozen: Params, batch: Batch) -> Batch:
+        dtype = dtype_of(frozen)
+        image, target = (to_unit_range(batch[name], dtype) for name in ("image", "target"))
+        dino, clip, vae = (self._build(kind, frozen) for kind in ("dino", "clip_vision", "vae"))
+        sight = look(dino, clip, image, self.sizes)
+        if self.boxes == "proposed":
+            boxes, mask = propose(self._build("proposer", frozen), sight, self.sizes)
+        else:
+            boxes, mask = batch["boxes"].astype(dtype), batch["boxes_mask"]
+        mean, deviation = encode(vae, target)  # [B, h, w, 4]
+        kept = ("ids", "kind", "index", "labels", "edit")
+        return {
+            **{name: batch[name] for name in kept},
+            "hidden": sight.hidden,
+            "clip": sight.seen.clip,
+            "dino": sight.seen.dino,
+            "boxes": boxes,
+            "boxes_mask": mask,
+            "mean": mean,
+            "deviation": deviation,
+            "image_latents": vae.encode(image).mode(),  # not scaled, as instruct-pix2pix's
+        }
+
+    def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
+        named = named_keys(keys, "latents", "noise", "timestep", "dropped")
+        stored = {name: batch[name].astype(jnp.float32) for name in ("mean", "deviation")}
+        latents = draw(stored["mean"], stored["deviation"], named["latents"])
+        u = jax.vmap(jax.random.uniform)(named["dropped"])
+        return self.losses(
+            params,
+            batch,
+            Draws(
+                latents,
+                gaussian(named["noise"], latents),
+                draw_timesteps(named["timestep"], self._schedule),
+                dropped(u, self.sizes.edit.drop_probability),
+            ),
+        )
+
+    def losses(self, params: Params, batch: Batch, draws: Draws) -> Losses:
+        """Returns the loss of what was drawn: eq. 8."""
+        model, sequence = self._joined(params), instructions.of_columns(batch)
+        dtype = dtype_of(params["unet"])
+        sight = Sight(batch["hidden"], Seen(batch["clip"], batch["dino"]))
+        boxes, mask = batch["boxes"], batch["boxes_mask"]
+        image_tokens, region_tokens = model.see(sight.levels, boxes, mask)
+        known = model.understand(sequence, image_tokens, region_tokens, mask)
+        answer, right = answered(model.llama, self.sizes.sequence, sequence, known.states)
+
+        # The noising is in float32; what the networks see is cast.
+        noisy = self._schedule.add_noise(draws.latents, draws.noise, draws.timestep).astype(dtype)
+        conditions = model.conditions(
+            known.features.astype(dtype),
+            draws.timestep,
+            sight.seen,
+            batch["image_latents"],
+            draws.lost,
+        )
+        prediction = model.predict(noisy, draws.timestep, conditions)
+        target = self._schedule.target(draws.latents, draws.noise, draws.timestep)
+        edit = batch["edit"].astype(jnp.float32)
+        errors = prediction_errors(prediction, target) * edit  # [B]
+        counted = edit if self.mean_over_edits else jnp.ones_like(edit)
+        quarters = timestep_quarters(errors, draws.timestep, self._schedule.num_timesteps)
+        terms = {
+            "answer": answer.scaled(self.answer_weight),
+            "diffusion": Mean(errors.sum(), counted.sum()).scaled(self.diffusion_weight),
+        }
+        return Losses(terms, {"error_quarter": Mean(*quarters), "answer_right": right})
+
+    def blank(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+        image, sequence = sample["image"], self.sizes.sequence
+        added = {"target": image, "edit": np.float32(0)} | _blank(sequence.max_length)
+        if self.boxes == "given":
+            added |= _slots(None, sequence.region_slots)
+        return {**added, **sample}
+
+    def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
+        """Writes the whole FireEdit folder, with what was frozen as it was read."""
+        del batch
+        _, frozen = split(part_shapes(self.sizes, PARTS), self.trains)
+        models = {k: self._trained(k, trainable.get(k, {}), frozen.get(k, {})) for k in PARTS}
+        null = jnp.asarray(null_context(self.sizes, self.sources))
+        save_fireedit(Parts(models, self.sizes.edit, self.sizes.sequence, null), folder)
+        read_words(self.sources.llama).save(folder / "tokenizer")
+        (folder / "scheduler").mkdir()
+        write_json(folder / "scheduler" / "scheduler_config.json", self.noise.to_dict())
+        write_json(folder / PROMPT, dataclasses.asdict(self.prompt))
+
+    def _trained(self, kind: str, own: Params, frozen: Params) -> nnx.Module:
+        """A part as it is after training. The language model's matrices keep the dtype of their
+        files, as they are the most there is to write."""
+        if kind == "llama":
+            model: Any = weights.load(kind, self.sources.of(kind), dtype=None)
+            model.add_tokens(self.sizes.sequence.new_tokens)
+            if self.sizes.update is not None:
+                lora.add(model, self.sizes.update, rngs=Keys(0))
+            nnx.update(model, jax.tree.map(jnp.asarray, own))
+            return model
+        host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        wanted = {kind: placed_in(host, frozen)} if frozen else {}
+        rest = load_parts(self.sizes, self.sources, jax.random.key(0), wanted)
+        return build(*self.sizes.of(kind), join_trees(own, rest.get(kind, {})))
+
+    def _build(self, kind: str, params: Params) -> Any:
+        return build(*self.sizes.of(kind), params[kind])
+
+    def _joined(self, params: Params) -> FireEdit:
+        models = {kind: self._build(kind, params) for kind in JOINED}
+        return join(self.sizes.edit, self.sizes.sequence, models, params[NULL])
+
+    @property
+    def _schedule(self) -> Schedule:
+        return _schedule(self.noise)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What chance decides in a step of stage 2.
+
+    Attributes:
+      latents: of the target, scaled. [B, h, w, 4]
+      noise: [B, h, w, 4]
+      timestep: [B]
+      lost: which samples lose which condition.
+    """
+
+    latents: Float[Array, "B h w 4"]
+    noise: Float[Array, "B h w 4"]
+    timestep: Int[Array, " B"]
+    lost: Dropped
+
+
+def answered(
+    llama: Any, config: vlm.VLMConfig, sequence: vlm.Sequence, states: Float[Array, "B S E"]
+) -> tuple[Mean, Mean]:
+    """Returns the answers' cross-entropy, and how many of their tokens would be guessed right; both
+    over the tokens that are learnt, of all samples together.
+
+    Logits are computed at these alone.
+    """
+    chosen, labels, there = vlm.answers(config, sequence, states)
+    logits = llama.logits(chosen)
+    right = jnp.where(there, logits.argmax(-1) == labels, False)
+    return Mean(*vlm.answer_loss(logits, labels, there)), Mean.over(right, there)
+
+
+def _slots(boxes: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
+    """Boxes in so many places, with a mask."""
+    found = np.zeros((0, 4), np.float32) if boxes is None else boxes[:count]
+    filled = np.zeros((count, 4), np.float32)
+    filled[: len(found)] = found
+    return {"boxes": filled, "boxes_mask": np.arange(count) < len(found)}
+
+
+def _blank(length: int) -> dict[str, np.ndarray]:
+    names = (field.name for field in dataclasses.fields(vlm.Sequence))
+    return {name: np.zeros(length, np.int32) for name in names}
+
+
+@functools.cache
+def _schedule(noise: NoiseConfig) -> Schedule:
+    return noise.schedule()
