@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from PIL import Image
 from brushjax.evaluation.benchmarks.files import picture
 from brushjax.evaluation.methods.contract import Fill, Made, Recipe, Task
 from brushjax.evaluation.plan import Plan
-from brushjax.evaluation.records import BenchmarkError, Pixels, Unit
+from brushjax.evaluation.records import BenchmarkError, Unit
 from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_part
 from brushjax.files import as_name, write_bytes
 from brushjax.identity import digest
@@ -197,7 +198,7 @@ def _batches(
     def task(unit: Unit) -> Task:
         pixels, key = unit.record.read(), before.get(unit.key)
         if key is not None:
-            pixels = Pixels(gallery.picture(key), pixels.hole, pixels.truth)
+            pixels = dataclasses.replace(pixels, source=gallery.picture(key))
         return Task(unit.record, pixels, unit.record.noise_seed(unit.seed))
 
     with ThreadPoolExecutor(1) as reader:

@@ -14,7 +14,15 @@ from jaxtyping import UInt8
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
 
-TEXTS = ("prompt", "instruction", "source_caption", "target_caption", "local_caption", "group")
+TEXTS = (
+    "prompt",
+    "instruction",
+    "source_caption",
+    "target_caption",
+    "local_caption",
+    "second_caption",
+    "group",
+)
 
 
 class BenchmarkError(ValueError):
@@ -29,11 +37,15 @@ class Pixels:
         source: what is edited.
         hole: 1 = edit, 0 = keep; None where the benchmark has no masks.
         truth: what the result is compared with; None where there is no right answer.
+        grey: the mask as its file has it, 0 to 255, for scripts that don't round it.
+        reference: a picture that a judge is shown beside the result; no method sees it.
     """
 
     source: UInt8[np.ndarray, "H W 3"]
     hole: UInt8[np.ndarray, "H W"] | None = None
     truth: UInt8[np.ndarray, "H2 W2 3"] | None = None
+    grey: UInt8[np.ndarray, "H3 W3"] | None = None
+    reference: UInt8[np.ndarray, "H4 W4 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +64,8 @@ class Record:
         instruction: what to do, for a generator that reads instructions.
         source_caption, target_caption: of the picture before, and as it should be after.
         local_caption: of the edited part, as it should be after.
+        second_caption: of a second edited part, where there are two.
+        told: what a judge is told besides, by name; no method sees it.
         after: id of the record whose own result is the source of this one; empty: `read`'s source.
         scored: False for a step on the way whose result no metric looks at.
         results: file names under which others' results are looked for, without their ending.
@@ -69,6 +83,8 @@ class Record:
     source_caption: str = ""
     target_caption: str = ""
     local_caption: str = ""
+    second_caption: str = ""
+    told: Mapping[str, str] = dataclasses.field(default_factory=dict)
     after: str = ""
     scored: bool = True
     results: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ MADE = {"picture": TEXT, "sha256": TEXT, "region": TEXT, "fault": TEXT, "seconds
 TOKENIZER = (
     ".tokenizer"  # behind a network's name: its tokenizer's folder, where that lies elsewhere
 )
+MASKED = {"keep", "hole", "fade", "box", "script-box"}  # steps of a view that need a mask
 BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
 
 
@@ -307,7 +308,7 @@ def _features(
 def _able(views: Views, need: Need) -> bool:
     """Whether a sample has what a network is to look at."""
     fields = {view.partition("|")[0] for view in need.inputs}
-    masks = {"mask"} if any({"keep", "hole"} & set(v.split("|")) for v in need.inputs) else set()
+    masks = {"mask"} if any(MASKED & set(v.split("|")) for v in need.inputs) else set()
     return views.has(tuple(fields | masks))
 
 
@@ -322,10 +323,12 @@ def _views(unit: Unit, gallery: Gallery) -> Views:
         source=pixels.source,
         truth=pixels.truth,
         mask=None if pixels.hole is None else pixels.hole > 0,
+        grey=pixels.grey,
         region=gallery.region(unit.key),
         caption=record.target_caption or None,
         source_caption=record.source_caption or None,
         local_caption=record.local_caption or None,
+        second_caption=record.second_caption or record.local_caption or None,
         from_jpeg=Path(gallery.rows[unit.key]["picture"]).suffix.lower() in (".jpg", ".jpeg"),
     )
 

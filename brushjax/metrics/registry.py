@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from brushjax.metrics import clean, papers
+from brushjax.metrics import clean, local, papers
 from brushjax.metrics.metric import Features, Metric, Need
 from brushjax.metrics.views import Views
 
-METRICS: dict[str, Metric] = {metric.id: metric for metric in (*clean.METRICS, *papers.METRICS)}
+METRICS: dict[str, Metric] = {
+    metric.id: metric for metric in (*clean.METRICS, *papers.METRICS, *local.METRICS)
+}
 PROFILES = tuple(dict.fromkeys(metric.profile for metric in METRICS.values()))
 
 

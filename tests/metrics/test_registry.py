@@ -28,7 +28,16 @@ def test_ids_are_unique_and_carry_networks_and_preprocessing():
         "clean",
         *(
             f"paper:{n}"
-            for n in ("brushedit", "pie", "magicbrush", "ultraedit", "ip2p", "fireedit")
+            for n in (
+                "brushedit",
+                "pie",
+                "magicbrush",
+                "ultraedit",
+                "ip2p",
+                "fireedit",
+                "compbench",
+                "reasonedit",
+            )
         ),
     }
     for metric in METRICS.values():
@@ -47,6 +56,8 @@ def test_select_by_profile_name_and_networks():
         "clip_image",
         "clip_image_truth",
         "clip_direction",
+        "clip_text_box",
+        "clip_image_box",
     }
     with pytest.raises(ValueError, match="unknown profiles"):
         select(["papers"])

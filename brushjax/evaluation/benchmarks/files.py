@@ -44,6 +44,33 @@ def read_json(path: Path, kind: type, where: str) -> Any:
     return content
 
 
+def read_lines(path: Path, where: str) -> list[dict[str, Any]]:
+    """The objects of a file with a JSON object in every line.
+
+    Args:
+        where: how to get the file, for the error.
+
+    Raises:
+        BenchmarkError: no such file, or lines that hold something else, by their numbers.
+    """
+    if not path.is_file():
+        raise BenchmarkError(f"expected {path}; {where}")
+    rows, wrong = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        rows.append(row)
+        if not isinstance(row, dict):
+            wrong.append(str(number))
+    if wrong:
+        raise BenchmarkError(f"{path} holds no JSON object in line {shortened(wrong)}")
+    return rows
+
+
 def each(items: Sequence[T], make: Callable[[T], Any], name: Callable[[T], str]) -> list[Any]:
     """What `make` gives for every item, or one error about all items for which it fails.
 
@@ -136,6 +163,18 @@ def white(
             f"picture of which {between:.0%} is neither black nor white; get it again, as RGBA"
         )
     return mask.resized(*size).marked
+
+
+def grey(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
+    """A mask as its file has it, 0 to 255.
+
+    Raises:
+        BenchmarkError: bytes that are no picture, or a mask whose meaning can't be told.
+    """
+    try:
+        return mask_files.decode(data).white
+    except (Fault, ValueError) as error:
+        raise BenchmarkError(f"{name} is no mask ({error}); get it again") from error
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:

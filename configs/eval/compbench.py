@@ -1,0 +1,28 @@
+r"""CompBench's local, implicit, two-turn and two-object edits, with masks and true results.
+
+python evaluate.py configs/eval/compbench.py --out runs/compbench --weights path/to/branch
+python evaluate.py configs/eval/compbench.py --out runs/theirs --score-only results/MODEL \
+    --benchmarks.0.model MODEL
+"""
+
+from brushjax.evaluation.benchmarks.compbench import CompBench
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.methods.inpainting import Grid
+from brushjax.evaluation.sweep import Sweep
+
+
+def get_config() -> Sweep:
+    """Returns the evaluation."""
+    return Sweep(
+        benchmarks=(CompBench(),),
+        methods=(
+            # A branch is given the masks and captions, which instruction-driven methods are not.
+            Grid(steps=(50,), guidance=(7.5,), blends=("feather",), label="BrushNet"),
+            Copy(),
+        ),
+        base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        networks=(
+            ("clip_l14", "weights/clip_l14"),
+            ("lpips_squeeze", "weights/lpips_squeeze"),
+        ),
+    )
