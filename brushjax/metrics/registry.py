@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from brushjax.metrics import clean, local, papers
 from brushjax.metrics.metric import Features, Metric, Need
+from brushjax.metrics.profiles import clean, local, papers
 from brushjax.metrics.views import Views
 
 METRICS: dict[str, Metric] = {

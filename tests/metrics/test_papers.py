@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brushjax.data.sets.photos import load_photos
-from brushjax.metrics.papers import brushedit_mse, brushedit_psnr
+from brushjax.metrics.profiles.papers import brushedit_mse, brushedit_psnr
 from brushjax.metrics.registry import METRICS, score, select
 from brushjax.metrics.views import Views, jpeg, resized
 from tests.support import GOLDEN
