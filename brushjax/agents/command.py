@@ -244,7 +244,10 @@ def _segmenter(arguments: EditArguments) -> Segmenter:
     from brushjax.agents.segmenters import segmenter
 
     if arguments.segmenter != "click":
-        return segmenter(arguments.segmenter)
+        try:
+            return segmenter(arguments.segmenter)
+        except (OSError, ImportError) as error:
+            raise ValueError(f"{error}. Or give --mask, and no segmenter is needed") from error
     try:
         points = [(float(x), float(y)) for x, y in (one.split(",") for one in arguments.click)]
     except ValueError as error:

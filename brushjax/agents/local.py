@@ -8,7 +8,7 @@ from PIL import Image
 
 from brushjax.agents import replies
 from brushjax.agents.plan import EditPlan
-from brushjax.agents.segmenters import needs
+from brushjax.agents.segmenters import needs, published
 from brushjax.inference.images import read_image
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -26,9 +26,9 @@ class LocalModel:
             dtype: of the weights, by torch's name; "auto" keeps the file's.
         """
         transformers = needs("transformers", "torch")
-        self._reader = transformers.AutoProcessor.from_pretrained(model)
+        self._reader = published(transformers.AutoProcessor, model)
         kind = transformers.AutoModelForImageTextToText
-        self._model = kind.from_pretrained(model, dtype=dtype).to(device).eval()
+        self._model = published(kind, model, dtype=dtype).to(device).eval()
 
     def __call__(self, instruction: str, image: Any = None, source_caption: str = "") -> EditPlan:
         """Returns the plan, without mask.

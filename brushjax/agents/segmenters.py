@@ -60,9 +60,9 @@ class GroundedSAM:
             thresholds: of a box's score; the first that leaves a box counts.
         """
         transformers = needs("transformers", "torch")
-        self._read = transformers.AutoProcessor.from_pretrained(detector)
         kind = transformers.AutoModelForZeroShotObjectDetection
-        self._detector = kind.from_pretrained(detector).to(device).eval()
+        self._read = published(transformers.AutoProcessor, detector)
+        self._detector = published(kind, detector).to(device).eval()
         self._sam = SAMMasks(sam, device)
         self._device, self._thresholds = device, tuple(thresholds)
 
@@ -108,8 +108,8 @@ class SAMMasks:
 
     def __init__(self, sam: str | Path = SAM, device: str = "cpu"):
         transformers = needs("transformers", "torch")
-        self._read = transformers.SamProcessor.from_pretrained(sam)
-        self._model = transformers.SamModel.from_pretrained(sam).to(device).eval()
+        self._read = published(transformers.SamProcessor, sam)
+        self._model = published(transformers.SamModel, sam).to(device).eval()
         self._device = device
 
     def __call__(
@@ -214,6 +214,21 @@ def needs(*names: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"expected {' and '.join(names)} for this; {error}: pip install -e '.[torch]'"
+        ) from error
+
+
+def published(kind: Any, place: str | Path, **options: Any) -> Any:
+    """Loads what transformers reads from a folder or the hub.
+
+    Raises:
+        OSError: it is not there; one line, where transformers has several.
+    """
+    try:
+        return kind.from_pretrained(place, **options)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise OSError(
+            f"expected {kind.__name__} at {place}, a folder or a hub id that can be reached; {said}"
         ) from error
 
 

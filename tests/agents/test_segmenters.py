@@ -44,6 +44,13 @@ def test_segmenters_have_names():
         segmenter("dino")
 
 
+@pytest.mark.torch
+def test_grounded_sam_that_is_not_there_says_so_in_one_line(tmp_path):
+    with pytest.raises(OSError, match=f"at {tmp_path}, a folder or a hub id") as caught:
+        GroundedSAM(tmp_path, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def sam(tmp_path_factory):
     transformers = pytest.importorskip("transformers")

@@ -17,6 +17,7 @@ from brushjax.agents.patterns.meanings import Meaning
 from brushjax.agents.patterns.statements import as_command
 from brushjax.agents.plan import NotUnderstood
 
+LONGEST = 1000  # characters; patterns would take long over more
 Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], Meaning | str | None]]
 
 
@@ -26,6 +27,10 @@ def understand(instruction: str, depth: int = 0) -> Meaning:
     Raises:
         NotUnderstood: no rule fits, or it asks for several edits at once.
     """
+    if len(instruction) > LONGEST:
+        raise NotUnderstood(
+            f"expected an instruction of at most {LONGEST} characters, got {len(instruction)}"
+        )
     text = p.cleaned(instruction)
     if depth > 4 or not text:
         raise NotUnderstood(_help(instruction))

@@ -127,6 +127,9 @@ def _of_picture(who: str, what: str) -> Meaning | None:
 def _of_thing(who: str, what: str) -> Meaning | None:
     """Of what a thing should have, become, be or do."""
     holding, using = w.either(w.HOLDING), w.either(w.USING)
+    there = re.fullmatch(r"be (?:in|on|at) (?P<place>.+)", what, re.IGNORECASE)
+    if there and p.is_place(there["place"]):
+        return Meaning("background", "", there["place"])
     bared = re.fullmatch(rf"not (?:be )?(?:{holding}) (?P<what>.+)", what, re.IGNORECASE)
     if bared:
         return removed(bared["what"])
@@ -166,6 +169,11 @@ def _had(who: str, what: str, verb: str) -> Meaning | None:
     last = p.noun_phrase(what).split()[-1].lower() if p.noun_phrase(what) else ""
     if re.match(r"no ", what):
         return Meaning("removal", p.noun_phrase(what[3:]))
+    if who.lower() in w.IT and last in ("look", "feel", "vibe", "style", "tone", "mood", "touch"):
+        return Meaning("global", "", what, how="state")
+    compared = re.fullmatch(r"(?:an? )?(?P<how>(?!another )\w+er|different|more|less) \w+", what)
+    if verb == "have" and compared and compared["how"] not in w.NO_ADJECTIVES:
+        return Meaning("local", p.noun_phrase(who), what, how="have")
     if p.is_whole(who) and last in ("background", "backdrop"):
         return Meaning("background", "", what, how="state")
     if p.is_whole(who):

@@ -42,6 +42,7 @@ POLITE = (
     r"(?:(?: so that|[:,]| such that| so) (?=\w+ \w+)"
     rf"| to (?=(?:{w.either(w.EDITS)}) \w+))",
     r"by (?=\w+ing )",
+    r"(?:i|we) (?:think|believe|feel|guess|suggest) (?:that )?(?!you |we )",
 )
 GERUNDS = {
     "replacing": "replace", "removing": "remove", "adding": "add", "changing": "change",

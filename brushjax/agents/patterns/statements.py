@@ -19,6 +19,8 @@ STATEMENTS = (
     (r"it (?:needs|could use|lacks|is missing) (?P<a>.+)", "let there be {a}"),
     (r"(?:i|we) wish (?:that )?(?P<a>.+?) (?P<b>was|were|had|could|would) (?P<c>.+)", "make {a} {b} {c}"),
     (r"(?P<a>.+?) (?:needs?|could use|lacks?|is missing) (?P<b>(?:a|an|some|more) .+)", "give {a} {b}"),
+    (r"(?:i|we) (?:would rather|would prefer|prefer) not (?:to )?(?:have|see) (?P<a>.+)", "remove {a}"),
+    (r"(?P<a>(?:a|an|some) .+?) (?:would|could|might) (?:look|be) (?:nice|good|great|cool|lovely|better|nicer)(?P<b>.*)", "let there be {a}{b}"),
     (r"(?:i|we) (?:do|would) not (?:want|like|need)(?: to (?:see|have))? (?P<a>.+)", "remove {a}"),
     (r"(?:i |we )(?:want|would like|need) (?P<a>.+?) (?:to be )?(?:gone|out|away|removed|deleted|erased)",
      "remove {a}"),
