@@ -27,10 +27,10 @@ LAYOUTS = {"1x1": (1, 1), "1x8": (1, 8), "2x4": (2, 4)}
 KILLS = 20
 
 
-def close(ours, expected):
+def close(ours, expected, rel=1e-6):
     assert ours.keys() == expected.keys()
     for step, loss in expected.items():
-        assert ours[step] == pytest.approx(loss, rel=1e-6), step
+        assert ours[step] == pytest.approx(loss, rel=rel), step
 
 
 def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
@@ -49,7 +49,8 @@ def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
     assert 4 <= step < 24
     assert not (folder / "export").exists()
     run(dataclasses.replace(recipe, data=tiny.Numbers(pause=0.02)), folder)
-    close(losses(folder), losses(tmp_path / "whole"))
+    # Two processes add up in another order than one; by its last steps Adam has made 1.3e-6 of it.
+    close(losses(folder), losses(tmp_path / "whole"), rel=3e-6)
 
 
 def test_fault_on_one_host_ends_all_with_its_error(tmp_path):
