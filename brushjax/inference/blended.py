@@ -20,6 +20,7 @@ from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
 from brushjax.inference.engine.edit import as_bytes, check_finite, finite, seeded_noise
 from brushjax.inference.images import prepare, resize
+from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.brushnet import CELL
 from brushjax.nn import Execution, executing
 from brushjax.pipelines.text import Encoder, TextEncoders
@@ -32,13 +33,12 @@ class BlendedLatents:
     Args:
         parts: arguments of `brushjax.Inpainter.from_parts` besides the branch.
         mesh: a batch is cut over its data axes, whose sizes times `together` must divide it.
-        together: samples that a device works on at once.
 
     Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1.
     Differs: docs/deviations.md, blended-latents.
     """
 
-    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None, together: int = 1):
+    def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None):
         if parts["unet"].config.addition_embed_type is not None:
             raise ValueError("expected a base of Stable Diffusion 1.x or 2.x for blended latents")
         tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
@@ -48,7 +48,7 @@ class BlendedLatents:
         self._unet, unet = _split(parts["unet"])
         self._vae, vae = _split(parts["vae"])
         self._params = {"unet": unet, "vae": vae}
-        self._scheduler, self._mesh, self._together = parts["scheduler"], mesh, together
+        self._scheduler, self._mesh = parts["scheduler"], mesh
         if mesh is not None:
             self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
 
@@ -58,17 +58,13 @@ class BlendedLatents:
         holes: Sequence[Bool[np.ndarray, "H W"]],
         prompts: Sequence[str],
         seeds: Sequence[int],
-        *,
-        steps: int,
-        guidance: float | int,
-        guidance_end: float | int = 1.0,
-        scheduler: str,
-        blend: str,
+        how: InpaintSettings,
     ) -> UInt8[np.ndarray, "B H W 3"]:
         """Fills the holes; a seed gives the noise that `brushjax.Inpainter` draws from it.
 
         Args:
-            guidance_end: share of the steps after which guidance stops.
+            how: steps, guidance, scheduler, blend, together (1 without) and the end of guidance in
+                `approximations` are read; a branch's settings have no meaning here.
 
         Raises:
             FloatingPointError: the networks produced NaN or infinity.
@@ -83,19 +79,21 @@ class BlendedLatents:
             "noise": np.asarray(noise),
             "context": self._text(prompts, rows).context,
         }
-        if guidance > 1:
+        if how.guidance > 1:
             batch["negative"] = repeated(self._text([""], rows).context, size)
         if self._mesh is not None:
             batch = jax.device_put(batch, NamedSharding(self._mesh, BATCH))
-        sampler = make_sampler(scheduler, self._scheduler, steps)
+        sampler = make_sampler(how.scheduler, self._scheduler, how.steps)
+        end = 1.0 if how.approximations is None else how.approximations.guidance_end
         ends = (np.arange(sampler.steps) + 1) / sampler.steps
-        strength = np.where(ends <= guidance_end, guidance, 1.0).astype(np.float32)
-        graphs, how = (self._unet, self._vae), (self._together, self._mesh)
-        _, pictures, found = jax.device_get(
-            fill(*graphs, self._params, sampler, batch, strength, *how)
+        strength = np.where(ends <= end, how.guidance, 1.0).astype(np.float32)
+        graphs = (self._unet, self._vae)
+        filled = fill(
+            *graphs, self._params, sampler, batch, strength, how.together or 1, self._mesh
         )
+        _, pictures, found = jax.device_get(filled)
         check_finite(found)
-        return prepared.finish(pictures, blend)
+        return prepared.finish(pictures, how.blend)
 
 
 @functools.partial(jax.jit, static_argnames=("unet_graph", "vae_graph", "together", "mesh"))

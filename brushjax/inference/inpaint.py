@@ -104,7 +104,8 @@ class Inpainter:
                 computes on one device.
             rules: how the weights of "unet", "brushnet" and "vae" are cut over the mesh, as (regex
                 of a path such as unet.conv_in.kernel, tactic); see `brushjax.sharding.shardings`.
-                Weights that no rule names are whole on every device.
+                Weights that no rule names are whole on every device. A call with `together` brings
+                the others together on each device, too, as long as it runs.
             programs: folder of programs compiled ahead of time, read from and added to. None uses
                 XLA's own cache on disk.
 

@@ -7,9 +7,11 @@ from flax import nnx
 
 from brushjax.inference import blended
 from brushjax.inference.blended import BlendedLatents
+from brushjax.inference.engine.approximations import Approximations
+from brushjax.inference.inpaint_settings import InpaintSettings
 from tests.evaluation import tiny
 
-HOW = {"steps": 3, "guidance": 3.0, "scheduler": "unipc", "blend": "none"}
+HOW = InpaintSettings(steps=3, guidance=3.0, blend="none")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     hole = np.zeros((2, 32, 32), bool)
     hole[:, 8:24, 8:24] = True
     painter = BlendedLatents(parts)
-    first = painter(list(picture), list(hole), ["a", "b"], [1, 2], **HOW)
+    first = painter(list(picture), list(hole), ["a", "b"], [1, 2], HOW)
     latents = np.asarray(final[0][0])
     vae, pixels = parts["vae"], picture.astype(np.float32) / 127.5 - 1
     source = jax.jit(lambda vae, x: vae.to_latents(x))(vae, pixels)
@@ -39,14 +41,15 @@ def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     assert np.abs(latents[~outside] - np.asarray(source)[~outside]).max() > 0.1
     assert first.shape == picture.shape
 
-    again = painter(list(picture[::-1]), list(hole), ["b", "a"], [2, 1], **HOW)
+    again = painter(list(picture[::-1]), list(hole), ["b", "a"], [2, 1], HOW)
     np.testing.assert_array_equal(again[::-1], first)  # its own noise, wherever it stands
-    other = painter(list(picture), list(hole), ["a", "b"], [1, 3], **HOW)
+    other = painter(list(picture), list(hole), ["a", "b"], [1, 3], HOW)
     np.testing.assert_array_equal(other[0], first[0])
     assert (other[1] != first[1]).any()
 
-    unguided = painter(list(picture), list(hole), ["a", "b"], [1, 2], **{**HOW, "guidance": 1.0})
-    ended = painter(list(picture), list(hole), ["a", "b"], [1, 2], **HOW, guidance_end=0.0)
+    unguided = painter(list(picture), list(hole), ["a", "b"], [1, 2], HOW.changed(guidance=1.0))
+    never = HOW.changed(approximations=Approximations(guidance_end=0.01))
+    ended = painter(list(picture), list(hole), ["a", "b"], [1, 2], never)
     assert np.abs(ended.astype(int) - unguided).max() <= 1  # guided by 1 is not guided
     assert (ended != first).any()
 

@@ -6,10 +6,13 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
 from brushjax.evaluation.models import ZERO, Models, named_paths
+
+if TYPE_CHECKING:
+    from brushjax.inference.inpaint_settings import InpaintSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +33,18 @@ class Sampling:
         end = "" if self.guidance_end == 1 else f" until {self.guidance_end:g} of the steps"
         return f"{self.scheduler}, {self.steps} steps, guidance {self.guidance:g}{end}"
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What `brushjax.Inpainter` takes."""
+    def settings(self, blend: str, together: int | None = None) -> InpaintSettings:
+        """How `brushjax.Inpainter` paints with it.
+
+        Raises:
+            ValueError: a value that is out of range.
+        """
         from brushjax.inference.engine.approximations import Approximations
+        from brushjax.inference.inpaint_settings import InpaintSettings
 
         named = dataclasses.asdict(self)
-        end = named.pop("guidance_end")
-        return {**named, "approximations": Approximations(guidance_end=end)}
+        left_out = Approximations(guidance_end=named.pop("guidance_end"))
+        return InpaintSettings(**named, blend=blend, together=together, approximations=left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +93,7 @@ class Branch(Recipe):
         how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
         bases = models.base_digests(self.base)
         own = {"kind": "branch", **how, "base": bases, "branch": models.digest(branch)}
+        settings = self.sampling.settings(self.blend, resources.together)
 
         @functools.cache
         def painter():
@@ -100,9 +108,7 @@ class Branch(Recipe):
                 [task.hole > 0 for task in tasks],
                 [task.record.prompt for task in tasks],
                 seed=[task.seed for task in tasks],
-                blend=self.blend,
-                together=resources.together,
-                **self.sampling.arguments,
+                settings=settings,
             )
             return Made(result.images)
 
@@ -176,15 +182,16 @@ class Blended(Recipe):
 
     def method(self, resources: Resources) -> Method:
         """The base's painter."""
-        models, how = resources.models, self.sampling
-        settings = {**dataclasses.asdict(how), "blend": self.blend}
-        own = {"kind": "blended latents", **settings, "base": models.base_digests(self.base)}
+        models = resources.models
+        how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
+        own = {"kind": "blended latents", **how, "base": models.base_digests(self.base)}
+        settings = self.sampling.settings(self.blend, resources.together)
 
         @functools.cache
         def painter():
             from brushjax.inference.blended import BlendedLatents
 
-            return BlendedLatents(models.base(self.base), resources.mesh, resources.together)
+            return BlendedLatents(models.base(self.base), resources.mesh)
 
         def fill(tasks: Sequence[Task]) -> Made:
             pictures = painter()(
@@ -192,11 +199,7 @@ class Blended(Recipe):
                 [task.hole > 0 for task in tasks],
                 [task.record.prompt for task in tasks],
                 [task.seed for task in tasks],
-                steps=how.steps,
-                guidance=how.guidance,
-                guidance_end=how.guidance_end,
-                scheduler=how.scheduler,
-                blend=self.blend,
+                settings,
             )
             return Made(pictures)
 
