@@ -4,7 +4,7 @@ import numpy as np
 
 from brushjax.inference.engine.batch import as_list
 from brushjax.inference.images import prepare
-from brushjax.inference.inpaint import Inpainter, InpaintResult, finish
+from brushjax.inference.inpaint import Inpainter, InpaintResult
 
 
 class Noise(Inpainter):
@@ -20,5 +20,5 @@ class Noise(Inpainter):
             np.random.default_rng((77, one)).integers(0, 256, prepared.masked.shape[1:], np.uint8)
             for one in as_list(seed)
         ]
-        images = finish(prepared, np.stack(noise), blend)
+        images = prepared.finish(np.stack(noise), blend)
         return InpaintResult(images, np.zeros((len(images), 1, 1, 4), np.float32), 0.0)
