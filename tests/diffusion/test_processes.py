@@ -54,7 +54,7 @@ def test_setting_that_changes_the_process_is_refused_by_every_sampler(
 
 
 @pytest.mark.torch
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers' own code
 def test_every_setting_of_the_discrete_classes_is_known():
     import diffusers
 
