@@ -61,6 +61,7 @@ def test_edit_command_plans_paints_and_keeps_its_settings(files, noise, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:pictures are worked on")
 def test_edit_command_paints_with_the_small_base(files):
     run(files, seed=3)
     run(files, seed=3, out=files / "p.png")

@@ -48,6 +48,7 @@ def test_session_keeps_every_pixel_outside_the_masks_over_thirty_sessions(painte
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:pictures are worked on")
 def test_session_keeps_every_pixel_outside_the_masks_with_real_networks(tmp_path):
     edit = InpaintingEditor(Inpainter.load(), steps=2)
     for number in range(30):
