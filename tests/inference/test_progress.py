@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from brushjax.inference.engine import edit
+from brushjax.inference.engine import edit, program
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.inpaint import Inpainter
 from brushjax.sharding import MeshShape, make_mesh
@@ -36,7 +36,22 @@ def test_progress_leaves_results_bit_for_bit(painter, settings):
     np.testing.assert_array_equal(watched.latents, whole.latents)
     np.testing.assert_array_equal(watched.images, whole.images)
     calls = 4 if settings.get("scheduler") == "pndm" else 3
-    assert told == [(step, calls) for step in range(calls + 1)]
+    assert (told[0], told[-1]) == ((0, calls), (calls, calls))
+    assert told == sorted(set(told))
+
+
+def test_progress_tells_of_every_slow_step_and_of_quick_ones_together(painter, monkeypatch):
+    def steps_told(every):
+        told = []
+        monkeypatch.setattr(program, "TELL_EVERY", every)
+        result = paint(painter, steps=9, progress=lambda *steps: told.append(steps))
+        return [done for done, _ in told], result
+
+    every, first = steps_told(0.0)
+    assert every == list(range(10))
+    few, second = steps_told(1e9)
+    assert few == [0, 1, 2, 3, 9]  # one ahead while the first are timed
+    np.testing.assert_array_equal(first.images, second.images)
 
 
 def test_progress_compiles_three_programs_for_any_number_of_steps(painter):

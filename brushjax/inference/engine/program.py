@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +26,7 @@ from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.sharding import BATCH, Rule, shardings
 from brushjax.typing import Params
 
+TELL_EVERY = 0.5  # seconds: quicker steps are run several at a time, or starting them would cost
 Progress = Callable[[int, int], None]
 """Is called with the steps that are done and with how many there are, from 0 on."""
 
@@ -113,8 +115,8 @@ class Program:
         Args:
             sampler: of make_sampler.
             inputs: `Inputs`; per-step ones as long as the sampler's network calls.
-            progress: is told of every step. The function then runs in its parts, with the same
-                results.
+            progress: is told of every step, or of several at once where they are quick. The
+                function then runs in its parts, with the same results.
 
         Raises:
             ValueError: per-step values of another number than the network calls; progress of a
@@ -152,7 +154,7 @@ class Program:
     def _in_parts(
         self, sampler: Sampler, inputs: Any, options: Options, steps: int, progress: Progress
     ) -> Any:
-        """Runs step by step, always one ahead of the step that is waited for."""
+        """Runs a step, or several quick ones, at a time, one ahead of those that are waited for."""
         if self._stages is None or self._saved is not None:
             raise ValueError(
                 "expected no progress= with programs=: a saved program runs as a whole"
@@ -163,11 +165,17 @@ class Program:
         given = (self._params, sampler, inputs)
         now = stages.begin(*given, **how)
         progress(0, steps)
-        for step in range(steps):
-            after = stages.proceed(*given, now, (np.int32(step), np.int32(step + 1)), **how)
-            if step:
+        first, last, length, seen = 0, 0, 1, None
+        while last < steps:
+            before, first, last = first, last, min(steps, last + length)
+            after = stages.proceed(*given, now, (np.int32(first), np.int32(last)), **how)
+            if first:
                 jax.block_until_ready(now)
-                progress(step, steps)
+                progress(first, steps)
+                if seen is not None:
+                    each = (time.perf_counter() - seen) / (first - before)
+                    length = max(1, round(TELL_EVERY / each))
+                seen = time.perf_counter()
             now = after
         jax.block_until_ready(now)
         progress(steps, steps)
