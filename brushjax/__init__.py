@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         weights,
     )
     from brushjax.agents import EditPlan
-    from brushjax.inference import Inpainter
+    from brushjax.inference import FireEditor, Inpainter
     from brushjax.typing import AddedCondition, Residuals
     from brushjax.weights import load, save
 
@@ -28,6 +28,7 @@ __version__ = "0.1.0.dev0"
 _HOME_OF = {
     "AddedCondition": "brushjax.typing",
     "EditPlan": "brushjax.agents",
+    "FireEditor": "brushjax.inference",
     "Inpainter": "brushjax.inference",
     "Residuals": "brushjax.typing",
     "load": "brushjax.weights",
@@ -50,6 +51,7 @@ _FOLDERS = frozenset(
 __all__ = [
     "AddedCondition",
     "EditPlan",
+    "FireEditor",
     "Inpainter",
     "Residuals",
     "__version__",

@@ -1,6 +1,7 @@
 """A FireEdit that is made in seconds: all parts, each as small as it can be."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from brushjax.pipelines.fireedit import Sizes
 from brushjax.pipelines.instructions import Prompt, read_words
 from brushjax.training.objectives.fireedit import FireEditObjective
 from brushjax.training.objectives.fireedit_parts import Sources
-from brushjax.weights.fireedit import PARTS
+from brushjax.weights.fireedit import PARTS, Parts, save_fireedit
 
 WIDE, NARROW = 16, 8  # of the language model, of the text features
 PROMPT = Prompt("a picture <img>", "ask", "say", "so")
@@ -70,21 +71,36 @@ def sizes():
     )  # fmt: skip
 
 
-def write(folder):
-    """Writes every part's random weights, and an empty prompt's features; returns the objective."""
+def models():
+    """Every part with random weights."""
     ours = sizes()
-    for number, kind in enumerate(PARTS):
-        make, config = ours.of(kind)
+    return {kind: random_model(*ours.of(kind), n) for n, kind in enumerate(PARTS)}
+
+
+def null_context():
+    shape = (1, sizes().tati.num_latents, NARROW)
+    return np.random.default_rng(9).standard_normal(shape).astype(np.float32)
+
+
+def write(folder):
+    """Writes the published parts, and an empty prompt's features; returns the objective."""
+    ours = sizes()
+    for kind, model in models().items():
         if kind == "llama":
-            make, config = Llama, ours.llama
-        model = random_model(make, config, number)
+            model = random_model(Llama, ours.llama, 0)
         brushjax.save(model, folder / ("llm" if kind == "llama" else kind))
-    shape = (1, ours.tati.num_latents, NARROW)
-    null = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
-    save_file({"null_context": null}, folder / "null_context.safetensors")
+    save_file({"null_context": null_context()}, folder / "null_context.safetensors")
     sources = dict.fromkeys((field.name for field in dataclasses.fields(Sources)), "")
     sources |= {"start": str(folder), "llama": str(SHIPPED_BASE)}
     return FireEditObjective(ours, Sources(**sources), PROMPT)
+
+
+def write_whole(folder):
+    """Writes a folder as training exports it."""
+    ours = sizes()
+    save_fireedit(Parts(models(), ours.edit, ours.sequence, jnp.asarray(null_context())), folder)
+    read_words(str(SHIPPED_BASE)).save(folder / "tokenizer")
+    (folder / "prompt.json").write_text(json.dumps(dataclasses.asdict(PROMPT)))
 
 
 def random_model(make, config, seed):

@@ -26,6 +26,7 @@ from brushjax.models.placement import resized
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Rngs, lora
+from brushjax.weights.fireedit import Parts
 
 LLAVA = 32064  # rows of LLaVA-1.5's table as transformers publishes it, 64 of them unused
 
@@ -118,6 +119,14 @@ CLASSES: dict[str, Callable[..., nnx.Module]] = {
     "unet": UNet,
     "vae": AutoencoderKL,
 }
+
+
+def sizes_of(parts: Parts) -> Sizes:
+    """Returns the sizes of loaded parts; an update of the language model is in its own graph."""
+    models: Mapping[str, Any] = parts.models
+    configs = {kind: model.config for kind, model in models.items()}
+    llama = dataclasses.replace(configs.pop("llama"), new_tokens=0)
+    return Sizes(llama, None, edit=parts.edit, sequence=parts.sequence, **configs)
 
 
 def join(

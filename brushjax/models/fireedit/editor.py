@@ -187,7 +187,7 @@ class FireEdit(nnx.Module):
 
         Differs: docs/deviations.md#fireedit-dropped-conditions.
         """
-        null = jnp.broadcast_to(self.null_context[...], features.shape).astype(features.dtype)
+        null = self.null(features)
         given = jnp.where(_column(lost.text), null, features)
         if self.config.null_after_tati:
             context = jnp.where(_column(lost.text), null, self.tati(features, timestep))
@@ -212,19 +212,39 @@ class FireEdit(nnx.Module):
         Each sample's three follow one another. With HVCA reading the Q-Former, `visual` and
         `image_latents` are the same for all timesteps.
         """
-        null = jnp.broadcast_to(self.null_context[...], features.shape).astype(features.dtype)
-        context = self.tati(features, timestep)
-        if not self.config.null_after_tati:
-            null_context = self.tati(null, timestep)
-        else:
-            null_context = null
-        text = (null, features) if self.config.hvca_text == "qformer" else (null_context, context)
-        without, full = (self.visual(seen, one) for one in text)
+        null, context = self.contexts(features, timestep)
+        early = self.config.hvca_text == "qformer"
+        text = (self.null(features), features) if early else (null, context)
         return Conditions(
-            _threes(null_context, null_context, context),
-            _threes(jnp.zeros_like(full), without, full),
-            _threes(jnp.zeros_like(image_latents), image_latents, image_latents),
+            threes(null, null, context),
+            self.views(seen, *text),
+            threes(jnp.zeros_like(image_latents), image_latents, image_latents),
         )
+
+    def contexts(
+        self, features: Float[Array, "B Q D"], timestep: Num[Array, " _B"]
+    ) -> tuple[Float[Array, "B Q D"], Float[Array, "B Q D"]]:
+        """Returns the UNet's contexts without and with the instruction, at a timestep."""
+        null = self.null(features)
+        if not self.config.null_after_tati:
+            null = self.tati(null, timestep)
+        return null, self.tati(features, timestep)
+
+    def views(
+        self, seen: Seen, null: Float[Array, "B L D"], text: Float[Array, "B L D"]
+    ) -> Float[Array, "B3 P M"]:
+        """Returns the second stream's tokens of dual guidance's three conditions.
+
+        Args:
+          null, text: text-related features without and with the instruction.
+        """
+        without, full = self.visual(seen, null), self.visual(seen, text)
+        return threes(jnp.zeros_like(full), without, full)
+
+    def null(self, features: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        """Returns the features of an empty prompt, in the place of an instruction's."""
+        null = jnp.broadcast_to(self.null_context[...], features.shape)
+        return null.astype(features.dtype)
 
     def visual(self, seen: Seen, text: Float[Array, "B L D"]) -> Float[Array, "B P M"]:
         """Returns the tokens of the UNet's second stream."""
@@ -273,7 +293,7 @@ def _column(flags: Bool[Array, " B"]) -> Bool[Array, "B 1 1"]:
     return flags[:, None, None]
 
 
-def _threes(*parts: Array) -> Array:
+def threes(*parts: Array) -> Array:
     """Puts the three conditions of every sample next to each other."""
     return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 

@@ -1,0 +1,118 @@
+"""The FireEditor at tiny width: sizes, one program, three conditions with their work shared."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import brushjax
+from brushjax.inference.engine import fireedit as engine
+from brushjax.inference.fireedit import FireEditResult, worked_at
+from brushjax.models.fireedit.editor import Seen
+from brushjax.pipelines.fireedit import join, sizes_of
+from brushjax.pipelines.instructions import Words
+from brushjax.weights import WeightsError
+from brushjax.weights.fireedit import load_fireedit
+from tests import tiny_fireedit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("editor") / "fireedit"
+    tiny_fireedit.write_whole(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def editor(folder):
+    return brushjax.FireEditor.load(folder)
+
+
+def picture(height=40, width=56, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "expected"),
+    [
+        (512, 512, 512, (512, 512)),
+        (1000, 600, 512, (512, 320)),  # instruct-pix2pix's edit_cli.py gives these
+        (480, 640, 512, (384, 512)),
+        (333, 500, 256, (192, 256)),
+        (40, 4000, 512, (64, 6400)),
+    ],
+)
+def test_editor_works_on_sides_that_are_multiples_of_64(height, width, side, expected):
+    assert worked_at(height, width, side) == expected
+
+
+def test_folder_without_a_tokenizer_or_a_part_is_refused(folder, tmp_path):
+    with pytest.raises(WeightsError, match=r"expected tokenizer\.json in"):
+        Words(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Other"}))
+    with pytest.raises(WeightsError, match="is no FireEdit folder"):
+        brushjax.FireEditor.load(tmp_path)
+
+
+def test_loaded_parts_have_the_sizes_they_were_made_with(folder):
+    parts, ours = load_fireedit(folder), tiny_fireedit.sizes()
+    found = sizes_of(parts)
+    assert found.language.llama == parts.models["llama"].config
+    assert (found.sequence, found.edit, found.dino) == (ours.sequence, ours.edit, ours.dino)
+
+
+def test_regions_are_drawn_over_the_picture():
+    box = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32)
+    black = np.zeros((1, 41, 41, 3), np.uint8)
+    result = FireEditResult(black, np.zeros((1, 1, 1, 4), np.float32), 0.0, boxes=(box,))
+    drawn = result.drawn(width=1)
+    assert (drawn[10, 10:31, 0] == 255).all()
+    assert not drawn[11:30, 11:30].any()
+    assert not result.images.any()
+
+
+@pytest.mark.slow  # a minute of compiling
+def test_edits_of_one_size_share_one_program_and_depend_on_what_they_should(editor):
+    before = engine.edit._cache_size()
+    run = lambda **changes: editor(  # noqa: E731
+        picture(), **({"instruction": "make it red", "steps": 3, "side": 64} | changes)
+    )
+    result = run()
+    assert result.images.shape == (1, 40, 56, 3)
+    np.testing.assert_array_equal(run().images, result.images)
+    varied = [
+        {"instruction": "turn the sky into a sea of gold"},
+        {"seed": 5},
+        {"text_guidance": 2.0},
+        {"image_guidance": 1.1},
+        {"steps": 4},
+        {"scheduler": "ddim"},
+    ]
+    for changes in varied:
+        assert (run(**changes).latents != result.latents).any(), changes
+    other = editor(picture(seed=3), "make it red", steps=3, side=64)
+    assert (other.latents != result.latents).any()
+    assert engine.edit._cache_size() == before + 1
+    assert all((box >= 0).all() and (box <= 1).all() for box in result.boxes)
+
+
+@pytest.mark.slow  # half a minute of compiling
+def test_shared_work_changes_no_prediction(folder):
+    parts = load_fireedit(folder)
+    model = join(parts.edit, parts.sequence, parts.models, parts.null_context)
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    seen, time = Seen(normal(1, 5, 8), normal(1, 16, 8)), jnp.float32(749.25)
+    features, image, x = normal(1, 5, 8), normal(1, 8, 8, 4), normal(1, 8, 8, 4)
+    scales = jnp.asarray([1.5, 7.5])
+
+    @jax.jit
+    def both(features, seen, image, x):
+        once = engine.Predictor(model, features, seen, image)(x, time, scales)
+        branches = model.branches(features, time[None], seen, image)
+        return once, model.guided(x, time[None], branches, scales)
+
+    once, plain = both(features, seen, image, x)
+    np.testing.assert_allclose(once, plain, atol=1e-5 * float(plain.std()))
