@@ -88,6 +88,13 @@ class TextChoice(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Caption(Record):
+    """A text alone."""
+
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
 class EditPair(Record):
     """A picture, what an instruction asks of it, and the picture that should come out.
 

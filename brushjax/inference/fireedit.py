@@ -192,7 +192,8 @@ class FireEditor:
         shapes = sorted({one.shape for one in originals})
         if len(shapes) != 1:
             raise ValueError(f"expected pictures of one size in a batch, got {shapes}")
-        height, width = worked_at(*shapes[0][:2], side or self._side)
+        whole = originals[0].shape[0], originals[0].shape[1]
+        height, width = worked_at(*whole, side or self._side)
         pictures = np.stack([resize(one, (height, width)) for one in originals])
         plans: Any = stacked([self._writer.edit(text) for text in columns["instruction"]])
         seeds = batch_seeds(columns["seed"], size)
@@ -209,7 +210,7 @@ class FireEditor:
         )
         out = self._program(sampler, inputs, FireOptions(together, tile))
         _check_finite(out.finite)
-        whole = shapes[0][:2]
+
         images = np.stack([resize(one, whole) for one in out.pictures])
         seconds = time.perf_counter() - start
         return FireEditResult(images, out.latents, seconds, boxes=_kept(out))
@@ -233,7 +234,7 @@ def worked_at(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def _kept(out: FireOutputs) -> tuple[np.ndarray, ...]:
-    edges = np.clip(np.asarray(corners(out.boxes), np.float32), 0, 1)
+    edges = np.clip(np.asarray(corners(jnp.asarray(out.boxes)), np.float32), 0, 1)
     return tuple(one[mask] for one, mask in zip(edges, np.asarray(out.boxes_mask)))
 
 

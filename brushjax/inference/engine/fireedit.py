@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, UInt8
@@ -95,11 +96,11 @@ class FireOutputs:
         finite: whether what each of NETWORKS gave is free of NaN and infinity.
     """
 
-    latents: Float[Array, "B h w 4"]
-    pictures: UInt8[Array, "B H W 3"]
-    boxes: Float[Array, "B R 4"]
-    boxes_mask: Bool[Array, "B R"]
-    finite: Bool[Array, "B 3"]
+    latents: Float[Array | np.ndarray, "B h w 4"]
+    pictures: UInt8[Array | np.ndarray, "B H W 3"]
+    boxes: Float[Array | np.ndarray, "B R 4"]
+    boxes_mask: Bool[Array | np.ndarray, "B R"]
+    finite: Bool[Array | np.ndarray, "B 3"]
 
 
 @functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))

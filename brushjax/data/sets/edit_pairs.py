@@ -1,0 +1,167 @@
+"""Published sets of edits: pictures before and after, and the instruction between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from brushjax.data.faults import Fault, as_fault
+from brushjax.data.feed import Feed
+from brushjax.data.schema import EditPair, Encode
+from brushjax.data.sets.shuffled import Shuffled, member, stretched, words
+from brushjax.data.sources.pictures import decode
+from brushjax.data.sources.tables import GroupOrder, Table
+
+FORMS = {
+    "instruct-pix2pix": ("original_image", "edit_prompt", "edited_image"),
+    "magicbrush": ("source_img", "instruction", "target_img"),
+    "ultraedit": ("source_image", "edit_prompt", "edited_image"),
+}
+"""Columns of picture, instruction and result in the tables on the hub."""
+SIDED = re.compile(
+    r"\b(left|right|clockwise|anticlockwise|counter-?clockwise|mirror|flip"
+    r"|text|word|letter|writ|wrote|spell|read)|[\"“”]",
+    re.IGNORECASE,
+)
+"""Instructions that would be wrong, or whose letters would be, in a mirror."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EditPairs:
+    """One published set of edits.
+
+    Attributes:
+      path: pattern of the Parquet files (`timbrooks/instructpix2pix-clip-filtered`,
+        `osunlp/MagicBrush`, `BleachNick/UltraEdit_500k`), or of ReasonEdit the JSON file, beside
+        which its pictures are.
+      form: whose layout it is.
+      size: side in pixels; pictures are stretched to it, as SmartEdit does.
+      seed: of the order and of mirroring.
+      mirrored: share of the samples that are mirrored, but never one whose instruction names a side
+        or letters.
+      faulty_share: largest share of unusable samples that a run puts up with.
+      workers, threads, ahead: as `BrushData`'s.
+    """
+
+    FREE: ClassVar = ("faulty_share", "workers", "threads", "ahead")
+    pool: ClassVar[int] = 0
+
+    path: str = ""
+    form: Literal["instruct-pix2pix", "magicbrush", "ultraedit", "reasonedit"] = "instruct-pix2pix"
+    size: int = 256
+    seed: int = 0
+    mirrored: float | int = 0.5
+    faulty_share: float | int = 0.05
+    workers: int = 0
+    threads: int = 2
+    ahead: int = 4
+
+    def source(self, encode: Encode) -> Shuffled:
+        """Returns the samples by position; the same object for the same config.
+
+        Raises: FileNotFoundError if there is no data; ValueError if it has another layout.
+        """
+        return _opened(self, encode)
+
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
+        """Returns an endless series of this host's parts of the batches."""
+        samples = self.source(encode)
+        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+
+    def shapes(self) -> dict[str, Any]:
+        """Returns a record of zeros, for programs that are compiled where the data is not."""
+        image = np.zeros((self.size, self.size, 3), np.uint8)
+        return {"image": image, "target": image, "id": np.int64(0)}
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(config: EditPairs, encode: Encode) -> Shuffled:
+    stored = Listed(config) if config.form == "reasonedit" else Tabled(config)
+    order = stored.order if isinstance(stored, Tabled) else None
+    return Shuffled(stored, encode, config.seed, config.faulty_share, order)
+
+
+class Tabled:
+    """The edits of Parquet files."""
+
+    def __init__(self, config: EditPairs):
+        self._config, self._columns = config, FORMS[config.form]
+        self._table = Table(config.path, self._columns)
+        self.order = GroupOrder(self._table.sizes, config.seed)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def name(self, number: int) -> str:
+        return self._table.name(number)
+
+    def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
+        row = self._table[number]
+        image, instruction, target = (row[name] for name in self._columns)
+        return pair(self._config, number, (image, target), words(instruction, "an edit"), rng, met)
+
+
+class Listed:
+    """ReasonEdit's edits: a JSON object of paths, with several wordings of each instruction.
+
+    Raises: ValueError if the file is no JSON object.
+    """
+
+    def __init__(self, config: EditPairs):
+        self._config, file = config, Path(config.path).expanduser()
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(rows, dict):
+            raise ValueError(f"{file}: expected a JSON object, got {type(rows).__name__}")
+        self._folder, self._rows = file.parent, list(rows.items())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, number: int) -> str:
+        return self._rows[number][0]
+
+    def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
+        row = self._rows[number][1]
+        said = member(row, "instruction")
+        said = said if isinstance(said, list) else [said]
+        text = words(said[rng.integers(len(said))] if said else "", "an edit")
+        names = (member(row, name) for name in ("origin_img_path", "target_img_path"))
+        before, after = (picture_file(self._folder, name) for name in names)
+        return pair(self._config, number, (before, after), text, rng, met)
+
+
+def picture_file(folder: Path, name: Any) -> bytes:
+    """Returns the content of a file below a folder.
+
+    Raises: Fault if it is not there, or leads out of the folder.
+    """
+    place = (folder / str(name)).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise Fault("missing member", f"{name} leads out of {folder}")
+    if not place.is_file():
+        raise Fault("missing member", f"no file {name}")
+    with as_fault("unreadable member"):
+        return place.read_bytes()
+
+
+def pair(
+    config: EditPairs,
+    number: int,
+    files: tuple[bytes, bytes],
+    instruction: str,
+    rng: np.random.Generator,
+    met: list[str],
+) -> EditPair:
+    """Decodes an edit, and mirrors it where that does no harm."""
+    decoded = [decode(data) for data in files]
+    met.extend(note for one in decoded for note in one.notes)
+    image, target = (stretched(one.pixels, config.size) for one in decoded)
+    if rng.random() < config.mirrored and not SIDED.search(instruction):
+        image, target = image[:, ::-1], target[:, ::-1]
+    return EditPair(number, np.ascontiguousarray(image), np.ascontiguousarray(target), instruction)
