@@ -79,7 +79,9 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     if not config.groups:
         return optax.chain(*clip, _adamw(config, steps))
     every = (*config.groups, Group(".*"))
-    chains = {str(n): _adamw(_of_group(config, group), steps) for n, group in enumerate(every)}
+    chains: dict[Any, Any] = {
+        str(n): _adamw(_of_group(config, group), steps) for n, group in enumerate(every)
+    }
 
     def group_of(path: Any, leaf: Any) -> str:
         del leaf

@@ -245,7 +245,8 @@ def _accumulated(
     weights = jax.tree.map(lambda weight: weight / parts, weights)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        ours = widened(gradient(params, frozen, *part, weights))
+        batch, keys = part
+        ours = widened(gradient(params, frozen, batch, keys, weights))
         return jax.tree.map(lambda sum, new: sum + new / parts, total, ours), None
 
     first = jax.tree.map(lambda x: x[0], inputs)

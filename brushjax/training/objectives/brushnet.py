@@ -113,7 +113,7 @@ class BrushNetObjective(Objective):
             return read("brushnet", self.branch, wanted)
         # The whole UNet passes through the host's memory once: the branch is grown in float32.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            unet = weights.load("unet", self.folder)
+            unet: Any = weights.load("unet", self.folder)
             return placed(parameters(BrushNet.from_unet(unet)), wanted)
 
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:

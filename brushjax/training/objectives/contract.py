@@ -81,7 +81,7 @@ class Losses:
     @property
     def value(self) -> jax.Array:
         """What is minimised, of these samples alone."""
-        return sum((term.value for term in self.terms.values()), jnp.float32(0))
+        return jnp.stack([term.value for term in self.terms.values()]).sum()
 
 
 class Objective(abc.ABC):
