@@ -173,30 +173,6 @@ class _StepBar:
         self.bar.update((self._batch - 1) * steps + done - self.bar.n)
 
 
-class _StepBar:
-    """A progress bar over the steps of all batches; on a terminal only."""
-
-    def __init__(self, groups: Sequence[Sequence[Job]]):
-        from tqdm import tqdm
-
-        self._batches, self._batch = len(groups), 0
-        self.bar = tqdm(desc="compiling", unit="step", disable=None, leave=False)
-
-    @property
-    def told(self) -> Callable[[int, int], None] | None:
-        """What the Inpainter is to tell of its steps; nothing where nobody looks."""
-        return None if self.bar.disable else self._step
-
-    def next_batch(self) -> None:
-        """Goes on to the next batch."""
-        self._batch += 1
-
-    def _step(self, done: int, steps: int) -> None:
-        self.bar.total = self._batches * steps
-        self.bar.set_description(f"batch {self._batch} of {self._batches}", refresh=False)
-        self.bar.update((self._batch - 1) * steps + done - self.bar.n)
-
-
 def _paint_all(
     painter: Inpainter,
     groups: Sequence[Sequence[Job]],
