@@ -13,8 +13,9 @@ class Noise(Inpainter):
     def __init__(self):
         self.told = []
 
-    def __call__(self, image, mask, prompt="", negative_prompt="", *, seed=0, blend="paste", **_):
+    def __call__(self, image, mask, prompt="", negative_prompt="", *, seed=0, **how):
         self.told.append((prompt, negative_prompt))
+        blend = how["settings"].blend if "settings" in how else how.get("blend", "paste")
         prepared = prepare(as_list(image), as_list(mask))
         noise = [
             np.random.default_rng((77, one)).integers(0, 256, prepared.masked.shape[1:], np.uint8)

@@ -56,6 +56,7 @@ class Agent(Recipe):
         branch = models.branch(self.checkpoint, self.base)
         own = {**dataclasses.asdict(self), "kind": "agent", "base": models.base_digests(self.base)}
         own |= {"branch": models.digest(branch)}
+        settings = self.sampling.settings(self.blend, resources.together)
 
         @functools.cache
         def painter() -> Any:
@@ -83,9 +84,7 @@ class Agent(Recipe):
                     [prompt for prompt, _ in told],
                     [negative for _, negative in told],
                     seed=[tasks[i].seed for i in plans],
-                    blend=self.blend,
-                    together=resources.together,
-                    **self.sampling.arguments,
+                    settings=settings,
                 )
                 pictures[list(plans)] = result.images
                 regions[list(plans)] = [plan.mask >= 128 for plan in plans.values()]
