@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -66,6 +67,11 @@ def _run(sweep, options: argparse.Namespace, command: str) -> None:
     run = Run(sweep, options.out, models, share=share, command=command)
     # Each share has a lock of its own: what two processes would make twice is what one share makes.
     with locked(options.out, f".lock-{share[0]}-of-{share[1]}", main=True):
+        if options.judge_requests:
+            run.all(("plan", "generate"))
+            count = run.write_requests(options.judge_requests)
+            print(f"{count} requests: {options.judge_requests}")
+            return
         report = run.all(options.stages)
     if report is None:
         print(f"share {share[0]}/{share[1]}, stages {', '.join(options.stages)}: done")
@@ -80,6 +86,8 @@ def _asked(sweep, options: argparse.Namespace):
     """The sweep of the config with the weights or the pictures that the command names."""
     from brushjax.evaluation.models import named_paths
 
+    if options.judge_answers:
+        sweep = dataclasses.replace(sweep, judge_answers=str(options.judge_answers))
     if options.score_only:
         return sweep.for_given(options.score_only)
     weights = named_paths(options.weights)
@@ -125,6 +133,18 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="[NAME=]DIR",
         help="score the pictures in this folder, made by anyone; given several times, all are",
+    )
+    parser.add_argument(
+        "--judge-requests",
+        type=Path,
+        metavar="FILE",
+        help="make the pictures, write what the benchmarks' judges are to be asked, and end",
+    )
+    parser.add_argument(
+        "--judge-answers",
+        type=Path,
+        metavar="FILE",
+        help="score the answers to such requests, a line {id, model, answer} each",
     )
     parser.add_argument(
         "--stages",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from brushjax.evaluation.verdicts import Judging
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
 
@@ -118,6 +119,7 @@ class Benchmark:
     """Settings of a benchmark; the classes of `brushjax.evaluation.benchmarks` fill this in."""
 
     profiles: tuple[str, ...] = ()  # of the metrics with which the papers' tables were made
+    judging: Judging | None = None  # how its judge is asked and understood
     choosing: tuple[str, ...] = ("folder", "title", "limit", "skip", "count")
     """Fields that say which records there are, and nothing of how they are scored."""
 

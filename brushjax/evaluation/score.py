@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,7 +25,7 @@ from brushjax.evaluation.records import (
 from brushjax.evaluation.store import FLAG, NUMBER, TEXT, read_parts, write_part
 from brushjax.identity import code, digest
 from brushjax.metrics.metric import Metric, Need
-from brushjax.metrics.registry import METRICS, needs_of, score, select
+from brushjax.metrics.registry import METRICS, PROFILES, needs_of, score, select
 from brushjax.metrics.views import Views
 
 FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
@@ -36,6 +36,9 @@ TOKENIZER = (
 )
 MASKED = {"keep", "hole", "fade", "box", "script-box"}  # steps of a view that need a mask
 BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
+
+
+Answered = Callable[[Unit], Mapping[Any, str] | None]
 
 
 @runtime_checkable
@@ -112,6 +115,9 @@ def metrics_of(
     wanted = [
         one for name in profiles for one in (benchmark.profiles if name == "paper" else (name,))
     ]
+    if benchmark.judging is not None:  # a judge's scores are made of its answers, not of pictures
+        own_profiles = {one.profile for one in benchmark.judging.scores} - set(PROFILES)
+        wanted = [name for name in wanted if name not in own_profiles]
     own = [dataclasses.replace(one, settings=_settings(benchmark)) for one in benchmark.metrics()]
     try:
         found = [*own, *select(tuple(dict.fromkeys(wanted)), networks=networks)]
@@ -174,6 +180,7 @@ def score_units(
     networks: Features | None = None,
     chunk: int = 32,
     progress: bool = True,
+    answers: Answered | None = None,
 ) -> None:
     """Score what has no row yet, and write one part a chunk.
 
@@ -181,6 +188,7 @@ def score_units(
         metrics: by name of the benchmark.
         networks: runs the networks that the metrics need.
         chunk: pictures in memory; results don't depend on it.
+        answers: what a judge said of a unit, where one was asked.
     """
     from tqdm import tqdm
 
@@ -205,7 +213,7 @@ def score_units(
             rows = []
             for name in dict.fromkeys(unit.record.benchmark for unit in part):
                 mine = [unit for unit in part if unit.record.benchmark == name]
-                rows += _scored(mine, gallery, metrics[name], networks)
+                rows += _scored(mine, gallery, metrics[name], networks, answers)
             columns = sorted({column for row in rows for column in row} - {"key", *MEASURED})
             write_part(folder, rows, {"key": TEXT, **MEASURED, **dict.fromkeys(columns, NUMBER)})
             bar.update(len(part))
@@ -256,10 +264,11 @@ def _scored(
     gallery: Gallery,
     metrics: tuple[Metric, ...],
     networks: Features | None,
+    answers: Answered | None,
 ) -> list[dict[str, Any]]:
     """The rows of units of one benchmark."""
     there = [unit for unit in units if not gallery.rows[unit.key]["fault"]]
-    views = {unit.key: _views(unit, gallery) for unit in there}
+    views = {unit.key: _views(unit, gallery, answers) for unit in there}
     features = _features(there, views, metrics, networks)
     rows = []
     for unit in units:
@@ -278,7 +287,7 @@ def _comparable(metric: Metric, sample: Views) -> bool:
     """Whether sizes fit: definitions compare pixel by pixel, the papers' scripts resize."""
     others = [sample.source, sample.truth if "truth" in metric.inputs else None]
     sizes = {picture.shape for picture in others if picture is not None}
-    return metric.profile != "clean" or sizes <= {sample.result.shape}
+    return metric.profile != "clean" or bool(metric.judge) or sizes <= {sample.result.shape}
 
 
 def _features(
@@ -316,7 +325,7 @@ def _record(unit: Unit) -> tuple[str, str, int]:
     return unit.record.benchmark, unit.record.id, unit.record.turn
 
 
-def _views(unit: Unit, gallery: Gallery) -> Views:
+def _views(unit: Unit, gallery: Gallery, answers: Answered | None) -> Views:
     record, pixels = unit.record, unit.record.read()
     return Views(
         result=gallery.picture(unit.key),
@@ -329,6 +338,7 @@ def _views(unit: Unit, gallery: Gallery) -> Views:
         source_caption=record.source_caption or None,
         local_caption=record.local_caption or None,
         second_caption=record.second_caption or record.local_caption or None,
+        answers=None if answers is None else answers(unit),
         from_jpeg=Path(gallery.rows[unit.key]["picture"]).suffix.lower() in (".jpg", ".jpeg"),
     )
 

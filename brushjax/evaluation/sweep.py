@@ -16,6 +16,7 @@ from typing import Any
 
 from brushjax import config as configs
 from brushjax.evaluation.generate import Gallery, generate
+from brushjax.evaluation.judging import Answers, write_requests
 from brushjax.evaluation.methods.contract import Recipe, Resources, unfolded
 from brushjax.evaluation.methods.given import Given
 from brushjax.evaluation.models import DEFAULT, Models, named_paths
@@ -54,6 +55,8 @@ class Sweep:
             report on a benchmark.
         metrics: names of the metrics to compute; empty: all that there are weights for.
         networks: (name, path) of the weights of metrics' networks, see docs/evaluating.md.
+        judge_answers: file of a judge's answers to the requests of `Run.write_requests`; its
+            scores are then computed too.
         baseline: label of the method that the others are compared with, pair by pair.
         headline: names of the metrics whose changes are printed; empty: all.
         base: pipeline folder of methods that name none; empty: in a training run that run's, else
@@ -74,6 +77,7 @@ class Sweep:
     profiles: tuple[str, ...] = ("clean", "paper")
     metrics: tuple[str, ...] = ()
     networks: tuple[tuple[str, str], ...] = ()
+    judge_answers: str = ""
     baseline: str = ""
     headline: tuple[str, ...] = ()
     base: str = ""
@@ -281,7 +285,35 @@ class Run:
                 f"expected {len(mine)} pictures, {len(lacking)} are missing, such as {lacking[0]};"
                 " run the stage generate first"
             )
-        score_units(mine, self.gallery, self.metrics, self.networks, progress=self._progress)
+        score_units(
+            mine,
+            self.gallery,
+            self.metrics,
+            self.networks,
+            progress=self._progress,
+            answers=self._answered if self.answers else None,
+        )
+
+    def write_requests(self, path: Path) -> int:
+        """Write what the benchmarks' judges are to be asked about this process's pictures.
+
+        Returns: how many requests there are.
+        """
+        self.gallery.refresh()
+        mine = [unit for unit in self.units if unit.record.scored and unit.key in self.gallery]
+        judgings = {one.name: one.judging for one in self.sweep.benchmarks}
+        return write_requests(path, mine, self.gallery, judgings)
+
+    @functools.cached_property
+    def answers(self) -> Answers | None:
+        """What the judge answered; None where the sweep names no file."""
+        return Answers.load(self.sweep.judge_answers) if self.sweep.judge_answers else None
+
+    def _answered(self, unit: Unit) -> Mapping[Any, str] | None:
+        judging = self.plan.benchmarks[unit.record.benchmark].judging
+        if judging is None or self.answers is None:
+            return None
+        return self.answers.of(unit, judging, self.gallery.rows[unit.key]["sha256"]) or None
 
     def complete(self) -> bool:
         """Whether every scored picture of the plan has its row, whoever wrote it."""
@@ -313,10 +345,11 @@ class Run:
         """The metrics of every benchmark."""
         sweep, networks = self.sweep, self.networks
         names = () if networks is None else tuple(networks.names)
-        return {
-            one.name: metrics_of(one, sweep.profiles, sweep.metrics, names)
-            for one in sweep.benchmarks
-        }
+        found = {}
+        for one in sweep.benchmarks:
+            judged = () if self.answers is None else self.answers.metrics(one, sweep.profiles)
+            found[one.name] = (*judged, *metrics_of(one, sweep.profiles, sweep.metrics, names))
+        return found
 
     @property
     def networks(self) -> Features | None:

@@ -64,6 +64,7 @@ class Metric:
             mean of yes and no; "dB": a logarithm, of which no percentage means anything;
             "interval": zero is an arbitrary point, likewise.
         version: raised whenever the same pictures would give another number.
+        judge: whose answers it is made of, and the digest of what was asked.
         settings: what else the number depends on, such as a benchmark's own settings.
     """
 
@@ -77,6 +78,7 @@ class Metric:
     sentinel: float | None = None
     scale: Literal["ratio", "share", "dB", "interval"] = "ratio"
     version: int = 1
+    judge: str = ""
     settings: str = ""
 
     @property
@@ -85,7 +87,8 @@ class Metric:
         models = dict.fromkeys(
             f"{need.network}/{need.preprocess}" for need in self.needs if need.preprocess != TOKENS
         )
-        networks = f"[{','.join(models)}]" if models else ""
+        made_by = [*models, *([self.judge] if self.judge else [])]
+        networks = f"[{','.join(made_by)}]" if made_by else ""
         return f"{self.profile}/{self.name}{networks}@{self.version}"
 
     @property

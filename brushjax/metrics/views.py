@@ -20,6 +20,7 @@ import dataclasses
 import io
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -64,7 +65,7 @@ class Views:
     source_caption: str | None = None
     local_caption: str | None = None
     second_caption: str | None = None
-    answers: Mapping[str, str] | None = None
+    answers: Mapping[Any, str] | None = None
     from_jpeg: bool = False
 
     def has(self, fields: tuple[str, ...]) -> bool:

@@ -50,7 +50,7 @@ class EmuEdit(Benchmark):
     def records(self) -> list[Record]:
         """The records, in the order of the files."""
         columns = ("instruction", "image", "task", "idx", "input_caption", "output_caption")
-        entries = list(_table(Path(self.folder), self.split, columns))
+        entries = list(table_rows(self.folder, self.split, columns))
         if self.drop_equal_captions:
             entries = [(at, row) for at, row in entries if not _equal_captions(row)]
         entries = chosen(entries, _emu_id, self.skip, self.limit)
@@ -67,7 +67,7 @@ class EmuEdit(Benchmark):
             _emu_id(entry),
             row["output_caption"],
             read,
-            digest(_bytes(row["image"])),
+            digest(cell_bytes(row["image"])),
             group=row["task"],
             instruction=row["instruction"],
             source_caption=row["input_caption"],
@@ -109,7 +109,7 @@ class MagicBrushTable(Benchmark):
     def records(self) -> list[Record]:
         """The records, in the order of the files."""
         columns = ("img_id", "turn_index", "source_img", "mask_img", "instruction", "target_img")
-        entries = list(_table(Path(self.folder), self.split, columns))
+        entries = list(table_rows(self.folder, self.split, columns))
         entries = chosen(entries, _turn_id, self.skip, self.limit)
         return check_ids(each(entries, self._record, _turn_id))
 
@@ -122,7 +122,7 @@ class MagicBrushTable(Benchmark):
             hole = white(at.cell("mask_img"), name, source.shape[:2])
             return Pixels(source, hole, picture(at.cell("target_img"), name))
 
-        content = [_bytes(row[column]) for column in ("source_img", "mask_img", "target_img")]
+        content = [cell_bytes(row[column]) for column in ("source_img", "mask_img", "target_img")]
         return Record(
             self.name,
             name,
@@ -151,13 +151,18 @@ class RowAt:
 
         with parquet.ParquetFile(self.file) as table:
             cells = table.read_row_group(self.group, columns=[column]).column(column)
-        return _bytes(cells[self.row].as_py())
+        return cell_bytes(cells[self.row].as_py())
 
 
-def _table(
-    folder: Path, split: str, columns: Sequence[str]
+def table_rows(
+    place: str, split: str, columns: Sequence[str]
 ) -> Iterator[tuple[RowAt, dict[str, Any]]]:
-    """The rows of a split's files."""
+    """The rows of a split's files.
+
+    Raises:
+        BenchmarkError: no files, files that are damaged, or without a column.
+    """
+    folder = Path(place)
     require_parquet()
     import pyarrow as arrow
     import pyarrow.parquet as parquet
@@ -182,7 +187,7 @@ def _table(
             ) from error
 
 
-def _bytes(cell: Any) -> bytes:
+def cell_bytes(cell: Any) -> bytes:
     """The bytes of a picture column, which is a struct of bytes and path, or bytes."""
     data = cell["bytes"] if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):

@@ -96,6 +96,10 @@ def _numbers(means: Sequence[Summary], oracle: bool) -> Iterator[tuple[str, str]
                 f"{one.metric.id}: {one.sentinels} of {one.rows} pictures have"
                 f" {one.metric.sentinel:g}, which stands for no difference, in the mean",
             )
+        if one.metric.name in ("judge_unanswered", "judge_unparsed") and one.mean.value > 0:
+            what = {"judge_unanswered": "are missing", "judge_unparsed": "can't be read"}
+            share = f"{one.mean.value:.1%} of the judge's answers {what[one.metric.name]}"
+            yield "warning", f"{share} and are in no mean"
         if one.undefined:
             text = f"{one.metric.id} is undefined for {one.undefined} of {one.rows} pictures"
             yield "warning", text

@@ -58,6 +58,8 @@ MEANINGS = {
     "image_reward": "ImageReward: what people prefer, by a network; mean 0 on its training set",
     "hps": "HPS v2.1: what people prefer, by a network",
     "aesthetic": "LAION's aesthetic score, 1 to 10",
+    "judge_unanswered": "questions that the judge has not answered",
+    "judge_unparsed": "the judge's answers that can't be read",
     "region_iou": "overlap of the region that the method chose with the mask (IoU)",
     "region_precision": "share of the chosen region that is in the mask",
     "region_recall": "share of the mask that is in the chosen region",

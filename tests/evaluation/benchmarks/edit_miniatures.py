@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 from PIL import Image
 
-from tests.evaluation.miniatures import picture, save
+from tests.evaluation.miniatures import picture, png, save
 
 SIDE = 64
 
@@ -87,4 +89,86 @@ def reasonedit(folder, count=2):
             Image.fromarray(wide).save(path, quality=75)
         told = [f"Change the {name} on the left. CLIP: a changed {name}" for name in names]
         (folder / place / text).write_text("\n".join(told) + "\n")
+    return folder
+
+
+def imgedit(folder):
+    """basic_edit.json and the pictures that its ids name."""
+    rows = {
+        "1082": {"id": "animal/000342021.jpg", "prompt": "Add a hat.", "edit_type": "add"},
+        "7": {"id": "style/1.png", "prompt": "Make it a sketch.", "edit_type": "style"},
+    }
+    for seed, row in enumerate(rows.values()):
+        save(folder / row["id"], picture(seed, SIDE, SIDE))
+    (folder / "basic_edit.json").write_text(json.dumps(rows))
+    return folder
+
+
+def kris(folder):
+    """Two categories; one edit of several pictures."""
+    for category in ("color_change", "abstract_reasoning"):
+        rows = {
+            "1": {"ori_img": "1.jpg", "ins_en": "Do it.", "explain_en": "It is done."},
+            "2": {"ori_img": ["1.jpg", "2.jpg"], "ins_en": "Join them.", "explain_en": "Joined."},
+        }
+        save(folder / category / "1.jpg", picture(1, SIDE, SIDE))
+        (folder / category / "annotation.json").write_text(json.dumps(rows))
+    return folder
+
+
+def risebench(folder):
+    """A list of edits: with a text, with a picture to compare with, without consistency."""
+    common = {"instruction": "What then?", "image": "a.png"}
+    rows = [
+        {"index": "t_1", "category": "temporal_reasoning", "reference": "A ruin.", **common},
+        {"index": "l_1", "category": "logical_reasoning", "reference_img": "r.png", **common},
+        {
+            "index": "c_1",
+            "category": "causal_reasoning",
+            "reference": "Broken.",
+            "consistency_free": True,
+            **common,
+        },
+    ]
+    for seed, name in enumerate(("a.png", "r.png")):
+        save(folder / name, picture(seed, SIDE, SIDE))
+    (folder / "datav2_total_w_subtask.json").write_text(json.dumps(rows))
+    return folder
+
+
+def i2ebench(folder):
+    """A task with questions, one with truths, and the one with masks."""
+    expressions = {"image": "0001.jpg", "ori_exp": "Do it", "div_exp": "Get it done"}
+    asked = {"Evaluation": "How many cats are there?", "Answer": "2", "type": "animal"}
+    tables = {
+        "Counting": {"1": {**expressions, **asked}},
+        "Deblurring": {"1": {**expressions, "type": "scenery"}},
+        "RegionAccuracy": {"0": {**expressions, "mask": "0001.png", "type": "animal"}},
+    }
+    for task, rows in tables.items():
+        save(folder / task / "input/0001.jpg", picture(1, SIDE, SIDE))
+        (folder / task / f"{task}.json").write_text(json.dumps(rows))
+    save(folder / "Deblurring/gt/0001.jpg", picture(2, SIDE, SIDE))
+    save(folder / "RegionAccuracy/mask/0001.png", mask())
+    return folder
+
+
+def gedit(folder):
+    """One Parquet file with both languages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "task_type": "color_alter",
+            "key": f"k{n}{language}",
+            "instruction": f"{language} {n}",
+            "instruction_language": language,
+            "input_image": {"bytes": png(picture(n, SIDE, SIDE)), "path": "x.png"},
+            "input_image_raw": {"bytes": png(picture(n, 80, 80)), "path": "x.png"},
+            "Intersection_exist": n == 0,
+        }
+        for n in range(2)
+        for language in ("en", "cn")
+    ]
+    table = folder / "train-00000-of-00001.parquet"
+    parquet.write_table(arrow.Table.from_pylist(rows), table, row_group_size=2)
     return folder

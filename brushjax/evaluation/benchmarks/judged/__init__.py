@@ -1,0 +1,1 @@
+"""Benchmarks of edits that a judge scores."""
