@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from brushjax.evaluation.verdicts import Judging
+from brushjax.evaluation.judging.verdicts import Judging
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from brushjax import config as configs
 from brushjax.evaluation.generate import Gallery, generate
-from brushjax.evaluation.judging import Answers, write_requests
+from brushjax.evaluation.judging.answers import Answers, write_requests
 from brushjax.evaluation.methods.contract import Recipe, Resources, unfolded
 from brushjax.evaluation.methods.given import Given
 from brushjax.evaluation.models import DEFAULT, Models, named_paths

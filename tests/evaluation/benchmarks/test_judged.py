@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from brushjax.evaluation.benchmarks.judged import gedit, i2ebench, imgedit, kris, risebench
-from brushjax.evaluation.judging import Answers
+from brushjax.evaluation.judging.answers import Answers
 from brushjax.evaluation.methods.baselines import Copy
 from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown

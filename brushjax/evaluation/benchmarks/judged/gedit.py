@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from brushjax.evaluation.benchmarks.files import chosen, each, picture
 from brushjax.evaluation.benchmarks.tables import RowAt, cell_bytes, table_rows
-from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
-from brushjax.evaluation.verdicts import (
+from brushjax.evaluation.judging.verdicts import (
     Judging,
     Numbers,
     Question,
@@ -18,6 +17,7 @@ from brushjax.evaluation.verdicts import (
     json_object,
     within,
 )
+from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
 from brushjax.identity import digest
 
 COLUMNS = (

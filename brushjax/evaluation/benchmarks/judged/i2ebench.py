@@ -15,8 +15,8 @@ from brushjax.evaluation.benchmarks.files import (
     read_json,
     white,
 )
+from brushjax.evaluation.judging.verdicts import Judging, Numbers, Question, Score, every
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
-from brushjax.evaluation.verdicts import Judging, Numbers, Question, Score, every
 from brushjax.files import inside
 from brushjax.identity import digest
 

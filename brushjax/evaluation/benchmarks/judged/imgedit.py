@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
+from brushjax.evaluation.judging.verdicts import Judging, Numbers, Question, Score, every, within
 from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
-from brushjax.evaluation.verdicts import Judging, Numbers, Question, Score, every, within
 from brushjax.files import inside
 from brushjax.identity import digest
 

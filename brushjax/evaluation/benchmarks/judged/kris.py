@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
-from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
-from brushjax.evaluation.verdicts import (
+from brushjax.evaluation.judging.verdicts import (
     Judging,
     Numbers,
     Question,
@@ -21,6 +20,7 @@ from brushjax.evaluation.verdicts import (
     json_object,
     within,
 )
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.files import inside
 from brushjax.identity import digest
 

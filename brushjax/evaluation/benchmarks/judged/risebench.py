@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
+from brushjax.evaluation.judging.verdicts import Judging, Numbers, Question, Score, every, within
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
-from brushjax.evaluation.verdicts import Judging, Numbers, Question, Score, every, within
 from brushjax.files import inside
 from brushjax.identity import digest
 

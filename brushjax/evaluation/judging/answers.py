@@ -18,8 +18,8 @@ import numpy as np
 
 from brushjax.evaluation.benchmarks.files import read_lines
 from brushjax.evaluation.generate import Gallery, encoded
+from brushjax.evaluation.judging.verdicts import Judging, Question
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Unit, shortened
-from brushjax.evaluation.verdicts import Judging, Question
 from brushjax.files import write_bytes, write_text
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
