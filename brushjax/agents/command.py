@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from brushjax.agents.plan import EditPlan
     from brushjax.agents.protocols import Editor, Instructor, Segmenter
 
-FILES = ("image", "mask", "base", "brushnet", "plan")
+FILES = ("image", "mask", "base", "brushnet", "plan", "region")
 NOT_KEPT = ("out", "plan_out", "step", "session", "dry_run")  # where, not what
 
 
@@ -33,7 +33,9 @@ class EditArguments:
         plan: plan.json to carry out, instead of an instruction; for a folder a folder of them.
         plan_out: file to write the plan to; for a folder a folder.
         step: where to stop: plan, before painting, or edit.
-        method: agent (mask and inpainting), region or fireedit.
+        method: agent (mask and inpainting), region (a predictor's mask, instead of a segmenter's)
+            or fireedit.
+        region: of the method region: folder that a run of configs/region exports.
         source_caption: what the picture shows.
         target_caption: what it shows after the edit, instead of the instructor's.
         instructor: patterns (no model), endpoint (OpenAI's protocol) or local (transformers).
@@ -66,6 +68,7 @@ class EditArguments:
     plan_out: Path | None = None
     step: Literal["plan", "edit"] = "edit"
     method: Literal["agent", "region", "fireedit"] = "agent"
+    region: Path | None = None
     source_caption: str = ""
     target_caption: str = ""
     instructor: Literal["patterns", "endpoint", "local"] = "patterns"
@@ -200,6 +203,11 @@ def _check(arguments: EditArguments) -> None:
             f"expected --method of {', '.join(EDITORS)} here, got {arguments.method}: its editor "
             "is not part of this version"
         )
+    if arguments.method == "region" and arguments.region is None:
+        raise ValueError(
+            "expected --region FOLDER with --method region: what a run of "
+            "configs/region/predictor.py exports"
+        )
 
 
 class _Parts:
@@ -218,6 +226,9 @@ class _Parts:
         if mask is not None:
             return GivenMask(mask)
         return self._once("segmenter", lambda: _segmenter(self._arguments))
+
+    def finder(self) -> Any:
+        return self._once("finder", lambda: _finder(self._arguments))
 
     def editor(self) -> Editor:
         return self._once("editor", lambda: _editor(self._arguments))
@@ -253,6 +264,13 @@ def _segmenter(arguments: EditArguments) -> Segmenter:
     except ValueError as error:
         raise ValueError(f"expected --click X,Y in pixels, got {arguments.click}") from error
     return segmenter("click", points=points)
+
+
+def _finder(arguments: EditArguments) -> Any:
+    from brushjax.pipelines.regions import RegionFinder
+
+    assert arguments.region is not None  # _check
+    return RegionFinder.load(arguments.region)
 
 
 def _editor(arguments: EditArguments) -> Editor:
@@ -306,6 +324,8 @@ def _session(job: EditJob, arguments: EditArguments) -> Any:
 
 
 def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) -> EditPlan:
+    import numpy as np
+
     from brushjax.agents.masks import MaskRules
     from brushjax.agents.plan import EditPlan
     from brushjax.inference.images import read_image
@@ -319,6 +339,9 @@ def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) 
         plan = dataclasses.replace(plan, target_caption=arguments.target_caption)
     if job.mask is not None:
         return dataclasses.replace(plan, mask=job.mask)
+    if arguments.method == "region" and _needs_mask(plan, arguments):
+        found = parts.finder().find(picture, plan.instruction)
+        return dataclasses.replace(plan, mask=found.region * np.uint8(255))
     rules = MaskRules(arguments.dilation, arguments.instances)
     return rules(plan, parts.segmenter(job.mask)) if _needs_mask(plan, arguments) else plan
 

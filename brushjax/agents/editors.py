@@ -70,7 +70,9 @@ def editor(method: str, load: Callable[[], Inpainter], **settings: Any) -> Edito
     return EDITORS[method](load, **settings)
 
 
-EDITORS: dict[str, Callable[..., Editor]] = {
-    "agent": lambda load, **settings: InpaintingEditor(load(), **settings),
-}
+def _inpainting(load: Callable[[], Inpainter], **settings: Any) -> Editor:
+    return InpaintingEditor(load(), **settings)
+
+
+EDITORS: dict[str, Callable[..., Editor]] = {"agent": _inpainting, "region": _inpainting}
 """Methods by name; others are added here."""

@@ -99,7 +99,7 @@ class Endpoint:
         system, user = replies.question(instruction, source_caption, size)
         place = self._place(picture, system, user)
         known = _cached(place)
-        text = self._ask(system, user, sent) if known is None else known
+        text = self.ask(system, user, sent) if known is None else known
         plan = replies.read_plan(text, instruction, picture, source_caption, scale)
         if place is not None and known is None:
             files.write_json(place, {"model": self.model, "reply": text})
@@ -112,11 +112,23 @@ class Endpoint:
         name = digest(VERSION, seen, system, user, self.model, self.url)
         return self._cache / f"{name}.json"
 
-    def _ask(self, system: str, user: str, picture: Image.Image | None) -> str:
+    def ask(
+        self,
+        system: str,
+        user: str,
+        picture: Image.Image | None = None,
+        schema: Mapping[str, Any] = replies.SCHEMA,
+    ) -> str:
+        """Returns the reply to a question, which should be a JSON object of the schema.
+
+        Raises:
+            NotUnderstood: a reply that is cut, refuses, or is no text.
+            EndpointError: no reply, after all tries.
+        """
         content: list[dict[str, Any]] = [{"type": "text", "text": user}]
         if picture is not None:
             content.append({"type": "image_url", "image_url": {"url": _data_url(picture)}})
-        schema = {"name": "plan", "strict": True, "schema": replies.SCHEMA}
+        form = {"name": "reply", "strict": True, "schema": schema}
         body = {
             "model": self.model,
             "messages": [
@@ -125,7 +137,7 @@ class Endpoint:
             ],
             "temperature": 0,
             "max_tokens": 500,
-            "response_format": {"type": "json_schema", "json_schema": schema},
+            "response_format": {"type": "json_schema", "json_schema": form},
         }
         try:
             return _text_of(self._sent(body))

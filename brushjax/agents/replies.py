@@ -67,7 +67,7 @@ def read_plan(
     Raises:
         NotUnderstood: no JSON, a value of another type, or a category that is none; one line.
     """
-    row = _object_in(text)
+    row = object_in(text)
     if row is None:
         raise NotUnderstood(f"expected a JSON object with a category, got {shown(text)!r}")
     given = row.get("category")
@@ -92,7 +92,8 @@ def read_plan(
     )
 
 
-def _object_in(text: str) -> dict[str, Any] | None:
+def object_in(text: str) -> dict[str, Any] | None:
+    """Returns the last JSON object with a category in a reply, None where there is none."""
     decoder, found = json.JSONDecoder(), None
     at = text.find("{")
     while at >= 0:

@@ -1,4 +1,4 @@
-"""Blended latents: inpainting by a text-to-image model alone, the baseline "BLD" of the papers."""
+"""Inpainting by a base alone: blended latents, the baseline "BLD" of the papers, nine channels."""
 
 from __future__ import annotations
 
@@ -26,21 +26,35 @@ from brushjax.nn import Execution, executing
 from brushjax.pipelines.text import Encoder, TextEncoders
 from brushjax.sharding import BATCH
 
+LATENT = 4
+INPAINTING = 2 * LATENT + 1  # latents, mask, latents of the masked picture
+
 
 class BlendedLatents:
     """Fills holes with the base's UNet; outside the hole every clean estimate is the source's.
+
+    A UNet with nine channels, as of Stable Diffusion's inpainting models, reads latents, mask and
+    masked picture, and nothing is blended.
 
     Args:
         parts: arguments of `brushjax.Inpainter.from_parts` besides the branch.
         mesh: a batch is cut over its data axes, whose sizes times `together` must divide it.
 
-    Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1.
+    Source: Avrahami et al., "Blended Latent Diffusion" (arXiv 2206.02779), algorithm 1; diffusers'
+    `StableDiffusionInpaintPipeline` for nine channels.
     Differs: docs/deviations.md, blended-latents.
     """
 
     def __init__(self, parts: Mapping[str, Any], mesh: Mesh | None = None):
         if parts["unet"].config.addition_embed_type is not None:
             raise ValueError("expected a base of Stable Diffusion 1.x or 2.x for blended latents")
+        channels = parts["unet"].config.in_channels
+        if channels not in (LATENT, INPAINTING):
+            raise ValueError(
+                f"expected a UNet with {LATENT} channels, or {INPAINTING} of an inpainting model; "
+                f"got {channels}"
+            )
+        self.reads_mask = channels == INPAINTING
         tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
         if isinstance(tokenize, (str, Path)):
             tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)
@@ -76,6 +90,7 @@ class BlendedLatents:
         batch = {
             "pixels": np.stack([resize(picture, (height, width)) for picture in images]),
             "masks": prepared.masks[:, ::CELL, ::CELL].astype(np.float32),
+            **({"holes": prepared.masks} if self.reads_mask else {}),
             "noise": np.asarray(noise),
             "context": self._text(prompts, rows).context,
         }
@@ -111,7 +126,8 @@ def fill(
     `check_finite` takes.
 
     The prediction is changed such that the sampler's estimate m of the clean latents becomes
-    mask * m + (1 - mask) * source, so that any sampler can be used.
+    mask * m + (1 - mask) * source, so that any sampler can be used. With "holes" in the batch, the
+    masks at full size, the UNet has nine channels instead.
     """
     unet, vae = nnx.merge(unet_graph, params["unet"]), nnx.merge(vae_graph, params["vae"])
 
@@ -119,16 +135,23 @@ def fill(
         pixels = batch["pixels"].astype(jnp.float32) / 255 * 2 - 1  # [B, H, W, 3]
         source = vae.to_latents(pixels)  # [B, h, w, 4]
         mask, context = batch["masks"], batch["context"]
+        native = "holes" in batch
+        if native:  # the hole is gray, 0, as in diffusers
+            masked = vae.to_latents(jnp.where(batch["holes"] > 0, 0, pixels))
+            seen = jnp.concatenate([mask, masked], axis=-1)  # [B, h, w, 5]
         guided = "negative" in batch
         if guided:
             context = jnp.concatenate([batch["negative"], context])  # [2B, L, D]
 
         def predict(x: Array, timestep: Array, step: Any) -> Array:
             row, strength = step
-            twice = jnp.concatenate([x, x]) if guided else x
+            own = jnp.concatenate([x, seen], axis=-1) if native else x
+            twice = jnp.concatenate([own, own]) if guided else own
             prediction = unet(twice, jnp.broadcast_to(timestep, twice.shape[:1]), context)
             if guided:
                 prediction = weigh(jnp.split(prediction, 2), strength[None])
+            if native:
+                return prediction
             wanted = (source - row.from_sample * x) / row.from_prediction
             return mask * prediction + (1 - mask) * wanted
 

@@ -27,6 +27,7 @@ from brushjax.pipelines.published import read_config, read_tokenizer
 from brushjax.weights import folders
 
 DESCRIPTION = "encoders.json"
+OTSU = Threshold("otsu", min_area=0.02, max_area=0.9)
 PAD = 0  # T5's
 PROJECTED = ("CLIPTextModelWithProjection",)
 CLIPS = {
@@ -158,6 +159,20 @@ class RegionEncoders:
 
 
 @dataclasses.dataclass(frozen=True)
+class Found:
+    """A region of a picture.
+
+    Attributes:
+      region: true within it, in whole patches.
+      probability: of each of CLIP's patches; with a letterboxed picture the outer ones show none
+        of it.
+    """
+
+    region: Bool[np.ndarray, "H W"]
+    probability: Float[np.ndarray, "G G"]
+
+
+@dataclasses.dataclass(frozen=True)
 class RegionFinder:
     """A predictor with the encoders that it was trained with.
 
@@ -206,14 +221,26 @@ class RegionFinder:
         found = _probability(self.encoders, _Graphs(graphs), params, view, jnp.asarray(ids))
         return np.asarray(found[0], np.float32)
 
-    def mask(
-        self, probability: Float[np.ndarray, " N"], height: int, width: int, threshold: Threshold
-    ) -> Bool[np.ndarray, "H W"]:
-        """Returns the region of a picture of that size, in whole patches."""
+    def find(
+        self, image: UInt8[np.ndarray, "H W 3"], instruction: str, threshold: Threshold = OTSU
+    ) -> Found:
+        """Returns the region that an instruction is about.
+
+        Raises: ValueError where no patch is in it.
+        """
+        probability = self(image, instruction)
         place = self.encoders.placement
+        height, width = image.shape[:2]
         inside = place.inside(height, width)
         chosen = threshold(jnp.asarray(probability)[None], inside).astype(jnp.float32)
-        return np.asarray(place.spread(chosen, height, width, smooth=False))[0, ..., 0] > 0.5
+        if not chosen.any():
+            raise ValueError(
+                f"expected a region for {instruction!r}, but no patch passes the threshold; the "
+                f"highest probability is {probability[inside].max():.2f}. Lower tau, or set "
+                "min_area"
+            )
+        region = np.asarray(place.spread(chosen, height, width, smooth=False))[0, ..., 0] > 0.5
+        return Found(region, probability.reshape(place.grid, place.grid))
 
 
 class _Graphs(dict):

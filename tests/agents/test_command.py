@@ -10,6 +10,7 @@ from brushjax import cli
 from brushjax.agents import EditPlan
 from brushjax.inference.inpaint import Inpainter
 from brushjax.inference.settings import read_settings
+from brushjax.pipelines import regions
 from tests.agents.noise import Noise
 
 
@@ -60,6 +61,30 @@ def test_edit_command_plans_paints_and_keeps_its_settings(files, noise, capsys):
     assert np.array_equal(pixels(files / "p.png"), first)
 
 
+def test_edit_command_paints_what_a_region_predictor_finds(files, noise, monkeypatch):
+    asked = []
+
+    class Finder:
+        @classmethod
+        def load(cls, folder):
+            asked.append(folder.name)
+            return cls()
+
+        def find(self, image, instruction):
+            asked.append(instruction)
+            region = np.zeros(image.shape[:2], bool)
+            region[:8] = True
+            return regions.Found(region, np.ones((2, 2), np.float32))
+
+    monkeypatch.setattr(regions, "RegionFinder", Finder)
+    run(files, method="region", region=files / "predictor", mask=None)
+    changed = (pixels(files / "o.png") != pixels(files / "a.png")).any(axis=-1)
+    assert asked[0] == "predictor"
+    assert "dog" in asked[1]
+    assert changed[:8].any()
+    assert not changed[8:].any()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:pictures are worked on")
 def test_edit_command_paints_with_the_small_base(files):
@@ -102,6 +127,7 @@ def test_edit_command_shows_a_plan_without_writing(files, capsys):
         ({"instruction": "the quick brown fox"}, "expected an edit such as"),
         ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
         ({"method": "fireedit"}, "expected --method of agent"),
+        ({"method": "region"}, "expected --region FOLDER"),
         ({"step": "plan"}, "expected --plan-out"),
     ],
 )

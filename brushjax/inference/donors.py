@@ -1,0 +1,156 @@
+"""The command `python -m brushjax donors`: for each edit of a list, a picture of its result made
+everywhere, of which a region predictor's training takes parts.
+
+A donor is a file of its own, there whole or not at all: started again, the command makes those that
+are missing, and several processes share the work by `--shard`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from brushjax.files import inside, whole_file, write_text
+from brushjax.identity import digest
+
+LIST = "edits.jsonl"
+NAMED = ("image", "source_caption", "instruction", "target_caption")
+
+
+@dataclasses.dataclass(frozen=True)
+class DonorArguments:
+    """Makes the donors of DIR/edits.jsonl by a base model, and names them in the list.
+
+    Attributes:
+        edits: folder with edits.jsonl, as `python -m brushjax instruct` writes it.
+        images: folder that its pictures are named from; without it the same folder.
+        base: as `python -m brushjax inpaint` takes it; without it the small model in the package.
+        size: side of a donor, pixels.
+        steps: number of steps.
+        guidance: how strongly the caption acts.
+        scheduler: as `python -m brushjax inpaint` takes it.
+        batch_size: pictures at once.
+        shard: I/N, the part of the list that this process works on; without N parts, all.
+    """
+
+    edits: Path
+    images: Path | None = None
+    base: str | None = None
+    size: int = 512
+    steps: int = 30
+    guidance: float | int = 7.5
+    scheduler: str = "unipc"
+    batch_size: int = 4
+    shard: str = "0/1"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax donors ...`, with the process's own arguments by default."""
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = tyro.cli(DonorArguments, prog="brushjax donors", args=words)
+    try:
+        missing = donors(options, _generator(options.base))
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from error
+    left = f"; {missing} are other parts' and not there yet" if missing else ", complete"
+    print(f"{options.edits / LIST}{left}")
+
+
+def donors(options: DonorArguments, generator: Any) -> int:
+    """Makes what is missing of this part; once none is missing anywhere, names all in the list.
+
+    Returns: how many donors of the whole list are not there.
+    Raises: ValueError, OSError: a list or a picture that can't be read, with what was expected.
+    """
+    from tqdm import tqdm
+
+    index, count = _shard(options.shard)
+    rows = _rows(options.edits / LIST)
+    places = [options.edits / "donors" / f"{_name(row, options)}.png" for row in rows]
+    own = range(index, len(rows), count)
+    todo = [n for n in own if not places[n].is_file()]
+    parts = [todo[k : k + options.batch_size] for k in range(0, len(todo), options.batch_size)]
+    for numbers in tqdm(parts, unit="batch", disable=None):
+        _make([rows[n] for n in numbers], [places[n] for n in numbers], options, generator)
+    missing = sum(not place.is_file() for place in places)
+    if not missing:
+        named = [
+            json.dumps({**row, "donor": f"donors/{place.name}"}, ensure_ascii=False)
+            for row, place in zip(rows, places, strict=True)
+        ]
+        write_text(options.edits / LIST, "".join(line + "\n" for line in named))
+    return missing
+
+
+def _make(
+    rows: Sequence[dict[str, str]], places: Sequence[Path], options: DonorArguments, generator: Any
+) -> None:
+    import cv2
+    import jax
+    import numpy as np
+    from PIL import Image
+
+    from brushjax.inference.generators import Sampling
+    from brushjax.inference.images import read_image
+    from brushjax.pipelines.generators import generate
+
+    side = (options.size, options.size)
+    folder = options.images or options.edits
+    images = np.stack(
+        [
+            cv2.resize(read_image(inside(folder, row["image"])), side, interpolation=cv2.INTER_AREA)
+            for row in rows
+        ]
+    )
+    everything = np.ones(images.shape[:3], bool)
+    # A donor depends on its edit alone, in whatever batch it is made.
+    seeds = [int(_name(row, options)[:8], 16) for row in rows]
+    keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+    prompts = [row["target_caption"] for row in rows]
+    sampling = Sampling(options.steps, options.guidance, options.scheduler)
+    made = generate(generator, images, everything, prompts, keys, sampling)
+    for picture, place in zip(made, places, strict=True):
+        with whole_file(place) as unfinished:
+            Image.fromarray(picture).save(unfinished, "PNG")
+
+
+def _generator(base: str | None) -> Any:
+    import jax.numpy as jnp
+
+    from brushjax.inference.generators import LatentGenerator
+    from brushjax.pipelines.bases import BaseFiles, base_path, load_base
+
+    return LatentGenerator.from_parts(load_base(BaseFiles(base_path(base)), jnp.float32))
+
+
+def _name(row: dict[str, str], options: DonorArguments) -> str:
+    settings = (options.base, options.size, options.steps, options.guidance, options.scheduler)
+    return digest(*(str(value) for value in settings), *(row[name] for name in NAMED))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected {path}, a JSON object a line with {', '.join(NAMED)}; "
+            "`python -m brushjax instruct` writes it"
+        )
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        if missing := [name for name in NAMED if not isinstance(row.get(name), str)]:
+            raise ValueError(f"{path}:{number}: expected {', '.join(NAMED)}; no {missing[0]}")
+        rows.append(row)
+    return rows
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"expected --shard I/N with I < N, such as 0/8; got {text!r}")
+    return int(index), int(count)

@@ -1,0 +1,121 @@
+"""The region editor: where an instruction points, and what is painted there."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import brushjax
+from brushjax.inference.inpaint import InpaintResult
+from brushjax.inference.region import RegionEditor
+from brushjax.models import RegionConfig, Threshold
+from brushjax.pipelines.regions import RegionEncoders, RegionFinder
+from brushjax.training.objectives.region_objective import RegionObjective
+from tests.inference.conftest import filled
+from tests.support import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """A folder as training leaves it; both towers and their tokenizer lie in it."""
+    from brushjax.models import CLIPText, CLIPTextConfig, CLIPVision, ViTConfig
+    from brushjax.pipelines.bases import SHIPPED_BASE
+
+    folder = tmp_path_factory.mktemp("region")
+    vision = ViTConfig(32, 64, 2, 2, image_size=32, patch_size=8, projection_dim=24)
+    text = CLIPTextConfig(
+        vocab_size=746,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        projection_dim=24,
+        bos_token_id=744,
+        eos_token_id=745,
+        architectures=("CLIPTextModelWithProjection",),
+    )
+    brushjax.save(filled(CLIPVision, vision, 0), folder / "clip_vision")
+    brushjax.save(filled(CLIPText, text, 1), folder / "text_encoder")
+    shutil.copytree(SHIPPED_BASE / "tokenizer", folder / "tokenizer")
+    encoders = RegionEncoders(str(folder), "", "clip_text", 32, -2)
+    objective = RegionObjective(encoders, RegionConfig(24, 16, residual=True))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        objective.shapes()["region"],
+    )
+    objective.export(objective.load(jax.random.key(0), {"region": wanted}), folder, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finder(export):
+    return RegionFinder.load(export)
+
+
+IMAGE = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
+
+
+def test_finder_gives_the_predictors_probabilities(finder):
+    found = finder.find(IMAGE, "replace the cat with a flower", Threshold("quantile"))
+    assert found.probability.shape == (4, 4)
+    assert found.region.shape == (40, 60)
+    ids = finder.encoders.instructions(["replace the cat with a flower"])
+    view = finder.encoders.placement.view(jax.numpy.asarray(IMAGE[None] / 127.5 - 1, "float32"))
+    patches = finder.models["clip_vision"].embed(view, -2).patch_embeds
+    words, there = finder.encoders.read(finder.models["clip_text"], ids)
+    expected = finder.models["region"](patches, words, there).probability
+    np.testing.assert_allclose(found.probability.reshape(-1), expected[0], atol=1e-5)
+    other = finder(IMAGE, "replace the flower with a cat")
+    assert np.abs(other - found.probability.reshape(-1)).max() > 1e-4
+
+
+def test_region_is_of_whole_patches_of_the_highest_probability(finder):
+    found = finder.find(
+        IMAGE, "replace the cat with a flower", Threshold("quantile", quantile=0.75)
+    )
+    patches = found.region[::10, ::15]
+    np.testing.assert_array_equal(patches.repeat(10, 0).repeat(15, 1), found.region)
+    assert patches.sum() == 4
+    assert found.probability[patches].min() >= found.probability[~patches].max()
+
+
+def test_nothing_above_the_threshold_is_one_line_that_says_so(finder):
+    with pytest.raises(ValueError, match="expected a region for 'x', but no patch passes"):
+        finder.find(IMAGE, "x", Threshold(tau=1.0))
+
+
+def test_editor_paints_the_region_by_the_caption_after_the_edit(finder):
+    asked = {}
+
+    def painter(image, mask, prompt, **settings):
+        asked.update(mask=mask, prompt=prompt, **settings)
+        painted = np.where(mask[..., None] > 0, 0, image)[None].astype(np.uint8)
+        return InpaintResult(painted, np.zeros((1, 5, 7, 4), np.float32), 0.0)
+
+    edit = RegionEditor(finder, painter, Threshold("quantile"))
+    result = edit(IMAGE, "replace the cat", target_caption="a flower", seed=3, steps=7)
+    assert (asked["prompt"], asked["seed"], asked["steps"]) == ("a flower", 3, 7)
+    np.testing.assert_array_equal(asked["mask"] > 0, result.found.region)
+    outside = ~result.found.region
+    np.testing.assert_array_equal(result.image[outside], IMAGE[outside])
+    assert asked["blend"] == "paste"
+    with pytest.raises(ValueError, match="expected target_caption"):
+        edit(IMAGE, "replace the cat", target_caption="")
+
+
+def test_folder_can_be_moved_with_its_encoders(export, finder, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(export, moved)
+    relative = dataclasses.replace(finder.encoders, clip=".")
+    from brushjax.files import write_json
+
+    write_json(moved / "encoders.json", dataclasses.asdict(relative))
+    again = RegionFinder.load(moved)
+    assert str(moved) in again.encoders.clip
+    np.testing.assert_array_equal(again(IMAGE, "the cat"), finder(IMAGE, "the cat"))
+    with pytest.raises(FileNotFoundError, match=r"expected .*encoders\.json beside region"):
+        RegionFinder.load(GOLDEN / "region" / "region_literal")
