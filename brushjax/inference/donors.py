@@ -96,8 +96,8 @@ def _make(
     import numpy as np
     from PIL import Image
 
-    from brushjax.inference.generators import Sampling
     from brushjax.inference.images import read_image
+    from brushjax.inference.inpaint_settings import InpaintSettings
     from brushjax.pipelines.generators import generate
 
     side = (options.size, options.size)
@@ -113,8 +113,9 @@ def _make(
     seeds = [int(_name(row, options)[:8], 16) for row in rows]
     keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
     prompts = [row["target_caption"] for row in rows]
-    sampling = Sampling(options.steps, options.guidance, options.scheduler)
-    made = generate(generator, images, everything, prompts, keys, sampling)
+    names = ("steps", "guidance", "scheduler")
+    settings = InpaintSettings(**{name: getattr(options, name) for name in names})
+    made = generate(generator, images, everything, prompts, keys, settings)
     for picture, place in zip(made, places, strict=True):
         with whole_file(place) as unfinished:
             Image.fromarray(picture).save(unfinished, "PNG")

@@ -12,17 +12,9 @@ from jaxtyping import Array
 
 from brushjax.inference.blended import BlendedLatents
 from brushjax.inference.inpaint import Inpainter
+from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.brushnet import CELL
 from brushjax.pipelines.generators import Capabilities, Masks, Pictures
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """Settings of a diffusion model as a generator."""
-
-    steps: int = 50
-    guidance: float | int = 7.5
-    scheduler: str = "unipc"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +32,9 @@ class BrushNetGenerator:
     def __call__(
         self, images: Pictures, mask: Masks, prompts: Sequence[str], keys: Array, settings: Any
     ) -> Pictures:
-        sampling = dataclasses.asdict(settings or Sampling())
-        white = mask * np.uint8(255)
-        result = self.painter(
-            images, list(white), list(prompts), seed=seeds_of(keys), blend="none", **sampling
-        )
-        return result.images
+        white = list(mask * np.uint8(255))
+        seeds = seeds_of(keys)
+        return self.painter(images, white, list(prompts), seed=seeds, settings=how(settings)).images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +60,14 @@ class LatentGenerator:
     def __call__(
         self, images: Pictures, mask: Masks, prompts: Sequence[str], keys: Array, settings: Any
     ) -> Pictures:
-        sampling = dataclasses.asdict(settings or Sampling())
         holes = [np.asarray(hole, bool) for hole in mask]
         seeds = seeds_of(keys)
-        return self.painter(list(images), holes, list(prompts), seeds, blend="none", **sampling)
+        return self.painter(list(images), holes, list(prompts), seeds, how(settings))
+
+
+def how(settings: InpaintSettings | None) -> InpaintSettings:
+    """Returns settings without a blend of their own: `generate` blends for all generators."""
+    return (settings or InpaintSettings()).changed(blend="none")
 
 
 def seeds_of(keys: Array) -> list[int]:

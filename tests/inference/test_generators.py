@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from brushjax.inference.blended import BlendedLatents
-from brushjax.inference.generators import BrushNetGenerator, LatentGenerator, Sampling, seeds_of
+from brushjax.inference.generators import BrushNetGenerator, LatentGenerator, seeds_of
+from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.unet import UNet
 from brushjax.pipelines.generators import Generator, generate
 from tests.inference.conftest import SD15_SCHEDULER, filled
 
-SETTINGS = Sampling(steps=2, guidance=2.0, scheduler="ddim")
+SETTINGS = InpaintSettings(steps=2, guidance=2.0, scheduler="ddim")
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,10 @@ def test_only_unets_with_nine_channels_say_that_they_read_the_mask(base, inpaint
 def test_inpainting_unet_reads_picture_around_the_hole_and_not_in_it(inpainting_base):
     painter = BlendedLatents(inpainting_base)
     images, mask = pictures()
-    how = {"steps": 2, "guidance": 1.0, "scheduler": "ddim", "blend": "none"}
+    how = InpaintSettings(steps=2, guidance=1.0, scheduler="ddim", blend="none")
 
     def fill(images):
-        return painter(list(images), list(mask), ["a", "b"], [0, 1], **how)
+        return painter(list(images), list(mask), ["a", "b"], [0, 1], how)
 
     first = fill(images)
     inside, outside = images.copy(), images.copy()

@@ -88,7 +88,8 @@ class EditSamples:
         """Returns record n, before an objective turns it into arrays."""
         row = self._rows[n]
         image, donor = (self._picture(row[name]) for name in ("image", "donor"))
-        return RegionEdit(n, image, donor, *(row[name] for name in WORDS))
+        before, instruction, after = (row[name] for name in WORDS)
+        return RegionEdit(n, image, donor, before, instruction, after)
 
     def _picture(self, name: str) -> np.ndarray:
         path = inside(Path(self._data.path), name)
