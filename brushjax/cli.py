@@ -19,7 +19,7 @@ COMMANDS = {
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
     "edit": ("brushjax.agents.command", "main", "change a picture as an instruction says"),
     "instruct": ("brushjax.agents.instruct", "main", "make instructions for captioned pictures"),
-    "donors": ("brushjax.inference.donors", "main", "make the pictures that regions learn from"),
+    "donors": ("brushjax.agents.donors", "main", "make the pictures that regions learn from"),
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brushjax.agents.donors import DonorArguments, donors
 from brushjax.data.sets.region_edits import RegionEdits
-from brushjax.inference.donors import DonorArguments, donors
 from brushjax.pipelines.generators import Callback
 
 
