@@ -124,7 +124,7 @@ def _make(
 def _generator(base: str | None) -> Any:
     import jax.numpy as jnp
 
-    from brushjax.inference.generators import LatentGenerator
+    from brushjax.inference.region import LatentGenerator
     from brushjax.pipelines.bases import BaseFiles, base_path, load_base
 
     return LatentGenerator.from_parts(load_base(BaseFiles(base_path(base)), jnp.float32))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from brushjax.inference.blended import BlendedLatents
-from brushjax.inference.generators import BrushNetGenerator, LatentGenerator, seeds_of
 from brushjax.inference.inpaint_settings import InpaintSettings
+from brushjax.inference.region import BrushNetGenerator, LatentGenerator, seeds_of
 from brushjax.models.unet import UNet
 from brushjax.pipelines.generators import Generator, generate
 from tests.inference.conftest import SD15_SCHEDULER, filled
