@@ -1,4 +1,4 @@
-"""The region editor: an instruction gives the region, an Inpainter fills it; other generators too."""
+"""The region editor: an instruction gives the region, an Inpainter fills it; other generators."""
 
 from __future__ import annotations
 
