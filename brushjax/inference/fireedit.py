@@ -43,6 +43,7 @@ from brushjax.sharding import Rule
 from brushjax.weights.fireedit import Parts, load_fireedit
 
 PROMPT = "prompt.json"
+SAMPLING = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}  # as SD 1's
 COARSE = 64  # pixels: what the worked-on sides are multiples of
 SIDE = 512  # of a base that does not say what it was trained at
 
@@ -101,7 +102,7 @@ class FireEditor:
         run = functools.partial(edit, graphs)
         self._program = Program(run, params, key=graphs, mesh=mesh, rules=rules, saved=programs)
         self._writer = Writer(sizes.sequence, words, prompt or Prompt())
-        self._scheduler = dict(NOISE) if scheduler is None else scheduler
+        self._scheduler = NOISE | SAMPLING if scheduler is None else scheduler
         cells = json.loads(sizes.unet.extra).get("sample_size")
         self._cell = 2 ** (len(sizes.vae.block_out_channels) - 1)
         self._side = cells * self._cell if isinstance(cells, int) else SIDE
