@@ -94,7 +94,7 @@ class AlignmentObjective(Objective):
         return {**params, TEXT: read("clip_text", self.sources.clip, wanted[TEXT])}
 
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
-        sequence = read_writer(self.small.sequence, self.sources.llama, self.prompt)
+        sequence = read_writer(self.small.sequence, self.sources.tokenizer, self.prompt)
         ids = read_tokenizer(self.sources.clip)([record.caption])[0]
         own = instructions.columns(sequence.edit(record.caption))
         return {**own, "token_ids": ids, "id": np.asarray(record.id, np.int64)}

@@ -148,7 +148,7 @@ class FireEditObjective(Objective):
 
     @property
     def _writer(self) -> Writer:
-        return read_writer(self.sizes.sequence, self.sources.llama, self.prompt)
+        return read_writer(self.sizes.sequence, self.sources.tokenizer, self.prompt)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         dtype = dtype_of(frozen)
@@ -231,10 +231,12 @@ class FireEditObjective(Objective):
         """Writes the whole FireEdit folder, with what was frozen as it was read."""
         del batch
         _, frozen = split(part_shapes(self.sizes, PARTS), self.trains)
-        models = {k: self._trained(k, trainable.get(k, {}), frozen.get(k, {})) for k in PARTS}
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            learnt = jax.tree.map(jnp.asarray, trainable)
+        models = {k: self._trained(k, learnt.get(k, {}), frozen.get(k, {})) for k in PARTS}
         null = jnp.asarray(null_context(self.sizes, self.sources))
         save_fireedit(Parts(models, self.sizes.edit, self.sizes.sequence, null), folder)
-        read_words(self.sources.llama).save(folder / "tokenizer")
+        read_words(self.sources.tokenizer).save(folder / "tokenizer")
         (folder / "scheduler").mkdir()
         write_json(folder / "scheduler" / "scheduler_config.json", self.noise.to_dict())
         write_json(folder / PROMPT, dataclasses.asdict(self.prompt))
@@ -247,7 +249,7 @@ class FireEditObjective(Objective):
             model.add_tokens(self.sizes.sequence.new_tokens)
             if self.sizes.update is not None:
                 lora.add(model, self.sizes.update, rngs=Keys(0))
-            nnx.update(model, jax.tree.map(jnp.asarray, own))
+            nnx.update(model, own)
             return model
         host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
         wanted = {kind: placed_in(host, frozen)} if frozen else {}

@@ -37,7 +37,7 @@ class Sources:
       groma: of proposals, regions and the bridge to the language model.
       clip: of the image encoder, and of the text encoder with its tokenizer, whose features of an
         empty prompt stand for a dropped instruction; must be the UNet's.
-      llama: also of the tokenizer.
+      llama: also of the tokenizer, where `start` has none.
     """
 
     start: str = ""
@@ -58,6 +58,13 @@ class Sources:
         names = {"clip_vision": "clip", "clip_text": "clip"}
         names |= dict.fromkeys(("proposer", "region_encoder", "bridge"), "groma")
         return getattr(self, names.get(kind, kind))
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the language model's tokenizer is."""
+        if self.start and (Path(self.start) / "tokenizer").is_dir():
+            return self.start
+        return self.llama
 
     @property
     def adapter(self) -> str:

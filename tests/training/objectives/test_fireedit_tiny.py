@@ -208,7 +208,7 @@ def test_stage_1_moves_the_features_towards_the_captions(aligning, tmp_path):
     aligning = dataclasses.replace(aligning, sources=sources)
     words = ("a red ball", "a dog", "two cats on a sofa", "the sea")
     pairs = [Inpainting(n, picture(n), picture(n)[..., :1], w) for n, w in enumerate(words)]
-    data = stacked([aligning.encode(record) for record in pairs])
+    data = jax.tree.map(jnp.asarray, stacked([aligning.encode(record) for record in pairs]))
     trained, frozen = loaded(aligning, KEY)
 
     def loss(trained):
