@@ -55,7 +55,7 @@ FOLDERS = ("diffusers", "orbax")  # the layouts that are folders; the others are
 class ModelTensor(Tensor):
     """A parameter of a model, or one layer of a stack, fetched from its devices when it is read."""
 
-    parameter: jax.Array
+    parameter: jax.Array | np.ndarray
     layer: int | None = None
 
     @property
@@ -112,7 +112,7 @@ def weights_of(model: nnx.Module, kind: str | None = None) -> Weights:
     return Weights(kind or kind_of(model), "the model", "memory", config.to_dict(), tensors)
 
 
-def unread(path: ParameterPath, value: jax.Array) -> Tensor:
+def unread(path: ParameterPath, value: jax.Array | np.ndarray) -> Tensor:
     """Returns a parameter as a tensor in a checkpoint's order of axes."""
     if STACK not in path:
         return transposed(ModelTensor(value), checkpoint_axes(path, value.ndim))
