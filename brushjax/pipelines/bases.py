@@ -152,10 +152,12 @@ def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:
     models: dict[str, Any] = {
         kind: load(kind, source, dtype=dtype) for kind, source in sources.items() if kind != "vae"
     }
-    config = read("vae", sources["vae"]).config
+    stored = read("vae", sources["vae"])
+    config = stored.config
     if models["unet"].config.addition_embed_type is not None and "scaling_factor" not in config:
         config = {**config, "scaling_factor": XL_SCALING}
-    dtype = working_dtype(dtype, bool(config.get("force_upcast")))
+    kept = dtype or next(iter(stored.tensors.values())).dtype
+    dtype = working_dtype(kept, bool(config.get("force_upcast")))
     models["vae"] = load("vae", sources["vae"], dtype=dtype, config=config)
     return models
 
