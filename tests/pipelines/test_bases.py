@@ -18,7 +18,12 @@ from brushjax.pipelines import bases
 from brushjax.weights import WeightsError
 from tests.inference import community
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings(
+        "ignore:pictures are worked on at:UserWarning"
+    ),  # tiny ones are meant
+]
 
 SETTINGS = {"scheduler": "ddim", "steps": 2, "guidance": 3.0}
 
