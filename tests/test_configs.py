@@ -97,7 +97,14 @@ def traced(objective, batch, compute_dtype):
     return jax.eval_shape(step, params, frozen, dict(batch), keys)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+LONG = ("brushnet_sdxl", "fireedit_stage2")  # tens of seconds each; the shapes of others are alike
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(file, marks=pytest.mark.slow if name_of(file) in LONG else ()) for file in FILES],
+    ids=name_of,
+)
 def test_config_is_traced_from_data_to_loss(path):
     """The step of a training recipe is traced with the shapes of its data; nothing is computed."""
     config = configs.load(path)

@@ -64,7 +64,8 @@ def test_progress_compiles_three_programs_for_any_number_of_steps(painter):
     assert all(b <= a + 1 for a, b in zip(before, after))
 
 
-@pytest.mark.parametrize("together", [None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [None, 1])
 def test_progress_over_devices_compiles_once(parts, tokenizer_folder, together):
     mesh = make_mesh(MeshShape(2), jax.devices()[:2])
     many = Inpainter.from_parts(

@@ -212,8 +212,18 @@ def pair_file(path, prefix, layer, ending="kohya", width=8):
     return (0.5 * up @ down).numpy()
 
 
+USUAL = (
+    "",
+    "lora_unet_",
+)  # the others run with -m slow: the table makes no difference between them
+
+
 @pytest.mark.parametrize(
-    "prefix", [*PREFIXES["unet"], "base_model.model.", "base_model.model.unet."]
+    "prefix",
+    [
+        prefix if prefix in USUAL else pytest.param(prefix, marks=pytest.mark.slow)
+        for prefix in (*PREFIXES["unet"], "base_model.model.", "base_model.model.unet.")
+    ],
 )
 def test_every_prefix_goes_with_every_layer_and_every_ending(torch_models, tmp_path, prefix):
     model = weights.load("unet", torch_models[0])

@@ -99,6 +99,7 @@ def test_whole_answers_a_question_without_img_tokens(golden, whole):
     assert np.isfinite(known.features).all()
 
 
+@pytest.mark.slow  # the language model has its own test of unused places
 def test_empty_places_for_regions_change_nothing(golden, whole):
     """A sequence with as many places as regions reads as one with places to spare."""
     plan, mask = sequence(golden), np.asarray(region_mask(golden))

@@ -39,8 +39,9 @@ def shapes_of(program, kind):
         shape
         for one in program.exchanges
         if one.kind == kind
-        for _, shape in one.arrays
+        for dtype, shape in one.arrays
         if shape not in ((), (4,))  # the metrics
+        if dtype != "s32"  # the samples' ids, all of which decide how each draws its noise
     )
 
 
