@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,27 @@ def simple(line):
 
 
 @pytest.fixture
-def understood(tmp_path, monkeypatch):
+def no_data_made(monkeypatch):
+    """Commands that make training data parse their words, and only note that they were called."""
+    from brushjax.agents import donors, instruct
+
+    called = []
+    for module, name, result in (
+        (instruct, "instruct", Counter()),
+        (donors, "_generator", None),
+        (donors, "donors", 0),
+    ):
+
+        def call(*arguments, name=name, result=result):
+            called.append((name, arguments))
+            return result
+
+        monkeypatch.setattr(module, name, call)
+    return called
+
+
+@pytest.fixture
+def understood(tmp_path, monkeypatch, no_data_made):
     """Calls a command of ours with its real parser, in the place of what it would do."""
     from brushjax.agents import command as edit
     from brushjax.evaluation import command as evaluate
@@ -69,7 +90,7 @@ def understood(tmp_path, monkeypatch):
     for name in ("configs", "docs", "brushjax"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    called = []
+    called = no_data_made
 
     def instead(module, name, result=None):
         def call(*arguments, **options):
