@@ -37,24 +37,17 @@ def tokenize(captions):
 
 def write_cache(folder: Path, count: int) -> None:
     """Writes random latents as precompute would."""
-    from brushjax.data.cached import Cache, record_type
+    from brushjax.data.latents.cache import Cache, fields, record_type
     from brushjax.data.sources import records
 
-    image = (
-        *(("mean", "<f2", LATENT), ("deviation", "<f2", LATENT)),
-        *(("token_ids", "<i4", (77,)), ("time_ids", "<f4", (6,)), ("id", "<i8", ())),
-    )
-    hole = (
-        *(("masked_mean", "<f2", LATENT), ("masked_deviation", "<f2", LATENT)),
-        ("keep", "|u1", (64 * 64 // 8,)),
-    )
+    image, hole = fields(LATENT, 77)
     cache = Cache(image, hole, 1, 1, count, -(-count // 4), "", "", "")
     cache.save(folder)
     rng = np.random.default_rng(0)
     for shard in range(cache.shards):
-        for path, fields in zip(cache.paths(folder, shard), (image, hole)):
+        for path, layout in zip(cache.paths(folder, shard), (image, hole)):
             rows = np.zeros(
-                min(cache.per_shard, count - shard * cache.per_shard), record_type(fields)
+                min(cache.per_shard, count - shard * cache.per_shard), record_type(layout)
             )
             for name in rows.dtype.names:
                 if rows[name].dtype == np.float16:

@@ -11,6 +11,8 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
+
 SKIPPED = (
     "unreadable tar",  # compressed, or no tar at all
     "truncated tar",

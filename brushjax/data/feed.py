@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 ENDLESS = 1 << 40  # batches: no run gets there
+UNLIMITED = 1 << 40  # samples of a source without a pool
 
 
 @runtime_checkable

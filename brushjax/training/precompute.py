@@ -24,17 +24,10 @@ from tqdm import tqdm
 from brushjax import config as configs
 from brushjax import distributed
 from brushjax.config import ConfigError
-from brushjax.data.cached import (
-    DESCRIPTION,
-    FREE,
-    ORIGINS,
-    Cache,
-    Field,
-    record_type,
-    refuse_changed,
-)
 from brushjax.data.faults import TooManyFaults
 from brushjax.data.feed import stacked
+from brushjax.data.latents.cache import DESCRIPTION, Cache, fields, packed
+from brushjax.data.latents.samples import ORIGINS, free, refuse_changed
 from brushjax.data.sets.brushdata import BrushData, BrushSamples
 from brushjax.data.sources import records
 from brushjax.data.sources.collection import Collection, open_collection
@@ -196,20 +189,7 @@ def _describe(
     """What the cache will hold, from the shapes of one sample."""
     first = {name: array for name, array in samples.batch([0]).items() if name in _PIXELS}
     shapes = encoder.shapes(first)
-    height, width, channels = shapes["mean"].shape[1:]
-    latent = (height, width, channels)
-    image: tuple[Field, ...] = (
-        ("mean", "<f2", latent),
-        ("deviation", "<f2", latent),
-        ("token_ids", "<i4", shapes["token_ids"].shape[1:]),
-        ("time_ids", "<f4", (6,)),
-        ("id", "<i8", ()),
-    )
-    hole: tuple[Field, ...] = (
-        ("masked_mean", "<f2", latent),
-        ("masked_deviation", "<f2", latent),
-        ("keep", "|u1", (-(-height * width // 8),)),
-    )
+    image, hole = fields(shapes["mean"].shape[1:], shapes["token_ids"].shape[-1])
     return Cache(
         image=image,
         hole=hole,
@@ -233,8 +213,8 @@ def _claim(cache: Cache, out: Path, collection: Collection) -> None:
     """
     if (out / DESCRIPTION).is_file():
         old = Cache.load(out)
-        free = tuple(f"data.{name}" for name in FREE)
-        changed = configs.differences(_text(old), _text(cache), free)
+        allowed = tuple(f"data.{name}" for name in free(BrushData))
+        changed = configs.differences(_text(old), _text(cache), allowed)
         if changed:
             raise ConfigError(
                 f"{out} holds another cache; it differs in\n  " + "\n  ".join(changed) + "\nGive "
@@ -335,16 +315,7 @@ def _encode(
         batch = {**stacked(words), "token_ids": token_ids, **stored}
         prepared = encoder(batch)
         stored = {name: prepared[name] for name in ("mean", "deviation")}
-        rows = np.zeros(len(crops), record_type(cache.hole))
-        condition = prepared["condition"]
-        rows["masked_mean"] = condition[..., :-1]
-        rows["masked_deviation"] = prepared["masked_deviation"]
-        keep = condition[..., -1].reshape(len(crops), -1) > 0.5
-        rows["keep"] = np.packbits(keep, axis=-1)
-        holes.append(rows)
-    images = np.zeros(len(crops), record_type(cache.image))
-    images["mean"], images["deviation"] = stored["mean"], stored["deviation"]
-    images["token_ids"] = token_ids
-    images["time_ids"] = [crop[0]["time_ids"] for crop in crops]
-    images["id"] = [crop[0]["id"] for crop in crops]
+        holes.append(packed(cache.hole, prepared))
+    crop = {name: np.array([crop[0][name] for crop in crops]) for name in ("time_ids", "id")}
+    images = packed(cache.image, {**stored, **crop, "token_ids": token_ids})
     return images, [rows[n] for n in range(len(crops)) for rows in holes[: cache.holes]]

@@ -11,7 +11,8 @@ import pytest
 
 from brushjax import weights
 from brushjax.config import ConfigError
-from brushjax.data.cached import Cache, CachedImages, CachedLatents
+from brushjax.data.cached import CachedImages, CachedLatents
+from brushjax.data.latents.cache import Cache
 from brushjax.data.masks.holes import HoleConfig
 from brushjax.data.sets.brushdata import BrushData
 from brushjax.training import precompute as precomputing

@@ -11,12 +11,14 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from brushjax.config import ConfigError
 from brushjax.data.faults import (
+    ATTEMPTS,
     FAULTS,
     Fault,
     FaultCounts,
@@ -26,7 +28,9 @@ from brushjax.data.faults import (
     from_rows,
     to_row,
 )
-from brushjax.data.feed import Feed, stacked
+from brushjax.data.feed import UNLIMITED, Feed, stacked
+from brushjax.data.latents.cache import blank
+from brushjax.data.latents.samples import check, compare, free, image_samples, latent_samples
 from brushjax.data.masks import reference
 from brushjax.data.masks.holes import HoleConfig, sample_hole
 from brushjax.data.order import Order
@@ -39,8 +43,6 @@ from brushjax.data.split import Split, part
 from brushjax.data.text import LENGTH
 
 Profile = Literal["default", "reference_segmentation", "reference_random"]
-UNLIMITED = 1 << 40  # samples of a source without a pool
-ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
 OBJECT_MEMBERS = ("height", "width", "segmentation")
 DONOR_MEMBERS = ("image", "segmentation")
 CELL, CHANNELS = 8, 4  # pixels a side, and numbers, of a latent cell of every Stable Diffusion
@@ -106,7 +108,7 @@ class BrushData:
             raise ConfigError("expected latents with new_holes: without them all holes are new")
 
     def source(self, encode: Encode) -> Any:
-        """Returns the samples by number, BrushSamples or those of `brushjax.data.cached`; the same
+        """Returns the samples by number, BrushSamples or stored latents; the same
         object for the same config and tokenizer, so that its fault counts are those of the run.
 
         Args:
@@ -114,10 +116,12 @@ class BrushData:
         Raises: FileNotFoundError if there is no data; TooManyFaults if too much of it is missing;
           ConfigError if the latents are of other data.
         """
+        if self.latents and self.new_holes:
+            return image_samples(self.latents, self.pixels, encode)
         if self.latents:
-            from brushjax.data.cached import stored  # it imports this file
-
-            return stored(self).source(encode)
+            check(Path(self.latents), self.pixels, free(self))
+            compare(Path(self.latents), self)
+            return latent_samples(self.latents, self.seed)
         return _opened(self, encode)
 
     @property
@@ -136,8 +140,8 @@ class BrushData:
         Each batch has "image" uint8 [B,size,size,3], "mask" [B,size,size,1] with 1 = edit,
         "token_ids" int32 [B,length], "id" int64 [B] and "time_ids" float32 [B,6], SDXL's original
         height, width, crop top, left, and size twice. The reference's profiles add "masked_image"
-        float32 [B,size,size,3], 0..255, and make the mask float32. With latents see CachedLatents
-        and CachedImages of `brushjax.data.cached`.
+        float32 [B,size,size,3], 0..255, and make the mask float32. With latents see
+        `brushjax.data.cached`.
         """
         samples = self.source(encode)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
@@ -145,22 +149,17 @@ class BrushData:
     def shapes(self) -> dict[str, Any]:
         """Returns a sample of zeros as `source` gives them, for programs that are compiled where
         the data is not."""
-        image = np.zeros((self.size, self.size, 3), np.uint8)
-        latent = np.zeros((self.size // CELL, self.size // CELL, CHANNELS), np.float16)
-        zeros: dict[str, Any] = {}
-        if self.latents:
-            zeros = {"mean": latent, "deviation": latent}
+        latent = (self.size // CELL, self.size // CELL, CHANNELS)
+        stored = blank(latent, LENGTH, holes=not self.new_holes)
         if self.latents and not self.new_holes:
-            keep = latent[..., :1]
-            condition = np.concatenate([latent, keep], axis=-1)
-            zeros |= {"condition": condition, "masked_deviation": latent}
-        else:
-            zeros |= {"image": image, "mask": image[..., :1]}
-        if self.profile != "default" and "image" in zeros:
+            return stored
+        image = np.zeros((self.size, self.size, 3), np.uint8)
+        pixels = {"image": image, "mask": image[..., :1]}
+        if self.profile != "default":
             masked = image.astype(np.float32)
-            zeros |= {"masked_image": masked, "mask": masked[..., :1]}
-        sizes, ids = np.zeros(6, np.float32), np.zeros(LENGTH, np.int32)
-        return {**zeros, "token_ids": ids, "id": np.int64(0), "time_ids": sizes}
+            pixels |= {"masked_image": masked, "mask": masked[..., :1]}
+        words = ("mean", "deviation") if self.latents else ()
+        return {**pixels, **{k: stored[k] for k in (*words, "token_ids", "id", "time_ids")}}
 
 
 @functools.lru_cache(maxsize=4)
@@ -251,13 +250,13 @@ class BrushSamples:
         return self._collection.name(number)
 
     def place(self, position: int) -> tuple[int, int]:
-        """Returns (number, epoch) of the sample at a position of the order."""
-        epoch, within = divmod(position, self.config.pool or len(self.numbers))
-        if self.config.pool:  # the same samples with the same crops, in a new order every epoch
-            pool = Order(self.config.pool, self.config.seed + 1)
-            epoch, within = divmod(pool[position], len(self.numbers))
-            return int(self.numbers[self._order[epoch * len(self.numbers) + within]]), epoch
-        return int(self.numbers[self._order[position]]), epoch
+        """Returns (number, epoch) of the sample at a position of the order.
+
+        A pool's samples are the first positions, crops included, in a new order every epoch.
+        """
+        if self.config.pool:
+            position = Order(self.config.pool, self.config.seed + 1)[position]
+        return int(self.numbers[self._order[position]]), position // len(self.numbers)
 
     def batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """Returns the samples at these positions, and the faults that were met.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from brushjax.data.faults import (
+    ATTEMPTS,
     FAULTS,
     Fault,
     FaultCounts,
@@ -18,12 +19,10 @@ from brushjax.data.faults import (
     from_rows,
     to_row,
 )
-from brushjax.data.feed import stacked
+from brushjax.data.feed import UNLIMITED, stacked
 from brushjax.data.order import Order
 from brushjax.data.schema import Encode
 
-UNLIMITED = 1 << 40
-ATTEMPTS = 32  # substitutes for a faulty sample before all of the data must be called faulty
 DRAWN, SUBSTITUTE = 0, 1  # streams of random numbers
 
 

@@ -80,7 +80,7 @@ def open_collection(path: str, cache: str = "") -> Collection:
         if listed := [place / name for name in LISTS if (place / name).is_file()]:
             return PictureFolder(place, read_list(listed[0]))
         if (place / "dataset_info.json").is_file():
-            from brushjax.data.sources.tfds import TfdsCollection
+            from brushjax.data.sources.tfds_reader import TfdsCollection
 
             return TfdsCollection.open(folder)
     if place and place.is_file() and place.suffix.lower() in LINES:
