@@ -22,11 +22,10 @@ FORMAT = 2
 DESCRIPTION = "cache.json"
 Field = tuple[str, str, tuple[int, ...]]
 """Name, numpy dtype and shape of what every record has."""
+Layout = tuple[Field, ...]
 
 
-def fields(
-    latent: tuple[int, int, int], tokens: int
-) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
+def fields(latent: tuple[int, int, int], tokens: int) -> tuple[Layout, Layout]:
     """Returns the layouts of a crop's record and of a hole's.
 
     Args:
