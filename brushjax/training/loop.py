@@ -16,7 +16,7 @@ from brushjax.lock import locked
 from brushjax.training.batches import open_feed, to_devices
 from brushjax.training.checkpoint import Checkpoints
 from brushjax.training.lifecycle.publishing import Publisher, best_step, published
-from brushjax.training.lifecycle.starting import check_encoder, claim, ready
+from brushjax.training.lifecycle.starting import check_encoder, claim, ready, same_frozen
 from brushjax.training.lifecycle.stopping import Interruption
 from brushjax.training.logging import RunLog
 from brushjax.training.objectives.contract import split
@@ -52,7 +52,8 @@ def run(
       extend: whether a run whose rate decays towards its end may get another one.
     Returns: the export folder, or None if a signal ended the run early, which is saved then.
     Raises:
-      ConfigError: if workdir belongs to a run of another config, or to one that is still going on;
+      ConfigError: if workdir belongs to a run of another config or other frozen weights, or to one
+        that is still going on;
         or if data, evaluators or their weights are not there, before the first step.
       FloatingPointError: if the loss or the gradient is not finite; names step and samples.
       EvaluationFailed: at the end, if an evaluator failed on the way.
@@ -70,6 +71,7 @@ def run(
         enter(contextlib.closing(checkpoints))
         step = checkpoints.latest() or 0
         state, frozen, position = restore_or_init(config, plan, checkpoints)
+        same_frozen(workdir, frozen, plan.mesh, step)
         feed, faults = open_feed(config, plan.mesh, frozen, encode, position, step)
         train_step = step_of(config, plan)
         unpublished = step == config.steps or decided(published(workdir) < step)

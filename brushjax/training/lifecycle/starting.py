@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
 from brushjax import config as configs
+from brushjax import identity
 from brushjax.config import ConfigError
 from brushjax.data.cached import encoder_of
 from brushjax.data.schema import Encode
 from brushjax.distributed import barrier, is_main
-from brushjax.files import write_text
+from brushjax.files import write_json, write_text
 from brushjax.training.recipe import FREE, Evaluator, TrainConfig
+from brushjax.typing import Params
 
 LOGS = (".log", ".out", ".err")  # what launchers write into a workdir beforehand
+
+FROZEN = ".frozen.json"  # what the frozen weights were known by at the first step
 
 SHOWN = 3  # names of what is in the way
 
@@ -108,6 +117,32 @@ def ready(config: TrainConfig, evaluators: Sequence[Evaluator], encode: Encode) 
     if not is_main():
         return every
     return [one.for_run(config) if hasattr(one, "for_run") else one for one in every]
+
+
+def same_frozen(workdir: Path, frozen: Params, mesh: Mesh, step: int) -> None:
+    """Makes sure that a run goes on with the frozen weights it began with, which another file under
+    the same name would change without a word; they are known by the first values of each array.
+
+    Raises: ConfigError if they are others.
+    """
+    first = jax.jit(
+        partial(jax.tree.map, _few),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )(frozen)
+    path, known = workdir / FROZEN, identity.arrays(first)
+    before = json.loads(path.read_text())["first values"] if step and path.is_file() else known
+    if before != known:
+        raise ConfigError(
+            f"expected the frozen weights that the run in {workdir} began with; its base now holds "
+            "others under the same name. Give back the old files, or train in another --workdir"
+        )
+    barrier("frozen weights read")
+    if is_main():
+        write_json(path, {"first values": known})
+
+
+def _few(leaf: jax.Array) -> jax.Array:
+    return leaf[(*(slice(1),) * (leaf.ndim - 1), slice(16))] if leaf.ndim else leaf
 
 
 def check_encoder(config: TrainConfig) -> None:

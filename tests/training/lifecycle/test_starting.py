@@ -111,3 +111,14 @@ def test_evaluators_and_validation_are_looked_at_before_the_first_step(tmp_path)
     with pytest.raises(ValueError, match="sample 0 is broken"):
         run(recipe(validation=tiny.Numbers(broken=0)), tmp_path)
     assert not (tmp_path / "checkpoints").exists() or not saved(tmp_path)
+
+
+def test_other_frozen_weights_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    run(constant(steps=3), tmp_path)
+    load = tiny.Line.load
+    exchanged = dataclasses.replace(tiny.Line(), factor=3.0)
+    monkeypatch.setattr(tiny.Line, "load", lambda self, *given: load(exchanged, *given))
+    with pytest.raises(ConfigError, match="holds others under the same name"):
+        run(constant(steps=6), tmp_path)
+    monkeypatch.undo()
+    run(constant(steps=6), tmp_path)
