@@ -114,6 +114,8 @@ def ready(config: TrainConfig, evaluators: Sequence[Evaluator], encode: Encode) 
             if is_main() and hasattr(source, "found"):
                 log.info("%s: %s", name, source.found())
     every: list[Any] = [*config.evaluators, *evaluators]
+    if config.best.startswith("eval/") and not every:
+        raise ConfigError(f"best = {config.best!r} needs an evaluator that gives this number")
     if not is_main():
         return every
     return [one.for_run(config) if hasattr(one, "for_run") else one for one in every]

@@ -122,3 +122,8 @@ def test_other_frozen_weights_under_the_same_name_are_refused(tmp_path, monkeypa
         run(constant(steps=6), tmp_path)
     monkeypatch.undo()
     run(constant(steps=6), tmp_path)
+
+
+def test_best_by_an_evaluator_needs_one(tmp_path):
+    with pytest.raises(ConfigError, match="needs an evaluator"):
+        run(recipe(best="eval/psnr"), tmp_path)
