@@ -83,7 +83,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
             from brushjax.training.scale import ahead, ahead_report
 
             print("Compiling: 5 to 15 minutes for a full-size model on two cores.", flush=True)
-            print(ahead_report.describe(ahead.compile_for(config, options.compile_for)))
+            program = ahead.compile_for(config, options.compile_for)
+            print(ahead_report.describe(program, options.price))
             return
     except configs.ConfigError as error:
         sys.exit(f"error: {error}")
@@ -181,7 +182,14 @@ def _train_parser() -> argparse.ArgumentParser:
         "--compile-for",
         metavar="SLICE",
         help="compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128, v4-32, "
-        "...), say what it would need, and end",
+        "...), say what it would need and how long it takes at best, and end",
+    )
+    parser.add_argument(
+        "--price",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="of a chip for an hour: --compile-for then says what a million samples cost at least",
     )
     parser.add_argument(
         "--profile",

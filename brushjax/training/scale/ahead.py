@@ -19,7 +19,8 @@ from brushjax.training.plan import Plan, make_plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.collectives import Collective, collectives
 from brushjax.training.scale.flops import batch_shapes, useful_flops
-from brushjax.training.scale.program import flops
+from brushjax.training.scale.program import flops, operations
+from brushjax.training.scale.roofline import Forecast, forecast
 from brushjax.training.step import step_of
 
 GIB = 2**30
@@ -33,12 +34,20 @@ class Chip:
     Attributes:
       memory: GiB that a program may use.
       peak: TFLOP/s in bfloat16, as published.
+      bandwidth: GB/s of its main memory, as published.
+      links: GB/s that it sends to its neighbours over all links, as published.
+      clock: GHz, which the peak and the matrix units' number give.
+      unit: side of a matrix unit.
       cores: that a slice's name counts for each chip.
       shapes: chips along the sides of the slices that are rented out, by their number.
     """
 
     memory: int | float
     peak: int | float
+    bandwidth: int | float
+    links: int | float
+    clock: int | float
+    unit: int
     cores: int
     shapes: dict[int, str]
 
@@ -51,10 +60,10 @@ CUBES = {
     512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16",
 }  # fmt: skip
 CHIPS = {
-    "v4": Chip(memory=30.75, peak=275, cores=2, shapes=CUBES),
-    "v5e": Chip(memory=15.75, peak=197, cores=1, shapes=FLAT),
-    "v5p": Chip(memory=95.74, peak=459, cores=2, shapes=CUBES),
-    "v6e": Chip(memory=31.25, peak=918, cores=1, shapes=FLAT),
+    "v4": Chip(30.75, 275, 1228, 300, 1.05, unit=128, cores=2, shapes=CUBES),
+    "v5e": Chip(15.75, 197, 819, 200, 1.5, unit=128, cores=1, shapes=FLAT),
+    "v5p": Chip(95.74, 459, 2765, 600, 1.75, unit=128, cores=2, shapes=CUBES),
+    "v6e": Chip(31.25, 918, 1640, 448, 1.75, unit=256, cores=1, shapes=FLAT),
 }
 
 
@@ -75,6 +84,7 @@ class Program:
       seconds: of tracing and of compiling.
       compiled: FLOPs of a chip after optimisation, without kernels; what the compiler says.
       text: of the compiled program.
+      kernels: FLOPs of a chip in kernels written by hand.
     """
 
     name: str
@@ -91,6 +101,11 @@ class Program:
     seconds: tuple[float, float]
     compiled: int | float = 0
     text: str = dataclasses.field(default="", repr=False)
+    kernels: int | float = 0
+
+    def forecast(self) -> Forecast:
+        """How long the step takes at best."""
+        return forecast(self.text, self.chip, self.plan.mesh.size, self.kernels)
 
     @property
     def chip(self) -> Chip:
@@ -187,6 +202,8 @@ def compile_for(config: TrainConfig, name: str) -> Program:
         seconds=seconds,
         compiled=after,
         text=text,
+        kernels=sum(one.flops for one in operations(traced.jaxpr) if one.in_kernel)
+        / plan.mesh.size,
     )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 
 from brushjax.training.scale.ahead import GIB, OPTIMISATION, Program
+from brushjax.training.scale.roofline import ASSUMED
 
 SHOWN = 6  # of the largest arrays that lie whole on every chip
 UNKNOWN = """\
-Not known without the chips: the time of a step (the least above is no forecast), how much of the
-communication overlaps with work, what kernels written by hand compute (they count nothing in the
-compiler's figures), and what the run's other programs need: preparing samples, validation, exports.
+Not known without the chips: how far a real step stays behind the bound above, and what the run's
+other programs need: preparing samples, validation, exports.
 Memory is that of optimisation level {level}; a real run compiles at the default one."""
 
 
-def describe(program: Program) -> str:
-    """Returns what is known of a compiled step, for a person who is about to rent the slice."""
+def describe(program: Program, price: float = 0.0) -> str:
+    """Returns what is known of a compiled step, for a person who is about to rent the slice.
+
+    Args:
+      price: of a chip for an hour, in any currency; 0 says nothing of cost.
+    """
     plan, config = program.plan, program.config
     chips = plan.mesh.size
     samples = config.batch_size / (plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
@@ -27,7 +31,7 @@ def describe(program: Program) -> str:
     ]
     parts = [head, _memory(program), _work(program)]
     if program.fits:
-        parts += [_communication(program)]
+        parts += [_communication(program), _time(program, price)]
     parts += [_whole(program)]
     if not program.fits:
         parts += [advice(program)]
@@ -118,6 +122,28 @@ def _communication(program: Program) -> list[str]:
             "up the gradients and handing out the parameters needs at least"
         )
     return ["Communication of a step: what a chip sends if they stand in rings", *rows]
+
+
+def _time(program: Program, price: float) -> list[str]:
+    best, chips = program.forecast(), program.plan.mesh.size
+    rate = program.config.batch_size / chips / best.seconds
+    parts = (
+        ("matrix products", best.products),
+        ("memory traffic", best.memory),
+        ("kernels by hand", best.kernels),
+        ("exchanges in the open", best.exposed),
+        ("waiting for copies", best.waiting),
+    )
+    lines = [
+        f"Time of a step at best: {best.seconds * 1e3:.1f} ms, {rate:.1f} samples/s a chip",
+        *(f"  {name:<22}{seconds * 1e3:8.1f} ms" for name, seconds in parts),
+    ]
+    if best.compiler:
+        lines += [f"  {'the compiler estimates':<22}{best.compiler * 1e3:8.1f} ms"]
+    if price:
+        cost = 1e6 / rate / 3600 * price
+        lines += [f"  a million samples cost {cost:.2f} or more at {price:g} a chip-hour"]
+    return [*lines, ASSUMED]
 
 
 def _whole(program: Program) -> list[str]:

@@ -57,7 +57,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
     names = ["", *(head.group(1) for head in heads)]
     for name, start, end in zip(names, starts, starts[1:]):
         here: dict[tuple, list[Collective]] = {}
-        for channel, one in _of_computation(text[start:end], devices):
+        for channel, one in in_computation(text[start:end], devices):
             if one.kind == "all-reduce" and name.startswith(FUSED_SCATTER):
                 one, channel = dataclasses.replace(one, kind=FUSED_SCATTER), name
             here.setdefault((channel, one.kind, one.arrays), []).append(one)
@@ -67,7 +67,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
     return [one for ones in found.values() for one in ones]
 
 
-def _of_computation(text: str, devices: int) -> Iterator[tuple[str, Collective]]:
+def in_computation(text: str, devices: int) -> Iterator[tuple[str, Collective]]:
     """Yields the exchanges of one computation with their channels."""
     for match in _LINE.finditer(text):
         result, kind, start = match.groups()
