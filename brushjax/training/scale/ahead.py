@@ -177,7 +177,7 @@ def compile_for(config: TrainConfig, name: str) -> Program:
     traced_at = time.perf_counter()
     temporary, total, after, text = None, 0.0, 0.0, ""
     try:
-        with _quick():
+        with quick():
             compiled = lowered.compile()
         memory = compiled.memory_analysis()
         temporary, total = memory.temp_size_in_bytes, float(memory.peak_memory_in_bytes)
@@ -226,7 +226,7 @@ def step_shapes(config: TrainConfig, plan: Plan) -> tuple[Any, Any, Any]:
 
 
 @contextlib.contextmanager
-def _quick() -> Iterator[None]:
+def quick() -> Iterator[None]:
     """Compiles at a lower level of optimisation, and past JAX's cache of compiled programs, which
     can't read what was compiled without the chips."""
     settings = {"jax_optimization_level": OPTIMISATION, "jax_enable_compilation_cache": False}
