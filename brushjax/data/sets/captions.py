@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from brushjax.data.feed import Feed
-from brushjax.data.schema import Caption, Encode
-from brushjax.data.sets.shuffled import Shuffled, words
+from brushjax.data.schema import Caption
+from brushjax.data.sets.shuffled import ShuffledData, Stored, words
 from brushjax.data.sources.files import File, find, read
 
 ADDRESS = ("http://", "https://")
 
 
 @dataclasses.dataclass(frozen=True)
-class Captions:
+class Captions(ShuffledData):
     """Lines of text files.
 
     Attributes:
       path: pattern of the files, local or with a protocol. A line is a caption, or CC12M's address
         of a picture, a tab and its caption.
-      seed, faulty_share, workers, threads, ahead: as `EditPairs`'.
     """
 
-    FREE: ClassVar = ("faulty_share", "workers", "threads", "ahead")
-    pool: ClassVar[int] = 0
-
     path: str = ""
-    seed: int = 0
-    faulty_share: float | int = 0.05
-    workers: int = 0
-    threads: int = 2
-    ahead: int = 4
 
-    def source(self, encode: Encode) -> Shuffled:
-        """Returns the samples by position; the same object for the same config.
-
-        Raises: FileNotFoundError if there is no file.
-        """
-        return _opened(self, encode)
-
-    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
-        """Returns an endless series of this host's parts of the batches."""
-        samples = self.source(encode)
-        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+    def stored(self) -> Stored:
+        return Lines(self.path)
 
     def shapes(self) -> dict[str, Any]:
         """Returns a record of zeros, for programs that are compiled where the data is not."""
         return {"id": np.int64(0)}
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(config: Captions, encode: Encode) -> Shuffled:
-    return Shuffled(Lines(config.path), encode, config.seed, config.faulty_share)
 
 
 class Lines:

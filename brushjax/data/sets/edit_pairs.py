@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from brushjax.data.faults import Fault, as_fault
-from brushjax.data.feed import Feed
-from brushjax.data.schema import EditPair, Encode
-from brushjax.data.sets.shuffled import Shuffled, member, stretched, words
+from brushjax.data.schema import EditPair
+from brushjax.data.sets.shuffled import ShuffledData, Stored, member, stretched, words
 from brushjax.data.sources.pictures import decode
 from brushjax.data.sources.tables import GroupOrder, Table
 
@@ -33,7 +31,7 @@ SIDED = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class EditPairs:
+class EditPairs(ShuffledData):
     """One published set of edits.
 
     Attributes:
@@ -42,49 +40,22 @@ class EditPairs:
         which its pictures are.
       form: whose layout it is.
       size: side in pixels; pictures are stretched to it, as SmartEdit does.
-      seed: of the order and of mirroring.
       mirrored: share of the samples that are mirrored, but never one whose instruction names a side
         or letters.
-      faulty_share: largest share of unusable samples that a run puts up with.
-      workers, threads, ahead: as `BrushData`'s.
     """
-
-    FREE: ClassVar = ("faulty_share", "workers", "threads", "ahead")
-    pool: ClassVar[int] = 0
 
     path: str = ""
     form: Literal["instruct-pix2pix", "magicbrush", "ultraedit", "reasonedit"] = "instruct-pix2pix"
     size: int = 256
-    seed: int = 0
     mirrored: float | int = 0.5
-    faulty_share: float | int = 0.05
-    workers: int = 0
-    threads: int = 2
-    ahead: int = 4
 
-    def source(self, encode: Encode) -> Shuffled:
-        """Returns the samples by position; the same object for the same config.
-
-        Raises: FileNotFoundError if there is no data; ValueError if it has another layout.
-        """
-        return _opened(self, encode)
-
-    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
-        """Returns an endless series of this host's parts of the batches."""
-        samples = self.source(encode)
-        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+    def stored(self) -> Stored:
+        return Listed(self) if self.form == "reasonedit" else Tabled(self)
 
     def shapes(self) -> dict[str, Any]:
         """Returns a record of zeros, for programs that are compiled where the data is not."""
         image = np.zeros((self.size, self.size, 3), np.uint8)
         return {"image": image, "target": image, "id": np.int64(0)}
-
-
-@functools.lru_cache(maxsize=16)
-def _opened(config: EditPairs, encode: Encode) -> Shuffled:
-    stored = Listed(config) if config.form == "reasonedit" else Tabled(config)
-    order = stored.order if isinstance(stored, Tabled) else None
-    return Shuffled(stored, encode, config.seed, config.faulty_share, order)
 
 
 class Tabled:

@@ -6,24 +6,22 @@ Source: the idea is InstructDiffusion's (arXiv 2309.03895); SmartEdit trains on 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
 import pickle
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from brushjax.data.faults import Fault, as_fault
-from brushjax.data.feed import Feed
 from brushjax.data.masks import rle
-from brushjax.data.schema import EditPair, Encode
+from brushjax.data.schema import EditPair
 from brushjax.data.sets.edit_pairs import picture_file
-from brushjax.data.sets.shuffled import Shuffled, member, stretched, words
+from brushjax.data.sets.shuffled import ShuffledData, Stored, member, stretched, words
 from brushjax.data.sources.pictures import decode
 
 COLOURS = {
@@ -54,7 +52,7 @@ VOID = 255  # pixels of COCO-Stuff's maps without a class
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmentation:
+class Segmentation(ShuffledData):
     """Pictures with named masks, as edits.
 
     Attributes:
@@ -64,11 +62,9 @@ class Segmentation:
       labels: COCO-Stuff's labels.txt ("1: person"), or COCO's instances.json with the polygons.
       split: of the referring expressions that are read.
       absent: share of COCO-Stuff's samples that ask for what is not there, and change nothing.
-      form, size, seed, faulty_share, workers, threads, ahead: as `EditPairs`'.
+      form: whose layout it is.
+      size: side in pixels.
     """
-
-    FREE: ClassVar = ("faulty_share", "workers", "threads", "ahead")
-    pool: ClassVar[int] = 0
 
     path: str = ""
     images: str = ""
@@ -77,34 +73,14 @@ class Segmentation:
     split: str = "train"
     absent: float | int = 0.2
     size: int = 256
-    seed: int = 0
-    faulty_share: float | int = 0.05
-    workers: int = 0
-    threads: int = 2
-    ahead: int = 4
 
-    def source(self, encode: Encode) -> Shuffled:
-        """Returns the samples by position; the same object for the same config.
-
-        Raises: FileNotFoundError if there is no data; ValueError if it has another layout.
-        """
-        return _opened(self, encode)
-
-    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
-        """Returns an endless series of this host's parts of the batches."""
-        samples = self.source(encode)
-        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+    def stored(self) -> Stored:
+        return Stuff(self) if self.form == "coco-stuff" else Referred(self)
 
     def shapes(self) -> dict[str, Any]:
         """Returns a record of zeros, for programs that are compiled where the data is not."""
         image = np.zeros((self.size, self.size, 3), np.uint8)
         return {"image": image, "target": image, "id": np.int64(0)}
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(config: Segmentation, encode: Encode) -> Shuffled:
-    stored = Stuff(config) if config.form == "coco-stuff" else Referred(config)
-    return Shuffled(stored, encode, config.seed, config.faulty_share)
 
 
 class Stuff:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -19,7 +21,7 @@ from brushjax.data.faults import (
     from_rows,
     to_row,
 )
-from brushjax.data.feed import UNLIMITED, stacked
+from brushjax.data.feed import UNLIMITED, Feed, stacked
 from brushjax.data.order import Order
 from brushjax.data.schema import Encode
 
@@ -42,6 +44,52 @@ class Stored(Protocol):
         Raises: Fault if it can't be used.
         """
         ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShuffledData:
+    """Settings of training data that come as `Shuffled`; a set of its own gives `stored`.
+
+    Attributes:
+      seed: of the order and of what is drawn for a sample.
+      faulty_share: largest share of unusable samples that a run puts up with.
+      workers, threads, ahead: as `BrushData`'s.
+    """
+
+    FREE: ClassVar = ("faulty_share", "workers", "threads", "ahead")
+    pool: ClassVar[int] = 0
+
+    seed: int = 0
+    faulty_share: float | int = 0.05
+    workers: int = 0
+    threads: int = 2
+    ahead: int = 4
+
+    def stored(self) -> Stored:
+        """Returns the records by number; with an attribute `order`, in that one.
+
+        Raises: FileNotFoundError if there are no data; ValueError if they have another layout.
+        """
+        raise NotImplementedError
+
+    def source(self, encode: Encode) -> Shuffled:
+        """Returns the samples by position; the same object for the same config.
+
+        Raises: what `stored` raises.
+        """
+        return _opened(self, encode)
+
+    def batches(self, batch_size: int, encode: Encode, *, shard: tuple[int, int]) -> Feed:
+        """Returns an endless series of this host's parts of the batches."""
+        samples = self.source(encode)
+        return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(config: ShuffledData, encode: Encode) -> Shuffled:
+    stored = config.stored()
+    order = getattr(stored, "order", None)
+    return Shuffled(stored, encode, config.seed, config.faulty_share, order)
 
 
 class Shuffled:
