@@ -182,14 +182,14 @@ def _train_parser() -> argparse.ArgumentParser:
         "--compile-for",
         metavar="SLICE",
         help="compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128, v4-32, "
-        "...), say what it would need and how long it takes at best, and end",
+        "...), say what it would need and about how long it takes, and end",
     )
     parser.add_argument(
         "--price",
         type=float,
         default=0.0,
         metavar="N",
-        help="of a chip for an hour: --compile-for then says what a million samples cost at least",
+        help="of a chip for an hour: --compile-for then says what a million samples cost",
     )
     parser.add_argument(
         "--profile",

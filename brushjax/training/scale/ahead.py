@@ -36,7 +36,6 @@ class Chip:
       peak: TFLOP/s in bfloat16, as published.
       bandwidth: GB/s of its main memory, as published.
       links: GB/s that it sends to its neighbours over all links, as published.
-      clock: GHz, which the peak and the matrix units' number give.
       unit: side of a matrix unit.
       cores: that a slice's name counts for each chip.
       shapes: chips along the sides of the slices that are rented out, by their number.
@@ -46,7 +45,6 @@ class Chip:
     peak: int | float
     bandwidth: int | float
     links: int | float
-    clock: int | float
     unit: int
     cores: int
     shapes: dict[int, str]
@@ -60,10 +58,10 @@ CUBES = {
     512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16",
 }  # fmt: skip
 CHIPS = {
-    "v4": Chip(30.75, 275, 1228, 300, 1.05, unit=128, cores=2, shapes=CUBES),
-    "v5e": Chip(15.75, 197, 819, 200, 1.5, unit=128, cores=1, shapes=FLAT),
-    "v5p": Chip(95.74, 459, 2765, 600, 1.75, unit=128, cores=2, shapes=CUBES),
-    "v6e": Chip(31.25, 918, 1640, 448, 1.75, unit=256, cores=1, shapes=FLAT),
+    "v4": Chip(30.75, 275, 1228, 300, unit=128, cores=2, shapes=CUBES),
+    "v5e": Chip(15.75, 197, 819, 200, unit=128, cores=1, shapes=FLAT),
+    "v5p": Chip(95.74, 459, 2765, 600, unit=128, cores=2, shapes=CUBES),
+    "v6e": Chip(31.25, 918, 1640, 448, unit=256, cores=1, shapes=FLAT),
 }
 
 
@@ -104,7 +102,7 @@ class Program:
     kernels: int | float = 0
 
     def forecast(self) -> Forecast:
-        """How long the step takes at best."""
+        """How long the step takes, about."""
         return forecast(self.text, self.chip, self.plan.mesh.size, self.kernels)
 
     @property

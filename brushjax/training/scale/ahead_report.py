@@ -9,7 +9,7 @@ from brushjax.training.scale.roofline import ASSUMED
 
 SHOWN = 6  # of the largest arrays that lie whole on every chip
 UNKNOWN = """\
-Not known without the chips: how far a real step stays behind the bound above, and what the run's
+Not known without the chips: how far a real step is from the estimate above, and what the run's
 other programs need: preparing samples, validation, exports.
 Memory is that of optimisation level {level}; a real run compiles at the default one."""
 
@@ -135,14 +135,12 @@ def _time(program: Program, price: float) -> list[str]:
         ("waiting for copies", best.waiting),
     )
     lines = [
-        f"Time of a step at best: {best.seconds * 1e3:.1f} ms, {rate:.1f} samples/s a chip",
+        f"Time of a step, about: {best.seconds * 1e3:.1f} ms, {rate:.1f} samples/s a chip",
         *(f"  {name:<22}{seconds * 1e3:8.1f} ms" for name, seconds in parts),
     ]
-    if best.compiler:
-        lines += [f"  {'the compiler estimates':<22}{best.compiler * 1e3:8.1f} ms"]
     if price:
         cost = 1e6 / rate / 3600 * price
-        lines += [f"  a million samples cost {cost:.2f} or more at {price:g} a chip-hour"]
+        lines += [f"  a million samples cost about {cost:.2f} at {price:g} a chip-hour"]
     return [*lines, ASSUMED]
 
 

@@ -34,6 +34,7 @@ ELEMENTWISE = {
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) (?:\(.*\) -> .*)?\{", re.MULTILINE)
 _ARRAY = re.compile(r"\b(pred|token|opaque|bf16|[a-z]\d+\w*)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.-]+)")
+_METADATA = re.compile(r"kernel_metadata=\{\n.*\n\}")
 _LINE = re.compile(r"^\s*(ROOT )?%?([\w.-]+) = ")
 
 
@@ -131,6 +132,7 @@ class Module:
         self._unit = unit
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
+        text = _METADATA.sub("", text)  # of kernels; it goes over several lines
         for head in _HEAD.finditer(text):
             end = text.find("\n}", head.end())
             lines = text[head.end() : end].splitlines()

@@ -72,7 +72,7 @@ def test_zero_1_step_scatters_gradients_gathers_the_branch_and_fits_the_least(co
         r"at the fullest +\d+\.\d+ of 15.75: fits",
         r"in the program +\d+\.\d+   1\.\d+ of the useful",
         r"all-gather +\d+ of",
-        r"Time of a step at best: \d+\.\d ms",
+        r"Time of a step, about: \d+\.\d ms",
         r"Not known without the chips",
     ):
         assert re.search(line, text), (line, text)

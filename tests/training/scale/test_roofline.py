@@ -59,7 +59,7 @@ def test_operations_and_bytes_are_those_of_the_compiler(name):
     assert cost.bytes == pytest.approx(expected["bytes accessed"], rel=0.02)
 
 
-CHIP = types.SimpleNamespace(peak=1.0, bandwidth=1.0, links=1.0, clock=1.0, unit=128)
+CHIP = types.SimpleNamespace(peak=1.0, bandwidth=1.0, links=1.0, unit=128)
 TEXT = """\
 %body (p: (s32[], f32[256,256])) -> (s32[], f32[256,256]) {
   %p = (s32[], f32[256,256]{1,0}) parameter(0)
