@@ -45,6 +45,7 @@ from brushjax.weights.fireedit import Parts, load_fireedit
 PROMPT = "prompt.json"
 SAMPLING = {"set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}  # as SD 1's
 COARSE = 64  # pixels: what the worked-on sides are multiples of
+LONGEST = 8192  # pixels: no side is worked on at more
 SIDE = 512  # of a base that does not say what it was trained at
 
 
@@ -226,11 +227,19 @@ def worked_at(height: int, width: int, side: int) -> tuple[int, int]:
     """Returns the size that a picture is worked on at: its longer side near `side`, both multiples
     of 64, and at least one of those.
 
+    Raises:
+        ValueError: a picture so narrow that its longer side would be worked on at more than `LONGEST`.
+
     Source: instruct-pix2pix's edit_cli.py.
     """
     factor = side / max(height, width)
     factor = -(-min(height, width) * factor // COARSE) * COARSE / min(height, width)
     tall, wide = (max(int(x * factor + 1e-6) // COARSE, 1) for x in (height, width))
+    if max(tall, wide) * COARSE > LONGEST:
+        raise ValueError(
+            f"expected a picture at most {LONGEST // COARSE} times as long as narrow, got {height} x "
+            f"{width}; crop it, or add a border"
+        )
     return tall * COARSE, wide * COARSE
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.nn.batch import alike, plus
 from brushjax.nn.execution import Attention as Implementation
@@ -24,7 +24,7 @@ def attention(
     *,
     key_mask: Bool[Array, "B N"] | None = None,
     bias: Float[Array, "#B #K #L #N"] | None = None,
-    causal: bool = False,
+    causal: bool | Int[Array, ""] = False,
     scale: float | None = None,
     implementation: Implementation = "auto",
 ) -> Float[Array, "B L K D"]:
@@ -36,19 +36,23 @@ def attention(
       k: of J heads, which may be fewer than the queries' K: each serves K / J neighbours.
       key_mask: False for a key that no query of its sample may look at (padding).
       bias: added to the scaled scores; -inf is taken for the lowest finite number.
-      causal: the last query sees all keys, the one before it all but the last, and so on.
+      causal: True: the last query sees all keys, the one before it all but the last, and so on. A
+        number: which key the first query sees last, the next query one more, and so on.
       scale: of the scores, D^-0.5 when not given.
       implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head
         at a time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half
         precision, D a multiple of 8 and at most 128); "splash" is that of a TPU (lengths that are
-        multiples of 128). The kernels take neither key mask nor bias, and are causal for as many
-        queries as keys. "auto" picks by platform, dtype, size and what is masked.
+        multiples of 128). The kernels take neither key mask nor bias, and are causal in the first
+        way alone, for as many queries as keys. "auto" picks by platform, dtype, size and what is
+        masked.
 
     Raises:
       ValueError: for an implementation that is not in the list or can't do what is asked, and for
         heads of keys that do not divide those of queries.
     """
-    scores = Scores(key_mask, bias, causal, q.shape[-1] ** -0.5 if scale is None else scale)
+    first = None if isinstance(causal, bool) else causal
+    ordered, factor = causal is not False, q.shape[-1] ** -0.5 if scale is None else scale
+    scores = Scores(key_mask, bias, ordered, factor, first)
     if q.shape[2] % k.shape[2]:
         raise ValueError(
             f"expected heads of keys that divide those of queries, got {k.shape[2]} and "
@@ -81,12 +85,18 @@ class Scores:
     bias: Any  # [B or 1, K or 1, L or 1, N or 1] or None
     causal: bool = dataclasses.field(metadata={"static": True})
     scale: float = dataclasses.field(metadata={"static": True})
+    first: Any = None  # which key the first query sees last; None: the last query sees all
 
     def suits_kernels(self, queries: int, keys: int) -> bool:
         """Returns whether the fused kernels can do it."""
-        return self.key_mask is None and self.bias is None and (not self.causal or queries == keys)
+        square = not self.causal or (self.first is None and queries == keys)
+        return self.key_mask is None and self.bias is None and square
 
-    def offset(self, first: Any, shape: tuple[int, int], last: int, dtype: Any) -> Array | None:
+    def last(self, queries: int, keys: int) -> Any:
+        """Returns which key the first query sees last when causal."""
+        return keys - queries if self.first is None else self.first
+
+    def offset(self, first: Any, shape: tuple[int, int], last: Any, dtype: Any) -> Array | None:
         """Returns what is added to the scores of some queries, or None.
 
         What is hidden gets the lowest finite number, as PyTorch's language models do: -inf would
@@ -141,7 +151,7 @@ def _fused(q: Array, k: Array, v: Array, scores: Scores, implementation: Impleme
 def _plain(q: Array, k: Array, v: Array, scores: Scores) -> Array:
     """Attends with everything at once; q [B, K, L, D]."""
     (heads, queries), keys = q.shape[1:3], k.shape[2]
-    offset = scores.offset(0, (queries, keys), keys - queries, _precise(q))
+    offset = scores.offset(0, (queries, keys), scores.last(queries, keys), _precise(q))
     groups = heads // k.shape[1]
     if groups == 1:
         return _softmax(q, k, v, scores.scale, offset)
@@ -182,7 +192,8 @@ def _chunked(q: Array, k: Array, v: Array, scores: Scores) -> Array:
         head, chunk = index // chunks, index % chunks
         here = _of_chunk(scores, head // heads, head % heads, chunk)
         first = chunk * QUERY_CHUNK
-        offset = here.offset(first, (QUERY_CHUNK, keys), keys - length, _precise(q_chunk))
+        last = scores.last(length, keys)
+        offset = here.offset(first, (QUERY_CHUNK, keys), last, _precise(q_chunk))
         offset = None if offset is None else offset.reshape(-1, offset.shape[-1])
         head = head // groups if groups > 1 else head
         return _softmax(q_chunk, k[head], v[head], scores.scale, offset)

@@ -11,7 +11,7 @@ import brushjax
 from brushjax.inference.engine import fireedit as engine
 from brushjax.inference.fireedit import FireEditResult, worked_at
 from brushjax.models.fireedit.editor import Seen
-from brushjax.pipelines.fireedit import join, sizes_of
+from brushjax.pipelines.fireedit import join, look, sizes_of
 from brushjax.pipelines.instructions import Words
 from brushjax.weights import WeightsError
 from brushjax.weights.fireedit import load_fireedit
@@ -46,6 +46,18 @@ def picture(height=40, width=56, seed=0):
 )
 def test_editor_works_on_sides_that_are_multiples_of_64(height, width, side, expected):
     assert worked_at(height, width, side) == expected
+
+
+def test_picture_of_one_line_is_refused_by_the_editor_and_seen_by_its_encoders(editor, folder):
+    """The encoders stretch it to their squares, of which they make numbers."""
+    line = picture(1, 4000)
+    with pytest.raises(ValueError, match=r"at most 128 times as long as narrow, got 1 x 4000"):
+        editor(line, "make it red", steps=1)
+    sizes = tiny_fireedit.sizes()
+    dino, clip = (load_fireedit(folder).models[kind] for kind in ("dino", "clip_vision"))
+    sight = look(dino, clip, jnp.asarray(line[None] / 127.5 - 1, jnp.float32), sizes)
+    assert sight.seen.dino.shape == (1, 16, 8)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(sight))
 
 
 def test_folder_without_a_tokenizer_or_a_part_is_refused(folder, tmp_path):

@@ -122,6 +122,21 @@ def test_last_queries_of_a_causal_attention_are_those_of_the_whole():
     np.testing.assert_allclose(last, whole[:, -4:], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("implementation", ["plain", "chunked"])
+def test_queries_from_a_place_on_see_what_they_see_in_the_whole(implementation):
+    """Where the first query stands is a number that a program may compute."""
+    q, k, v = draw(length=KEYS)
+    whole = attention(q, k, v, causal=True)
+
+    @jax.jit
+    def some(first):
+        part = jax.lax.dynamic_slice_in_dim(q, first, 4, 1)
+        return attention(part, k, v, causal=first, implementation=implementation)
+
+    for first in (0, 7):
+        np.testing.assert_allclose(some(first), whole[:, first : first + 4], rtol=0, atol=1e-6)
+
+
 def test_decoupled_attention_has_the_published_numbers():
     q = jnp.array([[1.0, 0], [0, 2]])[None, :, None]
     k, v = jnp.array([[[1.0, 0], [0, 1], [1, 1]], [[1, 2], [3, 4], [5, 6]]])[:, None, :, None]

@@ -131,6 +131,9 @@ def test_streams_have_the_numbers_computed_by_hand():
     np.testing.assert_allclose(both, [[7.022148, 4.977852], [7.696998, 5.652701]], atol=1e-5)
     joint = [[5.536290, 2.972120], [4.193659, 4.351990]]  # one softmax over both: not this
     assert np.abs(bare(queries, TEXT, VISUAL, 1.0) - np.asarray(joint)).max() > 0.1
+    second = bare(queries, TEXT, VISUAL, 1.0) - alone
+    np.testing.assert_allclose(second, [[8.044297, 1.955703]] * 2, atol=1e-5)
+    np.testing.assert_allclose(bare(queries, TEXT, VISUAL, -0.3), alone - 0.3 * second, atol=1e-5)
     twice = bare(queries, TEXT, TEXT, 0.5)
     np.testing.assert_allclose(twice, 1.5 * alone, rtol=1e-6)
     one = bare(queries, TEXT, ([[7, -3]], [[2, 5]]), 0.5)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.models.encoders.clip import GENERATION
 from brushjax.models.published import PublishedConfig
-from brushjax.nn import Keys, RMSNorm, Rngs, attention, projection, rematerialised
+from brushjax.nn import Keys, KeyValue, RMSNorm, Rngs, attention, projection, rematerialised
 from brushjax.nn.rotary import RotarySettings, Rotation, rotation
 
 ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")  # their settings in a config.json
@@ -116,6 +116,37 @@ class LlamaConfig(PublishedConfig):
         return published | self.rotary.to_config()
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of tokens that were read, in places of which some are still empty.
+
+    Attributes:
+      read: of every layer, or of one. [N, B, C, J, D] or [B, C, J, D] each
+      mask: which places tokens look at. [B, C]
+      filled: how many places are taken.
+    """
+
+    read: KeyValue
+    mask: Bool[Array, "B C"]
+    filled: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, config: LlamaConfig, batch: int, places: int, dtype: Any) -> Cache:
+        """Returns a cache for all layers, with places for so many tokens."""
+        shape = (config.num_hidden_layers, batch, places, config.kv_heads, config.head_width)
+        read = KeyValue(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        return cls(read, jnp.zeros((batch, places), bool), jnp.zeros((), jnp.int32))
+
+    def holding(self, read: KeyValue) -> KeyValue:
+        """Returns all keys and values, those of new tokens in the next places."""
+        return jax.tree.map(
+            lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new, self.filled, -3),
+            self.read,
+            read,
+        )
+
+
 class SelfAttention(nnx.Module):
     """Causal attention over turned queries and keys."""
 
@@ -129,14 +160,22 @@ class SelfAttention(nnx.Module):
         self.o_proj = projection(inner, width, bias=bias, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], turn: Rotation
-    ) -> Float[Array, "B S E"]:
+        self,
+        x: Float[Array, "B S E"],
+        mask: Bool[Array, "B C"],
+        turn: Rotation,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B S E"], KeyValue | None]:
+        """Returns the output, and with a cache the keys and values that are new."""
         q, k, v = (
             project(x).reshape(*x.shape[:2], -1, self.width)  # [B, S, K, D]; keys [B, S, J, D]
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out = attention(turn(q), turn(k), v, key_mask=mask, causal=True)  # [B, S, K, D]
-        return self.o_proj(out.reshape(*x.shape[:2], -1))  # [B, S, E]
+        q, new = turn(q), KeyValue(turn(k), v)
+        read = new if cache is None else cache.holding(new)  # [B, C, J, D]
+        past = True if cache is None else cache.filled
+        out = attention(q, read.key, read.value, key_mask=mask, causal=past)  # [B, S, K, D]
+        return self.o_proj(out.reshape(*x.shape[:2], -1)), None if cache is None else new
 
 
 class MLP(nnx.Module):
@@ -166,10 +205,15 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B S E"], mask: Bool[Array, "B S"], turn: Rotation
-    ) -> Float[Array, "B S E"]:
-        x = x + self.self_attn(self.input_layernorm(x), mask, turn)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        self,
+        x: Float[Array, "B S E"],
+        mask: Bool[Array, "B C"],
+        turn: Rotation,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B S E"], KeyValue | None]:
+        seen, new = self.self_attn(self.input_layernorm(x), mask, turn, cache)
+        x = x + seen
+        return x + self.mlp(self.post_attention_layernorm(x)), new
 
 
 class Layers(nnx.Module):
@@ -183,14 +227,23 @@ class Layers(nnx.Module):
         stacked = jax.vmap(state)(jax.random.split(rngs.params(), count))
         self.stack = nnx.merge(graph, stacked)
 
-    def __call__(self, x: Float[Array, "B S E"], *rest: Any) -> Float[Array, "B S E"]:
-        """Runs the layers one after the other; each gets `rest` too."""
+    def __call__(
+        self, x: Float[Array, "B S E"], *rest: Any, cache: Cache | None = None
+    ) -> tuple[Float[Array, "B S E"], Any]:
+        """Runs the layers one after the other; each gets `rest` too, and its part of the cache.
+
+        Returns:
+          The last one's output, and with a cache all layers' new keys and values.
+        """
         graph, state = nnx.split(self.stack)
 
-        def layer(x: Array, state: Any) -> tuple[Array, None]:
-            return nnx.merge(graph, state)(x, *rest), None
+        def layer(x: Array, own: Any) -> tuple[Array, KeyValue | None]:
+            state, read = own
+            mine = None if cache is None else dataclasses.replace(cache, read=read)
+            return nnx.merge(graph, state)(x, *rest, mine)
 
-        return jax.lax.scan(rematerialised(layer), x, state)[0]
+        of_each = (state, None if cache is None else cache.read)
+        return jax.lax.scan(rematerialised(layer), x, of_each)
 
 
 class Table(nnx.Module):
@@ -245,10 +298,32 @@ class Llama(nnx.Module):
             slots in the middle change nothing.
         """
         if positions is None:
-            positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
-        frequencies = self.config.rotary.frequencies(self.config.head_width)
-        turn = rotation(positions, frequencies, embeddings.dtype)
-        return self.model.norm(self.model.layers(embeddings, mask, turn))  # [B, S, E]
+            positions = _counted(mask)
+        turn = self._turn(positions, embeddings.dtype)
+        return self.model.norm(self.model.layers(embeddings, mask, turn)[0])  # [B, S, E]
+
+    def read(
+        self, embeddings: Float[Array, "B S E"], mask: Bool[Array, "B S"], cache: Cache
+    ) -> tuple[Float[Array, "B S E"], Cache]:
+        """Reads tokens behind those that a cache holds, as if all were read at once.
+
+        The cache must have room for them: nothing tells that it is full while a program runs.
+
+        Args:
+          mask: as for a call, of the new tokens.
+
+        Returns:
+          The states of the new tokens, and the cache with them.
+        """
+        mask = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, cache.filled, 1)  # [B, C]
+        count = embeddings.shape[1]
+        positions = jax.lax.dynamic_slice_in_dim(_counted(mask), cache.filled, count, 1)
+        turn = self._turn(positions, embeddings.dtype)
+        states, new = self.model.layers(embeddings, mask, turn, cache=cache)
+        return self.model.norm(states), Cache(cache.holding(new), mask, cache.filled + count)
+
+    def _turn(self, positions: Int[Array, "B S"], dtype: Any) -> Rotation:
+        return rotation(positions, self.config.rotary.frequencies(self.config.head_width), dtype)
 
     def embed(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch E"]:
         """Returns the embeddings of ids, in the dtype of the published table."""
@@ -289,6 +364,11 @@ class Llama(nnx.Module):
             head = self.lm_head.kernel[...].T
         self.new_head = nnx.Param(_mean_rows(head, count))
         self.config = dataclasses.replace(self.config, new_tokens=count)
+
+
+def _counted(mask: Bool[Array, "B S"]) -> Int[Array, "B S"]:
+    """Returns positions that count what the mask leaves."""
+    return jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)
 
 
 def _mean_rows(table: Array, count: int) -> Array:

@@ -108,6 +108,16 @@ def test_merged_lora_equals_unmerged(golden):
     assert error(states, golden["hidden_final_norm"]) <= TOLERANCE
 
 
+def test_lora_starts_as_the_identity(tiny):
+    updated = build()
+    lora.add(updated, lora.LoRA(rank=2), rngs=Keys(1))
+    values, mask = inputs()
+    np.testing.assert_array_equal(run(updated, values, mask), run(tiny, values, mask))
+    factors = updated.model.layers.stack.self_attn.q_proj.lora_B
+    factors.kernel[...] += 0.1
+    assert error(run(updated, values, mask), run(tiny, values, mask)) > 0.01
+
+
 def test_full_size_counts_are_the_published_ones():
     def build():
         model = Llama(LlamaConfig.vicuna_7b(), rngs=Keys(0))

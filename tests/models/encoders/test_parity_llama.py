@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import peft
@@ -13,6 +14,8 @@ from transformers.models.llama import modeling_llama
 
 import brushjax
 from brushjax.models import LlamaConfig
+from brushjax.models.encoders.generation import generate
+from brushjax.models.encoders.llama import Cache
 from brushjax.nn import lora
 from brushjax.nn.rotary import RotarySettings
 from brushjax.weights import load_adapter, save_adapter
@@ -108,6 +111,55 @@ def test_llama_equals_transformers(variant, tmp_path):
             rows = np.nonzero(mask)
             assert error(states[rows], expected[rows]) <= TOLERANCE
             assert error(model.logits(states)[rows], logits[rows]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_cached_llama_equals_transformers_cached_and_uncached(mask, tmp_path):
+    """Four tokens at once, then one after the other; places for more stay empty."""
+    reference, model = reference_of(tmp_path)
+    embeddings, mask = noise(0, 2, 9, 16), np.array(MASKS[mask])
+    positions, rows = np.maximum(np.cumsum(mask, 1) - 1, 0), np.nonzero(mask)
+    read = jax.jit(lambda model, *inputs: model.read(*inputs))
+    ours, theirs, past = [], [], transformers.DynamicCache()
+    cache = Cache.empty(model.config, 2, 12, jnp.float64)
+    for start, stop in [(0, 4), *((i, i + 1) for i in range(4, 9))]:
+        new = embeddings[:, start:stop]
+        states, cache = read(model, jnp.asarray(new), mask[:, start:stop].astype(bool), cache)
+        ours.append(states)
+        out = reference(
+            inputs_embeds=torch.tensor(new),
+            attention_mask=torch.tensor(mask[:, :stop]),
+            position_ids=torch.tensor(positions[:, start:stop]),
+            past_key_values=past,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        theirs.append(out.hidden_states[-1])
+    states = jnp.concatenate(ours, axis=1)
+    assert cache.filled == 9
+    assert error(states[rows], torch.cat(theirs, 1)[rows]) <= TOLERANCE
+    whole, logits = states_of(reference, embeddings, mask, positions)
+    assert error(states[rows], whole[rows]) <= TOLERANCE
+    assert error(model.logits(states)[rows], logits[rows]) <= TOLERANCE
+    at_once = run(model, jnp.asarray(embeddings), mask.astype(bool))
+    assert error(states[rows], at_once[rows]) <= TOLERANCE
+
+
+def test_greedy_continuations_equal_transformers(tmp_path):
+    reference, model = reference_of(tmp_path)
+    texts = [[3, 1, 4, 1, 5], [9, 2], [6]]
+    padded = np.array([[0] * (5 - len(text)) + text for text in texts])
+    seen = np.array([[0] * (5 - len(text)) + [1] * len(text) for text in texts])
+    asked = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    asked |= {"attention_mask": torch.tensor(seen)}
+    expected = reference.generate(torch.tensor(padded), eos_token_id=None, **asked)[:, 5:].tolist()
+    assert len({token for text in expected for token in text}) > 3
+    assert generate(model, texts, 20) == expected
+    end = expected[0][2]
+    stopped = reference.generate(torch.tensor(padded), eos_token_id=end, **asked)[:, 5:].tolist()
+    for new, text in zip(generate(model, texts, 20, end), stopped, strict=True):
+        assert new == text[: len(new)]
+        assert new[-1] == end or (len(new) == 20 and end not in new)
 
 
 def test_embeddings_and_config_equal_transformers(tmp_path):

@@ -48,6 +48,13 @@ def test_bridge_puts_every_patch_in_its_place(golden):
         assert merged[(r // 2) * (side // 2) + c // 2, (c % 2) * 2 + r % 2] == number
 
 
+def test_bridge_of_equal_patches_gives_equal_tokens(golden):
+    model, channels = golden.model(), golden.config["vision_dim"]
+    tokens = model(jnp.broadcast_to(jnp.linspace(-1, 1, channels), (1, 36, channels)))[0]
+    assert tokens.shape[0] == 9
+    np.testing.assert_allclose(tokens, jnp.broadcast_to(tokens[0], tokens.shape), atol=1e-6)
+
+
 def test_bridge_refuses_patches_that_make_no_square_or_keep_the_class_token(golden):
     for patches in (64 + 1, 9):
         with pytest.raises(ValueError, match=f"square of patches.*got {patches} patches"):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import brushjax
 from brushjax.diffusion.guidance import guided
+from brushjax.diffusion.schedule import Schedule
 from brushjax.models.fireedit import vlm
 from brushjax.models.fireedit.editor import (
     FireEdit,
@@ -286,6 +287,18 @@ def test_dual_guidance_has_the_numbers_computed_by_hand():
         np.testing.assert_allclose(ours, value, rtol=1e-6)
         shifted = guided([nothing + 2, picture + 2, full + 2], scales)
         np.testing.assert_allclose(shifted, ours + 2, rtol=1e-6)
+
+
+def test_guiding_the_noise_equals_guiding_the_clean_latents():
+    """The weights add up to 1, so what is affine in the prediction may be guided as well."""
+    rng = np.random.default_rng(0)
+    noisy, *parts = jnp.asarray(rng.standard_normal((4, 2, 3, 3, 4)), jnp.float32)
+    schedule = Schedule.from_config({"beta_schedule": "scaled_linear"})
+    alpha, sigma = float(schedule.alphas[500]), float(schedule.sigmas[500])
+    to_clean = lambda noise: (noisy - sigma * noise) / alpha  # noqa: E731
+    scales = jnp.asarray([1.5, 7.5])
+    ours = guided([to_clean(part) for part in parts], scales)
+    np.testing.assert_allclose(ours, to_clean(guided(parts, scales)), rtol=1e-4, atol=1e-4)
 
 
 def test_editor_reads_the_text_that_its_config_says(golden):

@@ -60,6 +60,16 @@ def test_hvca_reads_tokens_in_any_order(golden, model, inputs):
     assert short.shape == plain.shape == (2, golden.config["num_queries"], golden.config["width"])
 
 
+def test_hvca_knows_the_kinds_of_tokens_by_their_vectors_not_their_order(golden, model, inputs):
+    clip, dino, text = inputs
+    plain, other = run(model, *inputs), golden.model()
+    other.proj_clip, other.proj_dino = other.proj_dino, other.proj_clip
+    other.type_clip, other.type_dino = other.type_dino, other.type_clip
+    assert deviation(run(other, dino, clip, text), plain) <= TOLERANCE
+    other.type_clip, other.type_dino = other.type_dino, other.type_clip  # they stay behind
+    assert deviation(run(other, dino, clip, text), plain) > 0.01
+
+
 def test_hvca_masked_text_has_no_gradient(golden, model, inputs):
     clip, dino, text = inputs
     mask = golden["text_mask"]

@@ -46,6 +46,13 @@ def test_regions_equal_groma(golden, inputs, mode):
     assert not out[~mask].any()
 
 
+def test_regions_of_levels_in_another_order_are_others(golden, inputs):
+    levels, boxes, mask = inputs
+    model, kept = golden.model(), np.asarray(mask)
+    out = np.asarray(run(model, levels[::-1], boxes, mask))[kept]
+    assert deviation(out, golden.io["output_compat"]) > 0.1
+
+
 def test_regions_fused_levels_equal_groma(golden, inputs):
     model = golden.model()
     maps = jax.jit(lambda model, levels: model.region_encoder.mlvl_fuse(levels))(model, inputs[0])
@@ -77,6 +84,9 @@ def test_roi_align_of_a_constant_is_the_constant_and_of_a_ramp_the_bins_centres(
     cut = roi_align(ramp, box, 1 / 14, (14, 14), 2)[0, :, :, 0]
     np.testing.assert_allclose(cut[0, [0, -1]], [8.071429, 22.928571], atol=1e-5)
     assert (cut == cut[0]).all()
+    reversed_box = jnp.asarray([[336.0, 112.0, 112.0, 336.0]])  # as compat makes them
+    backwards = roi_align(ramp, reversed_box, 1 / 14, (14, 14), 2)[0, :, :, 0]
+    np.testing.assert_allclose(backwards, cut[:, ::-1], atol=1e-5)
     constant = roi_align(jnp.full((32, 32, 1), 3.0), box, 1 / 14, (14, 14), 2)
     np.testing.assert_allclose(constant, 3.0, rtol=1e-6)
 

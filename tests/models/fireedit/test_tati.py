@@ -142,7 +142,12 @@ def test_tati_norm_shifts_first_and_scales_by_one_more():
 def test_tati_with_gates_starts_without_the_text():
     config = TATIConfig(16, 12, 8, heads=2, num_latents=5, input_dim=6, gate=True)
     model, features, time = made(config)
-    np.testing.assert_array_equal(run(model, features, time), run(model, features + 1, time))
+    plain = run(model, features, time)
+    np.testing.assert_array_equal(plain, run(model, features + 1, time))
+    said = model.connector.time_aware_linear(
+        jax.nn.silu(model.time_embedding(sinusoid(time, config.time_channel)))
+    )
+    np.testing.assert_allclose(plain, model.connector.latents[...] + said[:, None], atol=1e-6)
     for block in model.connector.perceiver_blocks:
         block.ln_1.linear.bias[...] += 1.0
     assert np.abs(run(model, features, time) - run(model, features + 1, time)).max() > 1e-4

@@ -8,7 +8,10 @@ import pytest
 
 from brushjax.models.fireedit import vlm
 from brushjax.models.fireedit.vlm import IGNORED, IMAGE, PADDING, REGION, VLMConfig
+from tests.models.encoders.tiny_llama import TINY as TINY_LLAMA
+from tests.models.encoders.tiny_llama import build, run
 from tests.models.fireedit.golden import Golden
+from tests.support import error
 
 TINY = VLMConfig(50, img_tokens=3, image_tokens=4, region_slots=5, max_length=32, max_answer=8)
 
@@ -117,6 +120,25 @@ def test_read_out_takes_the_states_where_img_tokens_are_the_input():
     assert labels[0][there[0]].tolist() == [10, 53, 54, 55, config.eos]
     assert before[0, :5, 0].tolist() == [first - 2, first - 1, first, first + 1, first + 2]
     assert there.sum(1).tolist() == [5, 2]
+
+
+def test_img_states_do_not_depend_on_padding_or_on_places_that_stay_empty():
+    """Two regions: in two places, in five, and in five of a longer sequence."""
+    width, rng = 16, np.random.default_rng(0)
+    llama = build(dataclasses.replace(TINY_LLAMA, vocab_size=50, new_tokens=6))
+    image, regions = jnp.asarray(rng.standard_normal((2, 1, 5, width)), jnp.float32)
+    found = []
+    for slots, length in ((2, 29), (5, 32), (5, 48)):
+        config = dataclasses.replace(TINY, region_slots=slots, max_length=length)
+        sequence = vlm.stacked([vlm.plan(config, [5, 6], [7, 8, 9], [10])])
+        mask = vlm.visible(sequence, jnp.arange(slots)[None] < 2)
+        text = llama.embed(jnp.asarray(sequence.ids))
+        x = vlm.embedded(sequence, text, image[:, :4], regions[:, :slots], mask)
+        states, there = vlm.read_out(config, sequence, run(llama, x, mask))
+        assert there.all()
+        found.append(states)
+    assert error(found[1], found[0]) <= 1e-5
+    assert error(found[2], found[0]) <= 1e-5
 
 
 def test_sequence_takes_an_empty_instruction():

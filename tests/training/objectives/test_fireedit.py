@@ -1,5 +1,6 @@
 """FireEdit's stage 2 against stored losses and gradients, and what its gradients reach."""
 
+import dataclasses
 import json
 
 import jax
@@ -107,6 +108,23 @@ def test_losses_equal_the_stored_ones(golden, value, case):
     np.testing.assert_allclose(terms["answer"], golden.io[f"{case}/L_vlm"], rtol=1e-5)
     np.testing.assert_allclose(terms["diffusion"], golden.io[f"{case}/L_diff"], rtol=1e-5)
     np.testing.assert_allclose(loss, golden.io[f"{case}/L_total"], rtol=1e-5)
+
+
+def test_what_a_question_has_of_a_picture_reaches_no_loss_of_the_noise(golden, value):
+    """Its row of latents, noise and features is multiplied by 0; that of an edit is not."""
+    batch, draws = batch_of(golden, "vqa"), draws_of(golden, "vqa")
+    edits = np.flatnonzero(golden.io["vqa/is_edit"])
+    (question,) = set(range(3)) - set(edits.tolist())
+    loss, terms = value(batch, draws)
+    for row in (question, edits[0]):
+        moved = lambda x, row=row: x.at[row].add(1.0)  # noqa: E731
+        other = {name: moved(batch[name]) for name in ("clip", "dino", "image_latents")}
+        drawn = dataclasses.replace(draws, latents=moved(draws.latents), noise=moved(draws.noise))
+        changed, parts = value({**batch, **other}, drawn)
+        same = row == question
+        assert (parts["diffusion"] == terms["diffusion"]) == same
+        assert (changed == loss) == same
+        assert parts["answer"] == terms["answer"]
 
 
 FILES = {
