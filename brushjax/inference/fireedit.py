@@ -228,19 +228,20 @@ def worked_at(height: int, width: int, side: int) -> tuple[int, int]:
     of 64, and at least one of those.
 
     Raises:
-        ValueError: a picture so narrow that its longer side would be worked on at more than `LONGEST`.
+        ValueError: where that is more than `LONGEST`, as for a picture of one line.
 
     Source: instruct-pix2pix's edit_cli.py.
     """
     factor = side / max(height, width)
     factor = -(-min(height, width) * factor // COARSE) * COARSE / min(height, width)
     tall, wide = (max(int(x * factor + 1e-6) // COARSE, 1) for x in (height, width))
-    if max(tall, wide) * COARSE > LONGEST:
+    tall, wide = tall * COARSE, wide * COARSE
+    if max(tall, wide) > LONGEST:
         raise ValueError(
-            f"expected a picture at most {LONGEST // COARSE} times as long as narrow, got {height} x "
-            f"{width}; crop it, or add a border"
+            f"expected sides of at most {LONGEST} pixels to work on, got {tall} x {wide} for a "
+            f"picture of {height} x {width}; crop it, or lower side"
         )
-    return tall * COARSE, wide * COARSE
+    return tall, wide
 
 
 def _kept(out: FireOutputs) -> tuple[np.ndarray, ...]:
