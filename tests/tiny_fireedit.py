@@ -13,9 +13,9 @@ import brushjax
 from brushjax.models.encoders.llama import Llama, LlamaConfig
 from brushjax.models.encoders.vit import PlainViTConfig, ViTConfig
 from brushjax.models.fireedit.bridge import BridgeConfig
+from brushjax.models.fireedit.detector import ProposerConfig
 from brushjax.models.fireedit.editor import FireEditConfig
 from brushjax.models.fireedit.hvca import HVCAConfig
-from brushjax.models.fireedit.proposals import ProposerConfig
 from brushjax.models.fireedit.qformer import QFormerConfig
 from brushjax.models.fireedit.regions import RegionEncoderConfig
 from brushjax.models.fireedit.tati import TATIConfig

@@ -15,9 +15,10 @@ from brushjax.metrics.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAG
 from brushjax.models.encoders.llama import Llama, LlamaConfig
 from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
 from brushjax.models.fireedit.bridge import Bridge, BridgeConfig
+from brushjax.models.fireedit.detector import ProposerConfig
 from brushjax.models.fireedit.editor import FireEdit, FireEditConfig, Seen, detector_features
 from brushjax.models.fireedit.hvca import HVCA, HVCAConfig
-from brushjax.models.fireedit.proposals import Proposer, ProposerConfig, select
+from brushjax.models.fireedit.proposals import Proposer, select
 from brushjax.models.fireedit.qformer import QFormer, QFormerConfig
 from brushjax.models.fireedit.regions import RegionEncoder, RegionEncoderConfig
 from brushjax.models.fireedit.tati import TATI, TATIConfig
