@@ -1,5 +1,6 @@
 """Groma's detector and the selection among its boxes."""
 
+import functools
 import json
 
 import jax
@@ -30,18 +31,34 @@ def features(golden):
     return mean.reshape(len(mean), side, side, -1)
 
 
+@jax.jit
+def run(model, x):
+    """Everything on the way to the boxes."""
+    projected, detector = model.project(x), model.perceiver.ddetr_transformer
+    encoded = detector.encode(projected)
+    states = detector.decode(encoded, x.shape[1:3])
+    boxes = [detector.boxes(states, encoded.reference, i) for i in range(len(states))]
+    return projected, encoded, states, boxes, model(x)
+
+
 @pytest.fixture(scope="module")
 def traced(golden):
-    """Everything on the way to the boxes."""
+    return run(golden.model(), features(golden))
 
-    def run(model, x):
-        projected, detector = model.project(x), model.perceiver.ddetr_transformer
-        encoded = detector.encode(projected)
-        states = detector.decode(encoded, x.shape[1:3])
-        boxes = [detector.boxes(states, encoded.reference, i) for i in range(len(states))]
-        return projected, encoded, states, boxes, model(x)
 
-    return jax.jit(run)(golden.model(), features(golden))
+@functools.partial(jax.jit, static_argnames=("count", "iou", "threshold"))
+def taken(proposals, count, iou=0.6, threshold=0.15):
+    """Which proposals are taken, and the boxes of these; compiled once for all sets of one size."""
+    limits = {"iou": iou, "threshold": threshold}
+    return selected(proposals, count, **limits), select(proposals, count, **limits)
+
+
+def padded(boxes, scores, count):
+    """Proposals of one picture, with some that are no numbers to make them so many."""
+    lacking = count - len(boxes)
+    boxes = np.pad(boxes, ((0, lacking), (0, 0)), constant_values=np.nan)
+    scores = np.pad(scores, (0, lacking), constant_values=np.nan)
+    return Proposals(jnp.asarray(boxes)[None], jnp.asarray(scores)[None])
 
 
 def test_proposer_equals_groma_at_every_stage(golden, traced):
@@ -72,29 +89,32 @@ def test_select_takes_what_groma_takes(golden, traced, name, iou, most):
 def test_select_takes_what_groma_takes_of_hand_made_boxes(golden, name):
     sets = np.load(golden.folder / "selection.npz")
     how = json.loads((golden.folder / "selection.json").read_text())[name]
-    boxes, scores = (jnp.asarray(sets[f"{name}/{key}"])[None] for key in ("boxes", "scores"))
-    limits = {"iou": how["iou"], "threshold": how["score_threshold"]}
-    chosen, mask = selected(Proposals(boxes, scores), how["max_regions"], **limits)
-    expected = sets[f"{name}/selected"]
-    np.testing.assert_array_equal(chosen[0][mask[0]], expected)
-    kept, mask = select(Proposals(boxes, scores), how["max_regions"], **limits)
-    np.testing.assert_array_equal(kept[0][mask[0]], boxes[0][expected])
+    most = max(len(sets[key]) for key in sets.files if key.endswith("/scores"))
+    boxes, expected = sets[f"{name}/boxes"], sets[f"{name}/selected"]
+    (chosen, found), (kept, mask) = taken(
+        padded(boxes, sets[f"{name}/scores"], most),
+        how["max_regions"],
+        how["iou"],
+        how["score_threshold"],
+    )
+    np.testing.assert_array_equal(chosen[0][found[0]], expected)
+    np.testing.assert_array_equal(kept[0][mask[0]], boxes[expected])
     assert kept.shape == (1, how["max_regions"], 4)
     assert not np.asarray(kept[0][~mask[0]]).any()
 
 
 def some(*boxes):
     """Proposals of one picture, each worse than the one before."""
-    scores = jnp.linspace(0.9, 0.5, len(boxes))[None]
-    return Proposals(jnp.asarray(boxes, jnp.float32).reshape(1, -1, 4), scores)
+    scores = np.linspace(0.9, 0.5, len(boxes), dtype=np.float32)
+    return padded(np.asarray(boxes, np.float32).reshape(-1, 4), scores, 5)
 
 
 def test_select_leaves_out_what_is_no_number():
     nan, box = [np.nan, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]
-    boxes, mask = select(some(nan, [np.inf, 0, 0, 0], box), 5)
+    _, (boxes, mask) = taken(some(nan, [np.inf, 0, 0, 0], box), 5)
     assert mask.tolist() == [[True, False, False, False, False]]
     np.testing.assert_array_equal(boxes[0, 0], np.float32(box))
-    boxes, mask = select(some(nan, nan), 5)
+    _, (boxes, mask) = taken(some(nan, nan), 5)
     assert not mask.any()
     assert not np.asarray(boxes).any()
 
@@ -106,14 +126,14 @@ def test_select_has_a_result_for_no_proposals_and_for_three_hundred():
     assert not mask.any()
     rng = np.random.default_rng(0)
     many = Proposals(jnp.asarray(rng.uniform(size=(1, 300, 4)), jnp.float32), jnp.ones((1, 300)))
-    boxes, mask = select(many, 100, iou=1.0)
+    _, (boxes, mask) = taken(many, 100, iou=1.0)
     assert mask.all()
     np.testing.assert_array_equal(boxes[0], many.boxes[0, :100])
 
 
 def test_select_has_a_result_for_negative_empty_and_outer_boxes():
     odd = some([0.5, 0.5, -0.2, -0.2], [0.1, 0.1, 0, 0], [3.0, 3.0, 0.5, 0.5], [-1, -1, 0.1, 0.1])
-    boxes, mask = select(odd, 6)
+    _, (boxes, mask) = taken(odd, 5)
     assert np.isfinite(boxes).all()
     assert mask.sum() == 4
 
@@ -124,8 +144,8 @@ def test_proposer_refuses_a_map_of_fewer_cells_than_queries(golden):
 
 
 def test_proposer_gives_equal_boxes_within_the_picture_for_equal_pictures(golden):
-    x = features(golden)[:1]
-    out = jax.jit(lambda model, x: model(x))(golden.model(), jnp.concatenate([x, x]))
+    x = features(golden)
+    out = run(golden.model(), jnp.repeat(x[:1], len(x), axis=0))[-1]
     np.testing.assert_array_equal(out.boxes[0], out.boxes[1])
     assert ((out.boxes > 0) & (out.boxes < 1)).all()
 
@@ -135,10 +155,10 @@ def test_proposer_heads_of_early_layers_change_nothing(golden, traced):
     model = golden.model()
     heads = model.perceiver.ddetr_transformer.bbox_embed
     heads[0].layers[2].bias[...] += 1.0
-    again = jax.jit(lambda model, x: model(x))(model, features(golden))
+    again = run(model, features(golden))[-1]
     np.testing.assert_allclose(again.boxes, traced[-1].boxes, atol=1e-6)
     heads[1].layers[2].bias[...] += 1.0
-    again = jax.jit(lambda model, x: model(x))(model, features(golden))
+    again = run(model, features(golden))[-1]
     assert np.abs(again.boxes - traced[-1].boxes).max() > 0.01
 
 
