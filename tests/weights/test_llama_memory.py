@@ -124,4 +124,4 @@ def test_7b_shaped_folder_loads_into_four_shards_within_its_size(layers, tmp_pat
     found = measure(tmp_path / "m", layers)
     assert found["shard"] == [layers, 4096, 2752]
     assert found["peak"] <= ALLOWED
-    assert found["speed"] >= SPEED
+    assert found["speed"] >= SPEED  # of an idle machine: loading computes, a copy does not

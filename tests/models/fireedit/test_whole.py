@@ -56,43 +56,50 @@ def whole(editor, llama):
     return editor
 
 
-def understood(golden, whole, prefix=""):
+def understood(golden, whole, plan):
     mask = region_mask(golden)
     image, regions = whole.see(hidden(golden), golden["boxes"], mask)
-    return whole.understand(sequence(golden, prefix), image, regions, mask)
+    return whole.understand(plan, image, regions, mask)
 
 
-def test_whole_equals_the_stored_edit(golden, whole):
+@pytest.fixture(scope="module")
+def read(golden, whole):
+    """What the compiled language model and Q-Former make of a sequence, and the answer's loss."""
+
     @jax.jit
-    def run(whole):
-        known = understood(golden, whole)
-        _, conditions, out = edit(golden, whole, known.states)
-        chosen, labels, there = vlm.answers(whole.sequence, sequence(golden), known.states)
+    def run(whole, plan):
+        known = understood(golden, whole, plan)
+        chosen, labels, there = vlm.answers(whole.sequence, plan, known.states)
         loss, count = vlm.answer_loss(whole.llama.logits(chosen), labels, there)
-        return known, conditions, out, loss / count
+        return known, loss / count
 
-    known, conditions, out, answer = run(whole)
+    return lambda prefix="": run(whole, sequence(golden, prefix))
+
+
+def test_whole_reads_an_edit_as_stored(golden, read):
+    """What follows from the states is compared in test_editor.py."""
+    known, answer = read()
     seen = np.asarray(golden.io["attention_mask"], bool)
     states = np.where(seen[..., None], known.states, 0)
     assert deviation(states, golden.io["edit/hidden"]) <= WHOLE
     assert deviation(known.features, golden.io["edit/f"]) <= WHOLE
+    np.testing.assert_allclose(answer, golden.io["edit/L_vlm"], rtol=1e-5)
+
+
+@pytest.mark.slow  # its two halves are compared always
+def test_whole_equals_the_stored_edit(golden, whole, read):
+    known, answer = read()
+    run = jax.jit(lambda whole, states: edit(golden, whole, states))
+    _, conditions, out = run(whole, known.states)
     assert deviation(conditions.context, golden.io["edit/e_t"]) <= WHOLE
     assert deviation(conditions.visual, golden.io["edit/v"]) <= WHOLE
     assert deviation(nchw(out), golden.io["edit/unet_out"]) <= WHOLE
     noise = jnp.mean((out - nhwc(golden["noise"])) ** 2)
-    np.testing.assert_allclose(answer, golden.io["edit/L_vlm"], rtol=1e-5)
     np.testing.assert_allclose(answer + noise, golden.io["edit/L_total"], rtol=1e-5)
 
 
-def test_whole_answers_a_question_without_img_tokens(golden, whole):
-    @jax.jit
-    def run(whole):
-        known = understood(golden, whole, "vqa/")
-        chosen, labels, there = vlm.answers(whole.sequence, sequence(golden, "vqa/"), known.states)
-        loss, count = vlm.answer_loss(whole.llama.logits(chosen), labels, there)
-        return known, loss / count
-
-    known, answer = run(whole)
+def test_whole_answers_a_question_without_img_tokens(golden, read):
+    known, answer = read("vqa/")
     np.testing.assert_allclose(answer, golden.io["vqa/L_vlm"], rtol=1e-5)
     edits = golden.io["vqa/is_edit"] > 0
     np.testing.assert_array_equal(known.tokens_mask.any(1), edits)
@@ -132,7 +139,7 @@ def test_whole_gradients_before_the_language_models_states_equal_the_stored_ones
     def gradient(params):
         def loss(params):
             model = nnx.merge(graph, params)
-            known = understood(golden, model)
+            known = understood(golden, model, plan)
             out = edit(golden, model, known.states)[-1]
             chosen, labels, there = vlm.answers(model.sequence, plan, known.states)
             total, count = vlm.answer_loss(model.llama.logits(chosen), labels, there)
