@@ -14,6 +14,14 @@ from jaxtyping import Array, Float, Int
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
 
+STABLE_DIFFUSION: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+"""The training noise of every published Stable Diffusion, in a scheduler_config.json's terms."""
+
 # What diffusers' DDPM, DDIM, PNDM, UniPC, DPM-Solver and Euler classes assume for a missing key.
 _DEFAULTS = {
     "num_train_timesteps": 1000,

@@ -17,7 +17,7 @@ from brushjax.diffusion.levels import (
     resolve,
     timestep_of,
 )
-from brushjax.diffusion.schedule import Schedule, spaced_timesteps
+from brushjax.diffusion.schedule import STABLE_DIFFUSION, Schedule, spaced_timesteps
 from brushjax.diffusion.tables import Sampler, make_tables
 
 
@@ -242,9 +242,7 @@ def lcm_rows(config: dict[str, Any], steps: int) -> Sampler:
     values = resolve(
         config,
         {
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
+            **STABLE_DIFFUSION,
             "original_inference_steps": 50,
             "clip_sample": False,
             "timestep_scaling": 10.0,

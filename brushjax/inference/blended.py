@@ -22,6 +22,7 @@ from brushjax.inference.engine.edit import as_bytes, check_finite, finite, seede
 from brushjax.inference.images import prepare, resize
 from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.brushnet import CELL
+from brushjax.models.vae import in_working_dtype
 from brushjax.nn import Execution, executing
 from brushjax.pipelines.text import Encoder, TextEncoders
 from brushjax.sharding import BATCH
@@ -61,7 +62,7 @@ class BlendedLatents:
         self._text = TextEncoders(Encoder.of(encoder, tokenize))
         self._unet, unet = _split(parts["unet"])
         self._vae, vae = _split(parts["vae"])
-        self._params = {"unet": unet, "vae": vae}
+        self._params = {"unet": unet, "vae": in_working_dtype(vae, parts["vae"].config)}
         self._scheduler, self._mesh = parts["scheduler"], mesh
         if mesh is not None:
             self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))

@@ -12,6 +12,7 @@ from brushjax.inference.engine.batch import as_list, repeated
 from brushjax.inference.engine.options import Condition
 from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.pipelines.prompts import warn_of_marks
+from brushjax.pipelines.published import sizes
 from brushjax.pipelines.text import TextEncoders, TextFeatures
 from brushjax.typing import AddedCondition
 
@@ -98,10 +99,8 @@ def condition(features: TextFeatures, size: int, height: int, width: int) -> Con
     context = repeated(features.context, size)
     if features.pooled is None:
         return Condition(context)
-    sizes = np.array([[height, width, 0, 0, height, width]], np.float32)
-    return Condition(
-        context, AddedCondition(repeated(features.pooled, size), repeated(sizes, size))
-    )
+    time_ids = repeated(sizes(height, width)[None], size)
+    return Condition(context, AddedCondition(repeated(features.pooled, size), time_ids))
 
 
 def _words(name: str, text: Any) -> list[str]:

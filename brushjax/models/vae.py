@@ -46,7 +46,7 @@ class VAEConfig(PublishedConfig):
     @classmethod
     def sdxl(cls) -> "VAEConfig":
         """The VAE of SDXL."""
-        return cls(scaling_factor=0.13025)
+        return cls(scaling_factor=0.13025, force_upcast=True)
 
     def to_dict(self) -> dict[str, Any]:
         blocks = len(self.block_out_channels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from brushjax.data.text import Tokenizer
 from brushjax.models.encoders.clip import CLIPText
-from brushjax.models.vae import working_dtype
+from brushjax.models.vae import VAEConfig, working_dtype
 from brushjax.weights import WeightsError, load, read
 from brushjax.weights.adapters.embeddings import embedding_of, read_embedding
 from brushjax.weights.adapters.lora import merge
@@ -30,7 +30,6 @@ PARTS = {"unet": "unet", "vae": "vae", "clip_text": "text_encoder", "clip_text_2
 VOCABULARY = "openai/clip-vit-large-patch14"
 SECOND_PADDING = "!"
 PIXELS = 8  # a side of a latent's cell
-XL_SCALING = 0.13025  # of SDXL's VAE; a VAE file without config doesn't state it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +154,8 @@ def _models(files: BaseFiles, dtype: Any) -> dict[str, Any]:
     stored = read("vae", sources["vae"])
     config = stored.config
     if models["unet"].config.addition_embed_type is not None and "scaling_factor" not in config:
-        config = {**config, "scaling_factor": XL_SCALING}
+        # A VAE file without config doesn't state it.
+        config = {**config, "scaling_factor": VAEConfig.sdxl().scaling_factor}
     kept = dtype or next(iter(stored.tensors.values())).dtype
     dtype = working_dtype(kept, bool(config.get("force_upcast")))
     models["vae"] = load("vae", sources["vae"], dtype=dtype, config=config)

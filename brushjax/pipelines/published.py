@@ -19,7 +19,7 @@ from jaxtyping import Array, Int
 
 from brushjax.config import ConfigError
 from brushjax.data.text import LENGTH, Tokenizer
-from brushjax.diffusion.schedule import read_scheduler_config
+from brushjax.diffusion.schedule import STABLE_DIFFUSION, read_scheduler_config
 from brushjax.models.encoders.clip import CLIPTextConfig
 from brushjax.models.unet import UNetConfig
 from brushjax.models.vae import VAEConfig
@@ -29,13 +29,7 @@ C = TypeVar("C")
 
 START, END = 49406, 49407  # CLIP's vocabulary
 SECOND_PAD = 0  # "!": what SDXL's second tokenizer fills up with, where the first repeats the end
-NOISE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "epsilon",
-}  # the training noise of Stable Diffusion 1 and XL
+NOISE = {**STABLE_DIFFUSION, "prediction_type": "epsilon"}  # of Stable Diffusion 1 and XL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +137,12 @@ def _read_config(kind: type[C], path: str) -> C:
 @functools.cache
 def _read_tokenizer(folder: str) -> Tokenizer:
     return Tokenizer.load(folder)
+
+
+def sizes(height: int, width: int) -> np.ndarray:
+    """Returns SDXL's time ids of a picture that was not cut, float32 [6]: (height, width) of the
+    source, (top, left) of the crop, and the target's (height, width)."""
+    return np.array([height, width, 0, 0, height, width], np.float32)
 
 
 def second_ids(token_ids: Int[Array, "B L"], end: int) -> Int[Array, "B L"]:

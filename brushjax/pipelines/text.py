@@ -160,6 +160,28 @@ class Layer:
         return encoder.text_model.final_layer_norm(states) if self.normed else states
 
 
+def layer_of(encoders: int, clip_skip: int = 1) -> Layer:
+    """Returns the layer whose states a UNet attends to: of one encoder the normed last, of SDXL's
+    two the last but one as it is."""
+    return Layer(max(clip_skip, 2), normed=False) if encoders == 2 else Layer(clip_skip)
+
+
+def attended(
+    encoders: Sequence[CLIPText], ids: Sequence[Int[Array, "B L"]]
+) -> tuple[Float[Array, "B L D"], Float[Array, "B E"] | None]:
+    """Returns the context and SDXL's pooled text of captions that fit one row, inside a program.
+
+    Args:
+        encoders: one, or SDXL's two.
+        ids: of each encoder's tokenizer.
+    """
+    layer = layer_of(len(encoders))
+    outputs = [encoder(own) for encoder, own in zip(encoders, ids, strict=True)]
+    states = [layer.of(encoder, output) for encoder, output in zip(encoders, outputs)]
+    pooled = outputs[-1].text_embeds if len(encoders) == 2 else None
+    return jnp.concatenate(states, axis=-1), pooled
+
+
 class TextEncoders:
     """Stable Diffusion 1's and 2's text encoder, or the two of XL."""
 
@@ -198,7 +220,7 @@ class TextEncoders:
         Differs: prompt-weights in docs/deviations.md.
         """
         two = len(self.encoders) == 2
-        layer = Layer(max(clip_skip, 2), normed=False) if two else Layer(clip_skip)
+        layer = layer_of(len(self.encoders), clip_skip)
         contexts, pooled = [], None
         for encoder in self.encoders:
             cut = encoder.rows(prompts, rows, weights)

@@ -64,7 +64,7 @@ def make_plan(config: TrainConfig, devices: Sequence[Any] | None = None) -> Plan
         )
     optimizer = make_optimizer(config.optimizer, config.steps)
     trainable, frozen = split(config.objective.shapes(), config.objective.trains)
-    frozen = cast_shapes(frozen, config.compute_dtype)
+    frozen = config.objective.working(frozen, jnp.dtype(config.compute_dtype))
     state = jax.eval_shape(
         lambda params: make_state(params, optimizer, config.ema_decay > 0), trainable
     )

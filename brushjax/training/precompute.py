@@ -153,7 +153,8 @@ class Encoder:
         mesh = Mesh(np.array(jax.local_devices()), ("data",))
         whole, self._cut = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), _BATCH))
         shapes = {"vae": self._objective.shapes()["vae"]}
-        wanted = placed_in(whole, shapes, jnp.dtype(config.compute_dtype))
+        shapes = self._objective.working(shapes, jnp.dtype(config.compute_dtype))
+        wanted = placed_in(whole, shapes)
         self._frozen = self._objective.load(jax.random.key(0), wanted)
         self.digest = self._objective.encoder()
         self._prepare = jax.jit(self._objective.prepare, out_shardings=self._cut)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from brushjax.diffusion.schedule import STABLE_DIFFUSION
 from brushjax.weights import folders
 from brushjax.weights.formats import read_file
 from brushjax.weights.rules import WeightsError
@@ -17,10 +18,7 @@ from brushjax.weights.store import ArrayTensor, Tensor
 # The scheduler_config.json of stable-diffusion-v1-5 and of stable-diffusion-xl-base-1.0.
 SD1_SCHEDULER = {
     "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
+    **STABLE_DIFFUSION,
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
     "steps_offset": 1,
@@ -29,12 +27,9 @@ SD1_SCHEDULER = {
 }
 XL_SCHEDULER = {
     "_class_name": "EulerDiscreteScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
+    **STABLE_DIFFUSION,
     "clip_sample": False,
     "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
     "sample_max_value": 1.0,
     "set_alpha_to_one": False,

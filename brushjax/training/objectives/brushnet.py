@@ -24,7 +24,15 @@ from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL
 from brushjax.nn import Keys
 from brushjax.pipelines.bases import SHIPPED_BASE
-from brushjax.pipelines.published import Base, read_base, read_config, read_tokenizer, second_ids
+from brushjax.pipelines.published import (
+    Base,
+    read_base,
+    read_config,
+    read_tokenizer,
+    second_ids,
+    sizes,
+)
+from brushjax.pipelines.text import attended
 from brushjax.training.objectives.contract import (
     Batch,
     Losses,
@@ -37,6 +45,7 @@ from brushjax.training.objectives.contract import (
     placed_in,
     read,
     to_unit_range,
+    with_autoencoder,
 )
 from brushjax.training.objectives.denoising import (
     draw,
@@ -116,6 +125,9 @@ class BrushNetObjective(Objective):
             unet: Any = weights.load("unet", self.folder)
             return placed(parameters(BrushNet.from_unet(unet)), wanted)
 
+    def working(self, frozen: Params, dtype: Any) -> Params:
+        return with_autoencoder(super().working(frozen, dtype), self._base.vae)
+
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         return Captioned(read_tokenizer(self.folder))(record)
 
@@ -135,7 +147,7 @@ class BrushNetObjective(Objective):
         if "condition" in batch:
             return batch
         vae = build(AutoencoderKL, self._base.vae, frozen["vae"])
-        image, mask = to_unit_range(batch["image"], dtype_of(frozen)), batch["mask"]
+        image, mask = to_unit_range(batch["image"], dtype_of(frozen["vae"])), batch["mask"]
         if "masked_image" in batch:  # the reference's preparation masks before it resizes
             masked = to_unit_range(batch["masked_image"], image.dtype)
         else:
@@ -206,27 +218,19 @@ class BrushNetObjective(Objective):
     def _condition(
         self, params: Params, ids: Int[Array, "B L"], batch: Batch
     ) -> tuple[Float[Array, "B L D"], AddedCondition | None]:
-        """Returns the context and, for SDXL, the pooled text and sizes.
-
-        Source: SDXL takes the last hidden layer but one of both encoders, and the second's pooled
-        text; sizes are (height, width) of the source, (top, left) of the crop, and the target's.
-        """
-        text = [
-            build(CLIPText, config, params[name])
-            for name, config in zip(TEXT_FOLDERS, self._base.text)
-        ]
-        if len(text) == 1:
-            return text[0](ids).last_hidden_state, None  # [B, L, D]
-        first, second = text[0](ids), text[1](second_ids(ids, self._base.end_id))
-        states = [first.hidden_states[-2], second.hidden_states[-2]]
-        context = jnp.concatenate(states, axis=-1)  # [B, L, D]
-        assert second.text_embeds is not None  # the published second encoder has a projection
+        """Returns the context and, for SDXL, the pooled text and sizes."""
+        configs = self._base.text
+        text = [build(CLIPText, config, params[n]) for n, config in zip(TEXT_FOLDERS, configs)]
+        both = [ids] if len(text) == 1 else [ids, second_ids(ids, self._base.end_id)]
+        context, pooled = attended(text, both)  # [B, L, D], [B, E]
+        if pooled is None:
+            return context, None
         if "time_ids" in batch:
-            sizes = batch["time_ids"].astype(jnp.float32)  # [B, 6]
+            time_ids = batch["time_ids"].astype(jnp.float32)  # [B, 6]
         else:  # the pictures were not cut
             height, width = (CELL * side for side in batch["mean"].shape[1:3])
-            sizes = jnp.tile(jnp.float32([height, width, 0, 0, height, width]), (len(ids), 1))
-        return context, AddedCondition(second.text_embeds, sizes)
+            time_ids = jnp.tile(jnp.asarray(sizes(height, width)), (len(ids), 1))
+        return context, AddedCondition(pooled, time_ids)
 
     def _schedule(self) -> Schedule:
         return Schedule.from_config(self._base.noise)

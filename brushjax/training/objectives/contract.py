@@ -18,8 +18,10 @@ from flax import nnx
 from brushjax import weights
 from brushjax.config import ConfigError
 from brushjax.distributed import place
+from brushjax.models.vae import VAEConfig, in_working_dtype
 from brushjax.nn import Keys
 from brushjax.sharding import path_name
+from brushjax.training.state import cast
 from brushjax.typing import Params
 
 Batch = Mapping[str, Any]
@@ -112,6 +114,16 @@ class Objective(abc.ABC):
           wanted: the part of `shapes` that is needed, as jax.ShapeDtypeStruct with the dtype and
             the sharding of every array. A run that goes on needs what is frozen alone.
         """
+
+    def working(self, frozen: Params, dtype: Any) -> Params:
+        """Returns the shapes of frozen parameters in the dtypes that they are kept and computed in;
+        by default all in the run's.
+
+        Args:
+          frozen: the part of `shapes` that `trains` leaves.
+          dtype: of the run's forward and backward pass.
+        """
+        return jax.eval_shape(lambda tree: cast(tree, dtype), frozen)
 
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         """Turns a record of the data (pictures, texts, boxes, masks) into the arrays of one sample,
@@ -281,6 +293,14 @@ def _placed(values: Any, wanted: jax.ShapeDtypeStruct) -> jax.Array:
 def parameters(model: nnx.Module) -> Params:
     """Returns a model's parameters as a pure dict."""
     return nnx.to_pure_dict(nnx.state(model))
+
+
+def with_autoencoder(frozen: Params, config: VAEConfig) -> Params:
+    """Returns the shapes of frozen parameters with the part "vae", if there, in the dtype that an
+    autoencoder computes in where the others compute in theirs."""
+    if "vae" not in frozen:
+        return frozen
+    return {**frozen, "vae": jax.eval_shape(lambda x: in_working_dtype(x, config), frozen["vae"])}
 
 
 def dtype_of(params: Params) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.diffusion.losses import min_snr_weights, prediction_errors, timestep_quarters
-from brushjax.diffusion.schedule import Schedule
+from brushjax.diffusion.schedule import STABLE_DIFFUSION, Schedule
 from brushjax.models.vae import AutoencoderKL
 from brushjax.training.objectives.contract import Losses, Mean
 
@@ -20,10 +20,10 @@ from brushjax.training.objectives.contract import Losses, Mean
 class NoiseConfig:
     """The forward process, with the names of a published scheduler_config.json."""
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    beta_schedule: str = "scaled_linear"
+    num_train_timesteps: int = STABLE_DIFFUSION["num_train_timesteps"]
+    beta_start: float = STABLE_DIFFUSION["beta_start"]
+    beta_end: float = STABLE_DIFFUSION["beta_end"]
+    beta_schedule: str = STABLE_DIFFUSION["beta_schedule"]
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from brushjax.training.objectives.contract import (
     placed_in,
     split,
     to_unit_range,
+    with_autoencoder,
 )
 from brushjax.training.objectives.contract import join as join_trees
 from brushjax.training.objectives.denoising import (
@@ -129,6 +130,9 @@ class FireEditObjective(Objective):
         null = {NULL: null_context(self.sizes, self.sources)}
         return {**params, **placed(null, {NULL: wanted[NULL]})}
 
+    def working(self, frozen: Params, dtype: Any) -> Params:
+        return with_autoencoder(super().working(frozen, dtype), self.sizes.vae)
+
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         writer, arrays = self._writer, record.arrays()
         if isinstance(record, EditPair):
@@ -151,10 +155,10 @@ class FireEditObjective(Objective):
         return read_writer(self.sizes.sequence, self.sources.tokenizer, self.prompt)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
-        dtype = dtype_of(frozen)
-        image, target = (to_unit_range(batch[name], dtype) for name in ("image", "target"))
+        dtype, latent = dtype_of(frozen["dino"]), dtype_of(frozen["vae"])
+        image, target = (to_unit_range(batch[name], latent) for name in ("image", "target"))
         dino, clip, vae = (self._build(kind, frozen) for kind in ("dino", "clip_vision", "vae"))
-        sight = look(dino, clip, image, self.sizes)
+        sight = look(dino, clip, image.astype(dtype), self.sizes)
         if self.boxes == "proposed":
             boxes, mask = propose(self._build("proposer", frozen), sight, self.sizes)
         else:

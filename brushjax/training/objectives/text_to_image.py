@@ -29,6 +29,7 @@ from brushjax.training.objectives.contract import (
     fresh,
     read,
     to_unit_range,
+    with_autoencoder,
 )
 from brushjax.training.objectives.denoising import (
     NoiseConfig,
@@ -94,12 +95,15 @@ class TextToImageObjective(Objective):
                 params[name] = fresh(model, config, keys[name], wanted[name])
         return params
 
+    def working(self, frozen: Params, dtype: Any) -> Params:
+        return with_autoencoder(super().working(frozen, dtype), self._vae_config())
+
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         return Captioned(read_tokenizer(self.tokenizer_folder))(record)
 
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
         vae = build(AutoencoderKL, self._vae_config(), frozen["vae"])
-        mean, deviation = encode(vae, to_unit_range(batch["image"], dtype_of(frozen)))
+        mean, deviation = encode(vae, to_unit_range(batch["image"], dtype_of(frozen["vae"])))
         return {"mean": mean, "deviation": deviation, "token_ids": batch["token_ids"]}
 
     def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:

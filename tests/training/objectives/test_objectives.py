@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from brushjax.training.objectives.autoencoder import (
     preceding,
 )
 from brushjax.training.objectives.brushnet import BrushNetObjective
+from brushjax.training.objectives.contract import split
 from brushjax.training.objectives.denoising import (
     NoiseConfig,
     draw,
@@ -359,3 +361,17 @@ def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path
     objective.export(branch, tmp_path, {})
     again = BrushNetObjective(str(base), branch=str(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, loaded(again, KEY)[0], branch)
+
+
+def test_frozen_autoencoder_works_in_float32_where_its_config_asks_for_it(base, batch, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "base")
+    config = copy / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "force_upcast": True}))
+    for place, expected in ((base, jnp.bfloat16), (copy, jnp.float32)):
+        objective = BrushNetObjective(base=str(place))
+        _, frozen = split(objective.shapes(), objective.trains)
+        frozen = objective.working(frozen, jnp.bfloat16)
+        assert {leaf.dtype for leaf in jax.tree.leaves(frozen["unet"])} == {jnp.bfloat16}
+        assert {leaf.dtype for leaf in jax.tree.leaves(frozen["vae"])} == {jnp.dtype(expected)}
+        prepared = jax.eval_shape(objective.prepare, frozen, batch)
+        assert prepared["mean"].dtype == prepared["condition"].dtype == expected
