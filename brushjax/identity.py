@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,25 @@ def code(without: tuple[str, ...] = ()) -> str:
         if not name.startswith(tuple(f"{folder}/" for folder in without)):
             hashed.update(name.encode() + path.read_bytes())
     return hashed.hexdigest()[:20]
+
+
+def outside(function: Any) -> str:
+    """A digest of the code that a function of another package, or of a file alone, belongs to;
+    empty for one of this package."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__module__", type(function).__module__)
+    return "" if name.partition(".")[0] == PACKAGE.name else _code_of(name)
+
+
+@functools.cache
+def _code_of(module: str) -> str:
+    """A digest of a module's file or, of one in a package, of all files beside it."""
+    file = getattr(sys.modules[module], "__file__", None)
+    if file is None:
+        return f"{module} has no file"
+    files = sorted(Path(file).parent.glob("*.py")) if "." in module else [Path(file)]
+    return digest(*(part for path in files for part in (path.name, path.read_bytes())))
 
 
 def numerics() -> Mapping[str, Any]:

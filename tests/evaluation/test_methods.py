@@ -108,7 +108,8 @@ def test_regions_of_another_kind_are_refused(folder, tmp_path):
 
 def test_settings_of_a_method_hold_the_version_of_the_code():
     settings = Finder().method(Resources(Models())).settings
-    assert {"kind", "box", "code", "jax"} == set(settings)
+    assert {"kind", "box", "code", "own code", "jax"} == set(settings)
+    assert "own code" not in Telea().method(Resources(Models())).settings
 
 
 def test_recipe_without_a_method_and_weights_it_does_not_take_are_refused():

@@ -17,7 +17,7 @@ from jaxtyping import Bool, UInt8
 
 from brushjax.evaluation.models import Models
 from brushjax.evaluation.records import TEXTS, BenchmarkError, Pixels, Record
-from brushjax.identity import code, numerics
+from brushjax.identity import code, numerics, outside
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -85,7 +85,7 @@ class Method(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Filling:
-    """A method of this package: what it was set to, and the function that makes its pictures."""
+    """A method: what it was set to, and the function that makes its pictures."""
 
     own: Mapping[str, Any]
     fill: Fill
@@ -93,7 +93,9 @@ class Filling:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Its own settings, the code, and how JAX computes."""
-        return {**self.own, "code": code(REPORTING), "jax": dict(numerics())}
+        foreign = outside(self.fill)
+        own = {**self.own, "own code": foreign} if foreign else self.own
+        return {**own, "code": code(REPORTING), "jax": dict(numerics())}
 
 
 class Resources:

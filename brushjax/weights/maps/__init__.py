@@ -23,7 +23,18 @@ MAPS: dict[str, WeightMap] = {
     )
 }
 
-__all__ = ["MAPS", "map_of"]
+__all__ = ["MAPS", "map_of", "register"]
+
+
+def register(table: WeightMap) -> WeightMap:
+    """Adds the table of a model outside this package, so that `load` and `save` know its kind.
+
+    Raises: WeightsError for a kind that is another model's.
+    """
+    known = MAPS.setdefault(table.kind, table)
+    if known.model != table.model:
+        raise WeightsError(f"expected a new kind; {table.kind!r} is {known.model[1]}'s already")
+    return known
 
 
 def map_of(kind: str) -> WeightMap:
