@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from brushjax.sharding import BATCH
 
 Attention = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 Rematerialise = Literal["nothing", "elementwise", "layers"]
 F = TypeVar("F", bound=Callable[..., Any])
+
+ACTIVATIONS = {"batch": BATCH[0], "heads": "tensor", "features": "tensor"}
+"""Over which axes of the mesh the named axes of activations are cut, where these divide them."""
 
 PRODUCTS = frozenset({"conv_general_dilated", "dot_general", "pallas_call", "custom_vjp_call"})
 
@@ -60,6 +66,35 @@ def executing(how: Execution) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Returns an activation pinned to its place on the mesh of `Execution`.
+
+    Left to itself the compiler may follow a cut matrix instead of the batch, and exchange
+    activations where it should gather the matrix, or the other way round. Without a mesh, and where
+    a caller cut the batch by hand, nothing is done.
+
+    Args:
+      axes: a name of ACTIVATIONS for each of the first axes; None, and the axes behind, are the
+        compiler's to choose.
+    Raises: KeyError for an unknown name.
+    """
+    mesh, by_hand = execution().mesh, jax.sharding.get_abstract_mesh().manual_axes
+    wanted = [None if name is None else ACTIVATIONS[name] for name in axes]
+    if mesh is None or mesh.size == 1 or by_hand:
+        return x
+    free = PartitionSpec.UNCONSTRAINED
+    parts = [
+        free if cut is None or size % _devices(mesh, cut) else cut
+        for size, cut in zip(x.shape, wanted)
+    ]
+    spec = PartitionSpec(*parts, *[free] * (x.ndim - len(parts)))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def _devices(mesh: Mesh, axes: str | tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
 
 def rematerialised(layer: F) -> F:

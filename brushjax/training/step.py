@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 from brushjax.config import ConfigError
-from brushjax.nn import Execution, executing
+from brushjax.nn import Execution, constrain, executing
 from brushjax.sharding import AXES, BATCH
 from brushjax.training.objectives.contract import Batch, Losses, Objective, join
 from brushjax.training.plan import Plan
@@ -79,42 +78,19 @@ def make_step(
       places: None for one device.
       execution: how layers run; None is the default.
     """
-    if places and reduce_dtype and reduce_dtype != compute_dtype and not places.by_hand:
-        raise ConfigError(
-            f"expected gradients reduced in the compute dtype, {jnp.dtype(compute_dtype)}, on the "
-            f"mesh {dict(places.mesh.shape)}: another dtype needs whole parameters on a mesh that "
-            "has the data axis alone"
-        )
-    samples = _Gradient(objective, prepared)
-    if places is not None and places.by_hand:
-        gradient = _over_devices(samples, accumulation, places, reduce_dtype or compute_dtype)
-    else:
-        gradient = functools.partial(_accumulated, samples, accumulation)
+    gradient = _gradient_of(objective, prepared, accumulation, places, compute_dtype, reduce_dtype)
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         keys = sample_keys(seed, state["step"], batch["id"])
         batch = objective.across(batch)
-        params = cast(state["params"], compute_dtype)
-        if places is not None:
-            # Cast where they lie, or the compiler gathers float32 and casts what it gathered.
-            params = jax.lax.with_sharding_constraint(params, places.state["params"])
-            if not places.by_hand:
-                params = jax.lax.with_sharding_constraint(params, places.params)
+        params = _working_copy(state["params"], compute_dtype, places)
         with executing(execution or Execution()):
             gradients, metrics = gradient(params, frozen, batch, keys)
         if places is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, places.state["params"])
         gradients = widened(gradients)  # the norm and the moments add up millions of squares
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-
-        updates, moments = optimizer.update(gradients, state["optimizer"], state["params"])
-        new = {
-            **state,
-            "params": optax.apply_updates(state["params"], updates),
-            "optimizer": moments,
-        }
-        if ema_decay:
-            new["ema"] = _average(state["ema"], new["params"], ema_decay, state["step"] + 1)
+        new = _moved(state, gradients, optimizer, ema_decay)
         if skip:
             good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
             new = jax.tree.map(lambda ours, old: jnp.where(good, ours, old), new, state)
@@ -122,6 +98,57 @@ def make_step(
 
     out = None if places is None else (places.state, NamedSharding(places.mesh, PartitionSpec()))
     return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def _gradient_of(
+    objective: Objective,
+    prepared: bool,
+    accumulation: int,
+    places: Places | None,
+    compute_dtype: Any,
+    reduce_dtype: Any,
+) -> Callable[..., tuple[Params, Metrics]]:
+    """Returns what gives gradient and metrics of a whole batch; see `make_step`."""
+    samples = _Gradient(objective, prepared)
+    if places is not None and places.by_hand:
+        return _over_devices(samples, accumulation, places, reduce_dtype or compute_dtype)
+    if places and reduce_dtype and reduce_dtype != compute_dtype:
+        raise ConfigError(
+            f"expected gradients reduced in the compute dtype, {jnp.dtype(compute_dtype)}, on the "
+            f"mesh {dict(places.mesh.shape)}: another dtype needs whole parameters on a mesh that "
+            "has the data axis alone"
+        )
+
+    def over_the_mesh(
+        params: Params, frozen: Params, batch: Batch, keys: jax.Array
+    ) -> tuple[Params, Metrics]:
+        batch = {name: constrain(array, "batch") for name, array in batch.items()}
+        return _accumulated(samples, accumulation, params, frozen, batch, keys)
+
+    return over_the_mesh
+
+
+def _working_copy(params: Params, dtype: Any, places: Places | None) -> Params:
+    """The parameters as the forward and backward pass takes them."""
+    params = cast(params, dtype)
+    if places is not None:
+        # Cast where they lie, or the compiler gathers float32 and casts what it gathered.
+        params = jax.lax.with_sharding_constraint(params, places.state["params"])
+        if not places.by_hand:
+            params = jax.lax.with_sharding_constraint(params, places.params)
+    return params
+
+
+def _moved(
+    state: State, gradients: Params, optimizer: optax.GradientTransformation, ema_decay: float
+) -> State:
+    """The state after an optimizer's step, its number aside."""
+    updates, moments = optimizer.update(gradients, state["optimizer"], state["params"])
+    params: Any = optax.apply_updates(state["params"], updates)
+    new = {**state, "params": params, "optimizer": moments}
+    if ema_decay:
+        new["ema"] = _average(state["ema"], params, ema_decay, state["step"] + 1)
+    return new
 
 
 def make_validation(
@@ -237,7 +264,8 @@ def _accumulated(
 
     def cut(array: jax.Array) -> jax.Array:
         # Neighbours go to different parts: a device's samples are then cut where they lie.
-        return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)  # [parts, B/parts]
+        cut = jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)  # [parts, B/parts]
+        return constrain(cut, None, "batch")
 
     inputs = jax.tree.map(cut, (dict(batch), keys))
     if weights is None:

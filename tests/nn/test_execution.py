@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from brushjax.models import UNet, UNetConfig
-from brushjax.nn import Execution, Keys, executing, execution
+from brushjax.nn import Execution, Keys, constrain, executing, execution
+from brushjax.sharding import BATCH, MeshShape, make_mesh
 from brushjax.training.scale.program import flops, trace
 
 UNET = UNetConfig(
@@ -58,3 +61,37 @@ def test_rematerialisation_changes_no_gradient_and_keeps_less():
     assert work["elementwise"] == work["nothing"]  # no product twice
     assert 1.1 * work["nothing"] < work["layers"] < 1.6 * work["nothing"]
     assert memory["layers"] < memory["elementwise"] < memory["nothing"]
+
+
+def cut_of(x, *axes, shape=(2, 1, 4)):
+    """The layout that `constrain` gives an array that lies whole on every device."""
+    mesh = make_mesh(MeshShape(*shape))
+
+    def run(x):
+        with executing(Execution(mesh=mesh)):
+            return constrain(x, *axes) + 0
+
+    whole = jax.device_put(x, NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(run)(whole).sharding.shard_shape(x.shape)
+
+
+def test_constrain_cuts_named_axes_over_the_mesh_where_it_divides_them():
+    x = jnp.ones((4, 3, 8, 5))
+    assert cut_of(x, "batch", None, "heads") == (2, 3, 2, 5)
+    assert cut_of(x, "batch", "features", shape=(2, 2, 2)) == (1, 3, 8, 5)  # 2 divides no 3
+    assert cut_of(x, None, shape=(8, 1, 1)) == x.shape
+    with pytest.raises(KeyError, match="width"):
+        constrain(x, "width")
+
+
+def test_constrain_leaves_what_is_cut_by_hand_and_what_has_no_mesh():
+    mesh = make_mesh()
+
+    def run(x):
+        with executing(Execution(mesh=mesh)):
+            return constrain(x, "batch")
+
+    by_hand = jax.shard_map(run, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
+    for function in (by_hand, lambda x: constrain(x, "batch")):
+        assert "sharding_constraint" not in str(jax.make_jaxpr(function)(jnp.ones((8, 2))))
+    assert "sharding_constraint" in str(jax.make_jaxpr(run)(jnp.ones((8, 2))))

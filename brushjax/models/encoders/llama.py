@@ -18,7 +18,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.models.encoders.clip import GENERATION
 from brushjax.models.published import PublishedConfig
-from brushjax.nn import Keys, KeyValue, RMSNorm, Rngs, attention, projection, rematerialised
+from brushjax.nn import (
+    Keys,
+    KeyValue,
+    RMSNorm,
+    Rngs,
+    attention,
+    constrain,
+    projection,
+    rematerialised,
+)
 from brushjax.nn.rotary import RotarySettings, Rotation, rotation
 
 ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")  # their settings in a config.json
@@ -168,9 +177,9 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, "B S E"], KeyValue | None]:
         """Returns the output, and with a cache the keys and values that are new."""
         q, k, v = (
-            project(x).reshape(*x.shape[:2], -1, self.width)  # [B, S, K, D]; keys [B, S, J, D]
+            constrain(project(x).reshape(*x.shape[:2], -1, self.width), "batch", None, "heads")
             for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        )  # [B, S, K, D]; keys [B, S, J, D]
         q, new = turn(q), KeyValue(turn(k), v)
         read = new if cache is None else cache.holding(new)  # [B, C, J, D]
         past = True if cache is None else cache.filled
@@ -191,7 +200,8 @@ class MLP(nnx.Module):
         self.down_proj = projection(inner, width, bias=bias, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B S E"]) -> Float[Array, "B S E"]:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        inner = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)  # [B, S, F]
+        return self.down_proj(constrain(inner, "batch", None, "features"))
 
 
 class DecoderLayer(nnx.Module):
@@ -211,9 +221,10 @@ class DecoderLayer(nnx.Module):
         turn: Rotation,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B S E"], KeyValue | None]:
+        x = constrain(x, "batch")
         seen, new = self.self_attn(self.input_layernorm(x), mask, turn, cache)
         x = x + seen
-        return x + self.mlp(self.post_attention_layernorm(x)), new
+        return constrain(x + self.mlp(self.post_attention_layernorm(x)), "batch"), new
 
 
 class Layers(nnx.Module):

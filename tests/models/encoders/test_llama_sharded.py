@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from brushjax import sharding
-from brushjax.nn import lora
+from brushjax.nn import Execution, executing, lora
 from brushjax.sharding import LANGUAGE_MODEL, MeshShape, make_mesh
 from tests.models.encoders.tiny_llama import TINY, build, inputs, is_factor
 from tests.support import error
@@ -70,6 +70,24 @@ def test_sharded_llama_equals_one_device(name):
         assert gathered & whole  # what the next line looks for is what a gather looks like
     else:
         assert not gathered & whole
+
+
+def test_states_are_cut_over_the_batch_wherever_the_inputs_lie():
+    graph, state = nnx.split(build(CONFIG))
+    mesh = make_mesh(SHAPES["data x tensor"])
+    whole = jax.NamedSharding(mesh, jax.P())
+
+    @jax.jit
+    def states(params, values, mask):
+        with executing(Execution(mesh=mesh)):
+            return nnx.merge(graph, params)(values, mask)
+
+    values, mask = inputs(batch=8, length=6, width=32)
+    pure = nnx.to_pure_dict(state)
+    params = jax.device_put(pure, sharding.shardings(pure, mesh, LANGUAGE_MODEL))
+    ours = states(params, *jax.device_put((values, mask), whole))
+    assert ours.sharding.shard_shape(ours.shape)[0] == 4
+    assert error(ours.reshape(-1), nnx.merge(graph, pure)(values, mask).reshape(-1)) <= TOLERANCE
 
 
 def matrices(shape):
