@@ -23,7 +23,7 @@ from flax import nnx
 
 from brushjax.evaluation.networks import NETWORKS, Networks
 from brushjax.metrics.metric import Need
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, SOURCE, Views
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
 from brushjax.models.scoring.image_reward import (
@@ -84,12 +84,12 @@ def needs_of(name):
         if output == "text":
             yield Need(f"{name}.text", "tokens", ("caption",))
         elif name == "image_reward":
-            yield Need("image_reward.score", preprocess, ("result", "caption"))
+            yield Need("image_reward.score", preprocess, (RESULT, "caption"))
         elif name.startswith("lpips"):
             if output == "score":
-                yield Need(f"{name}.score", preprocess, ("result", "source"))
+                yield Need(f"{name}.score", preprocess, (RESULT, SOURCE))
         else:
-            yield Need(f"{name}.{output}", preprocess, ("result",))
+            yield Need(f"{name}.{output}", preprocess, (RESULT,))
 
 
 def fake_tokens(length):

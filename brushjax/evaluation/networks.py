@@ -25,7 +25,7 @@ from brushjax.evaluation.network_files import weights_missing
 from brushjax.evaluation.score import TOKENIZER
 from brushjax.metrics.metric import Need
 from brushjax.metrics.preprocess import PREPROCESS
-from brushjax.metrics.views import TEXTS, Views
+from brushjax.metrics.views import Views
 from brushjax.weights import WeightsError, load
 from brushjax.weights.folders import ORBAX
 
@@ -270,12 +270,12 @@ class Networks:
     def _prepare(self, need: Need, sample: Views) -> Inputs:
         start = time.perf_counter()
         inputs: list[np.ndarray] = []
-        for name in need.inputs:
-            if name in TEXTS:
+        for one in need.inputs:
+            if isinstance(one, str):
                 with self._lock:  # tokenizers keep state between a call's two halves
-                    inputs += self._tokenizer(need.network)(sample.text(name))
+                    inputs += self._tokenizer(need.network)(sample.text(one))
             else:
-                inputs.append(PREPROCESS[need.preprocess](sample.picture(name)))
+                inputs.append(PREPROCESS[need.preprocess](sample.picture(one)))
         with self._lock:
             self.seconds.preprocess += time.perf_counter() - start
         return tuple(inputs)

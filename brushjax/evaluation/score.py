@@ -24,9 +24,9 @@ from brushjax.evaluation.records import (
 )
 from brushjax.evaluation.store import FLAG, NUMBER, TEXT, read_parts, write_part
 from brushjax.identity import code, digest
-from brushjax.metrics.metric import Metric, Need
+from brushjax.metrics.metric import Metric, Need, fields
 from brushjax.metrics.registry import METRICS, PROFILES, needs_of, score, select
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import SOURCE, Views
 
 FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
 MEASURED = {"mask_area": NUMBER, **FLAGS}
@@ -34,7 +34,6 @@ MADE = {"picture": TEXT, "sha256": TEXT, "region": TEXT, "fault": TEXT, "seconds
 TOKENIZER = (
     ".tokenizer"  # behind a network's name: its tokenizer's folder, where that lies elsewhere
 )
-MASKED = {"keep", "hole", "fade", "box", "script-box"}  # steps of a view that need a mask
 BLACK = 3  # of 255: JPEG does not bring a black picture back as exactly 0
 
 
@@ -300,7 +299,7 @@ def _features(
     needs = needs_of(metrics)
     if networks is None or not needs:
         return {unit.key: {} for unit in units}
-    own = [need for need in needs if any(view.startswith("result") for view in need.inputs)]
+    own = [need for need in needs if any("result" in fields(one) for one in need.inputs)]
     shared = [need for need in needs if need not in own]
     first = {_record(unit): unit for unit in reversed(units)}
     found = {unit.key: dict[Need, np.ndarray]() for unit in units}
@@ -316,9 +315,7 @@ def _features(
 
 def _able(views: Views, need: Need) -> bool:
     """Whether a sample has what a network is to look at."""
-    fields = {view.partition("|")[0] for view in need.inputs}
-    masks = {"mask"} if any(MASKED & set(v.split("|")) for v in need.inputs) else set()
-    return views.has(tuple(fields | masks))
+    return views.has(tuple(set().union(*map(fields, need.inputs))))
 
 
 def _record(unit: Unit) -> tuple[str, str, int]:
@@ -344,7 +341,7 @@ def _views(unit: Unit, gallery: Gallery, answers: Answered | None) -> Views:
 
 
 def _measured(unit: Unit, sample: Views) -> dict[str, Any]:
-    source, result = sample.picture("source"), sample.result
+    source, result = sample.picture(SOURCE), sample.result
     record = unit.record
     return {
         "mask_area": math.nan if sample.mask is None else float(sample.mask.mean()),

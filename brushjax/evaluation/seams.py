@@ -8,12 +8,12 @@ import numpy as np
 
 from brushjax.metrics import pixel
 from brushjax.metrics.metric import Metric
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, TRUTH, Views
 
 
 def _seam(function: Callable[..., np.ndarray]) -> Callable[[Views], float]:
     def value(views: Views) -> float:
-        result, truth, hole = views.picture("result"), views.picture("truth"), views.hole()
+        result, truth, hole = views.picture(RESULT), views.picture(TRUTH), views.hole()
         return float(function(result[None], truth[None], hole[None])[0])
 
     return value

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from brushjax.metrics.metric import Need, image
+from brushjax.metrics.views import RESULT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class SetMetric:
     """A distance between the set of results and the set of reference pictures; lower is better.
 
     Attributes:
-        need: the feature; its input "result" stands for either set's pictures.
+        need: the feature; its input, the result, stands for either set's pictures.
         state: `Gaussian` or `Rows`.
     """
 
@@ -108,8 +109,8 @@ class SetMetric:
         return f"clean/{self.name}[{self.need.network}/{self.need.preprocess}]@{self.version}"
 
 
-CLIP = image("clip_l14.image", "openai", "result")
-DINO = image("dino_s16.class", "dino", "result")
+CLIP = image("clip_l14.image", "openai", RESULT)
+DINO = image("dino_s16.class", "dino", RESULT)
 SET_METRICS: dict[str, SetMetric] = {
     metric.id: metric
     for metric in (

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from brushjax.metrics.state import Mean
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import View, Views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Need:
         feature: network and output, such as "clip_l14.image" or "dino_b8.keys".
         preprocess: how pictures are brought to the network's input, a key of
             `preprocess.PREPROCESS`; for texts "tokens".
-        inputs: names of `Views`: pictures ("result|jpeg|512") and texts ("caption"), in the order
-            in which the network takes them.
+        inputs: views of pictures and names of texts ("caption"), in the order in which the network
+            takes them.
     """
 
     feature: str
     preprocess: str
-    inputs: tuple[str, ...]
+    inputs: tuple[View | str, ...]
 
     @property
     def network(self) -> str:
@@ -38,7 +38,7 @@ class Need:
         return self.feature.partition(".")[0]
 
     def __str__(self) -> str:
-        return f"{self.feature}/{self.preprocess}({', '.join(self.inputs)})"
+        return f"{self.feature}/{self.preprocess}({', '.join(map(str, self.inputs))})"
 
 
 Features = Mapping[Need, np.ndarray]
@@ -121,7 +121,7 @@ class Metric:
 TOKENS = "tokens"
 
 
-def image(feature: str, preprocess: str, view: str) -> Need:
+def image(feature: str, preprocess: str, view: View) -> Need:
     """The need of a picture's feature."""
     return Need(feature, preprocess, (view,))
 
@@ -129,3 +129,17 @@ def image(feature: str, preprocess: str, view: str) -> Need:
 def text(feature: str, field: str = "caption") -> Need:
     """The need of a text's feature."""
     return Need(feature, TOKENS, (field,))
+
+
+def of_features(function: Callable[..., Any]) -> Callable[..., float]:
+    """A metric's function that looks at the features alone."""
+    return lambda views, *features: float(function(*features))
+
+
+given = of_features(float)
+"""A metric's function for networks that give the number themselves."""
+
+
+def fields(need: View | str) -> frozenset[str]:
+    """The fields of `Views` that an input of a network is made of."""
+    return frozenset({need}) if isinstance(need, str) else need.fields

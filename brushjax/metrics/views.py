@@ -1,26 +1,18 @@
 """One edited picture with all that is known about it, and the views of it that metrics ask for.
 
-A view is named by a field and by the steps that follow it, read from left to right:
+A view is a picture and the steps that follow, such as the result written as JPEG, read back,
+resized to 512 x 512, with the hole blacked out:
 
-    "result"                    the edited picture as it was stored
-    "result|jpeg|512|keep"      written as JPEG, read back, resized to 512 x 512, hole blacked out
-
-Steps: `jpeg` (Pillow's default quality, 75, with halved chroma; nothing where the picture was read
-from a JPEG file already), `512` (any whole number: Pillow's bicubic resize to that square),
-`like-source` and `like-truth` (the same, to that picture's size), `end` (of a picture that is not
-square, the lower right part of the source's size: the last one of a panel), `keep` and `hole` (the
-other region set to 0), `fade` (multiplied by how black the mask is), `box` (cut to the mask's
-bounding box) and `script-box` (the same as published scripts cut it: from the first trace of grey
-on, and without the box's last row and column). A mask without a box cuts nothing.
+    RESULT.then(as_jpeg, Resize(512), keep)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -31,7 +23,39 @@ Region = Bool[np.ndarray, "_ _"]
 Grey = UInt8[np.ndarray, "_ _"]
 
 TEXTS = ("caption", "source_caption", "local_caption", "second_caption")
-PICTURES = ("result", "source", "truth")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A picture of a sample, and what is done to it, in this order.
+
+    Attributes:
+        picture: field of `Views`.
+        steps: functions of this module, or `Resize` and `Like`.
+    """
+
+    picture: Literal["result", "source", "truth"]
+    steps: tuple[Step, ...] = ()
+
+    def then(self, *steps: Step) -> View:
+        """Returns the view with more steps."""
+        return View(self.picture, self.steps + steps)
+
+    @property
+    def side(self) -> int | None:
+        """Side of the square that it was last resized to; None where it was not."""
+        return next((s.side for s in reversed(self.steps) if isinstance(s, Resize)), None)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields that a sample must have."""
+        likes = {step.other.picture for step in self.steps if isinstance(step, Like)}
+        masks = {"mask"} if MASKED & set(self.steps) else set()
+        source = {"source"} if last_panel in self.steps else set()
+        return frozenset({self.picture, *likes, *masks, *source})
+
+    def __str__(self) -> str:
+        return " ".join([self.picture, *(getattr(one, "__name__", str(one)) for one in self.steps)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,22 +106,19 @@ class Views:
             raise ValueError(f"expected a text of {', '.join(TEXTS)}, got {name!r}")
         return self._field(name)
 
-    def picture(self, name: str) -> Picture:
-        """A view by its name; made once per sample.
+    def picture(self, view: View) -> Picture:
+        """A view; made once per sample.
 
         Raises:
-            ValueError: the sample lacks the field, a step is unknown, or a mask's size is not the
-                picture's.
+            ValueError: the sample lacks the field, or a mask's size is not the picture's.
         """
-        if name not in self._made:
-            before, _, step = name.rpartition("|")
-            if before:
-                self._made[name] = self._stepped(self.picture(before), step, name)
-            elif step in PICTURES:
-                self._made[name] = _checked(self._field(step), step)
+        if view not in self._made:
+            if view.steps:
+                before = View(view.picture, view.steps[:-1])
+                self._made[view] = view.steps[-1](self.picture(before), self, before)
             else:
-                raise ValueError(f"expected a picture of {', '.join(PICTURES)}, got {step!r}")
-        return self._made[name]
+                self._made[view] = _checked(self._field(view.picture), view.picture)
+        return self._made[view]
 
     def hole(self, side: int | None = None) -> Region:
         """The mask, or the mask at another size (nearest pixel, as its values are two).
@@ -120,7 +141,7 @@ class Views:
         return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.NEAREST))
 
     @cached_property
-    def _made(self) -> dict[str, Picture]:
+    def _made(self) -> dict[View, Picture]:
         return {}
 
     def _field(self, name: str):
@@ -131,33 +152,85 @@ class Views:
             )
         return value
 
-    def _stepped(self, picture: Picture, step: str, name: str) -> Picture:
-        if step == "jpeg":
-            return jpeg(picture) if not (self.from_jpeg and name.startswith("result")) else picture
-        if step.isdecimal():
-            return resized(picture, int(step), int(step))
-        if step in ("like-source", "like-truth"):
-            return resized(picture, *self.picture(step.removeprefix("like-")).shape[:2])
-        if step == "end":
-            height, width = self.picture("source").shape[:2]
-            square = picture.shape[0] == picture.shape[1]
-            return picture if square else picture[-height:, -width:]
-        if step in ("keep", "hole"):
-            hole = self.hole(_side(name))
-            if hole.shape != picture.shape[:2]:
-                raise ValueError(
-                    f"expected a mask of {name}'s size {picture.shape[:2]}, got {hole.shape}; "
-                    f"results are scored at their source's size"
-                )
-            return picture * (hole if step == "hole" else ~hole)[..., None].astype(np.uint8)
-        if step == "box":
-            return _cut(picture, box(self.hole(_side(name)), picture.shape[:2]), 1)
-        if step == "script-box":
-            return _cut(picture, box(self.strength(*picture.shape[:2]) > 0, picture.shape[:2]), 0)
-        if step == "fade":
-            kept = 1 - self.strength(*picture.shape[:2])[..., None] / 255
-            return np.round(picture * kept).astype(np.uint8)
-        raise ValueError(f"unknown step {step!r} in the view {name!r}")
+
+# --- steps
+
+Step = Callable[[Picture, Views, View], Picture]
+"""The picture so far, its sample and the view so far -> the picture."""
+
+
+def as_jpeg(picture: Picture, sample: Views, view: View) -> Picture:
+    """Written as JPEG and read back; nothing where the result was read from a JPEG file."""
+    return picture if sample.from_jpeg and view.picture == "result" else jpeg(picture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """Pillow's bicubic resize to a square."""
+
+    side: int
+
+    def __call__(self, picture: Picture, sample: Views, view: View) -> Picture:
+        return resized(picture, self.side, self.side)
+
+
+@dataclasses.dataclass(frozen=True)
+class Like:
+    """Pillow's bicubic resize to another picture's size."""
+
+    other: View
+
+    def __call__(self, picture: Picture, sample: Views, view: View) -> Picture:
+        return resized(picture, *sample.picture(self.other).shape[:2])
+
+
+def last_panel(picture: Picture, sample: Views, view: View) -> Picture:
+    """Of a picture that is not square, the lower right part of the source's size."""
+    height, width = sample.picture(SOURCE).shape[:2]
+    return picture if picture.shape[0] == picture.shape[1] else picture[-height:, -width:]
+
+
+def keep(picture: Picture, sample: Views, view: View) -> Picture:
+    """The hole set to 0."""
+    return picture * ~_hole(picture, sample, view)[..., None]
+
+
+def hole(picture: Picture, sample: Views, view: View) -> Picture:
+    """What is outside the hole set to 0."""
+    return picture * _hole(picture, sample, view)[..., None]
+
+
+def fade(picture: Picture, sample: Views, view: View) -> Picture:
+    """Multiplied by how black the mask is."""
+    kept = 1 - sample.strength(*picture.shape[:2])[..., None] / 255
+    return np.round(picture * kept).astype(np.uint8)
+
+
+def cut_box(picture: Picture, sample: Views, view: View) -> Picture:
+    """Cut to the mask's bounding box; a mask without one cuts nothing."""
+    return _cut(picture, box(sample.hole(view.side), picture.shape[:2]), 1)
+
+
+def cut_script_box(picture: Picture, sample: Views, view: View) -> Picture:
+    """As published scripts cut it: from the first trace of grey on, and without the box's last row
+    and column."""
+    size = picture.shape[:2]
+    return _cut(picture, box(sample.strength(*size) > 0, size), 0)
+
+
+RESULT, SOURCE, TRUTH = View("result"), View("source"), View("truth")
+MASKED: frozenset[Step] = frozenset((keep, hole, fade, cut_box, cut_script_box))
+
+
+def _hole(picture: Picture, sample: Views, view: View) -> Region:
+    """The mask of a view's picture."""
+    mask = sample.hole(view.side)
+    if mask.shape != picture.shape[:2]:
+        raise ValueError(
+            f"expected a mask of the size of {view}, {picture.shape[:2]}, got {mask.shape}; results"
+            " are scored at their source's size"
+        )
+    return mask
 
 
 def box(marked: Region, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
@@ -172,11 +245,6 @@ def box(marked: Region, size: tuple[int, int]) -> tuple[int, int, int, int] | No
     if not rows.size:
         return None
     return int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
-
-
-def _side(name: str) -> int | None:
-    """The side of the square that a view was last resized to."""
-    return next((int(step) for step in name.split("|")[::-1] if step.isdecimal()), None)
 
 
 def _cut(picture: Picture, found: tuple[int, int, int, int] | None, last: int) -> Picture:

@@ -17,7 +17,7 @@ from brushjax.evaluation.sets import folder_distances
 from brushjax.metrics.metric import Need, image, text
 from brushjax.metrics.preprocess import PREPROCESS
 from brushjax.metrics.registry import needs_of, score, select
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, SOURCE, Views
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.encoders.vit import DINO, CLIPVision, PlainViTConfig, ViTConfig
 from brushjax.models.scoring.image_reward import (
@@ -96,8 +96,8 @@ def samples(count, side=40):
 def test_features_do_not_depend_on_company_order_or_number(folder, tiny):
     networks = Networks.load({"clip_b32": folder / "clip"}, batch=4)
     needs = [
-        image("clip_b32.image", "openai", "result"),
-        image("clip_b32.image", "ip2p", "source"),
+        image("clip_b32.image", "openai", RESULT),
+        image("clip_b32.image", "ip2p", SOURCE),
         text("clip_b32.text"),
     ]
     many = samples(7)
@@ -117,7 +117,7 @@ def test_features_do_not_depend_on_company_order_or_number(folder, tiny):
 def test_features_are_the_networks_own(folder, tiny):
     networks = Networks.load({"clip_b32": folder / "clip"})
     vision, (sample,) = brushjax.load("clip_vision", folder / "clip"), samples(1)
-    need = image("clip_b32.image", "openai", "result")
+    need = image("clip_b32.image", "openai", RESULT)
     (found,) = networks.features([need], [sample])
     pixels = PREPROCESS["openai"](sample.result)[None]
     np.testing.assert_allclose(found[need], vision(jnp.asarray(pixels)).embeds[0], atol=1e-5)
@@ -125,7 +125,7 @@ def test_features_are_the_networks_own(folder, tiny):
 
 def test_pictures_of_several_sizes_are_batched_by_size():
     networks = Networks({"lpips_squeeze": {"lpips": make(LPIPS, LPIPSConfig("squeeze"))}}, batch=2)
-    need, many = Need("lpips_squeeze.map", "lpips", ("result", "source")), samples(3)
+    need, many = Need("lpips_squeeze.map", "lpips", (RESULT, SOURCE)), samples(3)
     many.append(Views(many[0].result, source=many[0].result))
     found = [row[need] for row in networks.features([need], many)]
     assert [distances.shape for distances in found] == [v.result.shape[:2] for v in many]
@@ -167,7 +167,7 @@ def test_image_reward_reads_prompts_with_berts_tokenizer(tmp_path):
         batch=2,
     )
     # The tiny network takes 224 pixels too: its positions are resized.
-    need = Need("image_reward.score", "openai", ("result", "caption"))
+    need = Need("image_reward.score", "openai", (RESULT, "caption"))
     rows = networks.features([need], samples(3))
     assert [row[need].shape for row in rows] == [()] * 3
     with pytest.raises(FileNotFoundError, match=r"vocab\.txt"):
@@ -196,7 +196,7 @@ def test_clip_of_the_hubs_layout_becomes_ours_with_its_tokenizer(folder, tiny, t
         "tokenizer",
     ]
     assert convert_weights.main(["check", "clip", str(folder / "clip"), str(ours)]) == 0
-    needs = [image("clip_b32.image", "openai", "result"), text("clip_b32.text")]
+    needs = [image("clip_b32.image", "openai", RESULT), text("clip_b32.text")]
     many = samples(2)
     found = [
         Networks.load({"clip_b32": path}, batch=2).features(needs, many)
@@ -219,8 +219,8 @@ def test_missing_weights_say_how_to_make_them(tmp_path):
 def test_missing_network_output_and_tokenizer_are_named(folder, tiny):
     networks = Networks({"dino_s16": {}, "clip_b32": {}})
     for need, message in (
-        (image("clip_l14.image", "openai", "result"), "clip_l14"),
-        (image("dino_s16.image", "dino", "result"), "gives class, keys"),
+        (image("clip_l14.image", "openai", RESULT), "clip_l14"),
+        (image("dino_s16.image", "dino", RESULT), "gives class, keys"),
         (text("clip_b32.text"), "clip_b32.tokenizer"),
     ):
         with pytest.raises((KeyError, ValueError), match=message):

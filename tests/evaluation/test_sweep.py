@@ -28,6 +28,7 @@ from brushjax.evaluation.score import metrics_of, row_key
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run, Sweep
 from brushjax.metrics.metric import Metric, Need
+from brushjax.metrics.views import RESULT
 from tests.evaluation import miniatures
 
 
@@ -359,7 +360,7 @@ def test_scores_follow_what_they_read(folder, tmp_path, monkeypatch):
     unit, benchmark = plan.units[0], Wider(folder)
 
     def key(unit=unit, benchmark=benchmark, network="a"):
-        need = Need("clip_l14.image", "clip", ("result",))
+        need = Need("clip_l14.image", "clip", (RESULT,))
         own = metrics_of(benchmark, ("clean",), ("edged", "psnr_all"))
         networks = types.SimpleNamespace(hashes={"clip_l14": network}, names=(), features=len)
         return row_key(unit, (*own, Metric("clean", "sim", (), float, (need,))), networks)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from brushjax.metrics.registry import METRICS, score, select
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, Resize, Views, cut_box, cut_script_box
 
 SCRIPTS = {"compbench": 512, "reasonedit": 256}
 
@@ -61,7 +61,9 @@ def test_background_and_crop_equal_the_scripts_restated(edited, script, side):
     assert found[f"paper:{script}/psnr@1"] == pytest.approx(expected["psnr"], abs=1e-5)
     if script == "reasonedit":
         assert found["paper:reasonedit/mse@1"] == pytest.approx(expected["mse"], abs=1e-5)
-    np.testing.assert_array_equal(edited.picture(f"result|{side}|script-box"), expected["crop"])
+    np.testing.assert_array_equal(
+        edited.picture(RESULT.then(Resize(side), cut_script_box)), expected["crop"]
+    )
 
 
 @pytest.mark.torch
@@ -102,10 +104,10 @@ def test_scripts_count_the_blackened_pixels_and_clean_metrics_do_not(edited):
 
 
 def test_script_boxes_lose_the_last_row_and_column_and_begin_at_the_grey_rim(edited):
-    whole = edited.picture("result|box")
+    whole = edited.picture(RESULT.then(cut_box))
     np.testing.assert_array_equal(whole, edited.result[20:50, 30:70])
     own = Views(edited.result, edited.source, mask=edited.mask, grey=edited.grey)
-    cut = own.picture("result|script-box")
+    cut = own.picture(RESULT.then(cut_script_box))
     np.testing.assert_array_equal(cut, edited.result[19:49, 30:69])
 
 

@@ -5,7 +5,18 @@ import pytest
 from PIL import Image
 
 from brushjax.metrics.registry import METRICS, PROFILES, needs_of, score, select
-from brushjax.metrics.views import Views, jpeg
+from brushjax.metrics.views import (
+    RESULT,
+    SOURCE,
+    Like,
+    Resize,
+    Views,
+    as_jpeg,
+    hole,
+    jpeg,
+    keep,
+    last_panel,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -112,30 +123,29 @@ def test_views_follow_their_steps(tmp_path):
     sample = full_sample()
     Image.fromarray(sample.result).save(tmp_path / "x.jpg")
     stored = np.asarray(Image.open(tmp_path / "x.jpg"))
-    assert np.array_equal(sample.picture("result|jpeg"), stored)
-    assert np.array_equal(sample.picture("source|jpeg"), jpeg(sample.source))
-    kept = sample.picture("result|jpeg|keep")
+    assert np.array_equal(sample.picture(RESULT.then(as_jpeg)), stored)
+    assert np.array_equal(sample.picture(SOURCE.then(as_jpeg)), jpeg(sample.source))
+    kept = sample.picture(RESULT.then(as_jpeg, keep))
     assert np.array_equal(kept, np.where(sample.mask[..., None], 0, stored))
-    assert sample.picture("result|32|hole").shape == (32, 32, 3)
-    assert sample.picture("result|32|hole")[0, 0].sum() == 0
+    assert sample.picture(RESULT.then(Resize(32), hole)).shape == (32, 32, 3)
+    assert sample.picture(RESULT.then(Resize(32), hole))[0, 0].sum() == 0
     wide = Views(picture(64, 128), picture(64, 64))
-    assert np.array_equal(wide.picture("result|end"), wide.result[:, 64:])
+    assert np.array_equal(wide.picture(RESULT.then(last_panel)), wide.result[:, 64:])
 
 
 def test_views_of_a_jpeg_file_are_not_compressed_again():
     sample = full_sample(from_jpeg=True)
-    assert sample.picture("result|jpeg") is sample.picture("result")
+    assert sample.picture(RESULT.then(as_jpeg)) is sample.picture(RESULT)
 
 
 def test_views_name_what_is_wrong():
-    sample = full_sample()
-    for name, message in (
-        ("resutl", "expected a picture"),
-        ("result|sharpen", "unknown step 'sharpen'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sample.picture(name)
+    view = RESULT.then(as_jpeg, Like(SOURCE), Resize(8), keep)
+    assert view.fields == {"result", "source", "mask"}
+    assert (
+        str(view)
+        == "result as_jpeg Like(other=View(picture='source', steps=())) Resize(side=8) keep"
+    )
     with pytest.raises(ValueError, match="uint8 RGB"):
-        Views(np.zeros((4, 4))).picture("result")
+        Views(np.zeros((4, 4))).picture(RESULT)
     with pytest.raises(ValueError, match="mask"):
-        full_sample(mask=np.ones((32, 32), bool)).picture("result|keep")
+        full_sample(mask=np.ones((32, 32), bool)).picture(RESULT.then(keep))

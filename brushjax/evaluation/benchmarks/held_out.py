@@ -16,7 +16,7 @@ from brushjax.evaluation.records import Benchmark, Pixels, Record, pixel_digest
 from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.metric import Metric
 from brushjax.metrics.nearest_class import NearestClass
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, Views
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ class Steered(Benchmark):
 
     def _nearest(self, field: str):
         def hit(views: Views) -> float:
-            crop = self.steering.cut(views.picture("result")[None])
+            crop = self.steering.cut(views.picture(RESULT)[None])
             return float(nearest_class(self.steering).predict(crop)[0] == views.text(field))
 
         return hit

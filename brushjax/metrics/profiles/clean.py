@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from brushjax.metrics import pixel, region
-from brushjax.metrics.metric import Metric, Need, image, text
+from brushjax.metrics.metric import Metric, Need, given, image, of_features, text
 from brushjax.metrics.similarity import clip_score, cosine, direction, structure_distance
 from brushjax.metrics.ssim import ssim
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import RESULT, SOURCE, TRUTH, View, Views, hole
 
 PROFILE = "clean"
 PARTS = ("all", "keep", "hole")
@@ -23,15 +23,15 @@ def _part(views: Views, part: str) -> np.ndarray | None:
     """The region [1, H, W] that a part's name means; None is the whole picture."""
     if part == "all":
         return None
-    hole = views.hole()
-    return (hole if part == "hole" else ~hole)[None]
+    inside = views.hole()
+    return (inside if part == "hole" else ~inside)[None]
 
 
-def _pixel(function, other: str, part: str):
+def _pixel(function, other: View, part: str):
     """A metric function of the result against another picture in one part."""
 
     def value(views: Views) -> float:
-        result, reference = views.picture("result"), views.picture(other)
+        result, reference = views.picture(RESULT), views.picture(other)
         if result.shape != reference.shape:
             raise ValueError(
                 f"expected a result of its {other}'s size {reference.shape[:2]}, got "
@@ -53,7 +53,7 @@ def _pixel_metrics() -> list[Metric]:
     for part in PARTS:
         fields = ("source",) if part == "all" else ("source", "mask")
         # In the hole only a truth is a target; the source is what was to be replaced.
-        other = "truth" if part == "hole" else "source"
+        other = TRUTH if part == "hole" else SOURCE
         fields = ("truth", "mask") if part == "hole" else fields
         for name, function, higher, sentinel in kinds:
             metrics.append(
@@ -87,13 +87,13 @@ def _to_truth(function):
     """A metric function of the whole result against the truth; NaN where the truth is the source,
     for which the same number has a name already: `mae_all`.
     """
-    against = _pixel(function, "truth", "all")
+    against = _pixel(function, TRUTH, "all")
     return lambda views: np.nan if views.truth is views.source else against(views)
 
 
 def _keep_max_change(views: Views) -> float:
     """The largest change of a kept value, in the [0, 1] range; NaN where nothing is kept."""
-    result, source = views.picture("result"), views.picture("source")
+    result, source = views.picture(RESULT), views.picture(SOURCE)
     keep = ~views.hole()
     change = np.abs(result.astype(np.int16) - source.astype(np.int16))[keep]
     return float(change.max() / 255) if change.size else np.nan
@@ -102,7 +102,7 @@ def _keep_max_change(views: Views) -> float:
 def _lpips(part: str) -> Metric:
     """LPIPS averaged over a part: the mean of its map over the part's pixels."""
     fields = ("source",) if part == "all" else ("source", "mask")
-    need = Need(f"{LPIPS_NET}.map", "lpips", ("result", "source"))
+    need = Need(f"{LPIPS_NET}.map", "lpips", (RESULT, SOURCE))
 
     def value(views: Views, distances: np.ndarray) -> float:
         chosen = _part(views, part)
@@ -118,13 +118,11 @@ def _lpips(part: str) -> Metric:
 
 def _clip(size: str) -> list[Metric]:
     feature, words = f"clip_{size}.image", f"clip_{size}.text"
-    result, source, truth = (image(feature, "openai", v) for v in ("result", "source", "truth"))
-    part = image(feature, "openai", "result|hole")
+    result, source, truth = (image(feature, "openai", v) for v in (RESULT, SOURCE, TRUTH))
+    part = image(feature, "openai", RESULT.then(hole))
     caption, before = text(words), text(words, "source_caption")
     return [
-        Metric(
-            PROFILE, "clip_text", ("caption",), lambda v, i, t: clip_score(i, t), (result, caption)
-        ),
+        Metric(PROFILE, "clip_text", ("caption",), of_features(clip_score), (result, caption)),
         Metric(
             PROFILE,
             "clip_text_edited_part",
@@ -132,10 +130,8 @@ def _clip(size: str) -> list[Metric]:
             lambda v, i, t: clip_score(i, t) if v.hole().any() else np.nan,
             (part, caption),
         ),
-        Metric(PROFILE, "clip_image", ("source",), lambda v, a, b: cosine(a, b), (result, source)),
-        Metric(
-            PROFILE, "clip_image_truth", ("truth",), lambda v, a, b: cosine(a, b), (result, truth)
-        ),
+        Metric(PROFILE, "clip_image", ("source",), of_features(cosine), (result, source)),
+        Metric(PROFILE, "clip_image_truth", ("truth",), of_features(cosine), (result, truth)),
         Metric(
             PROFILE,
             "clip_direction",
@@ -149,17 +145,17 @@ def _clip(size: str) -> list[Metric]:
 
 def _dino() -> list[Metric]:
     result, source, truth = (
-        image("dino_s16.class", "dino", view) for view in ("result", "source", "truth")
+        image("dino_s16.class", "dino", view) for view in (RESULT, SOURCE, TRUTH)
     )
-    keys = tuple(image("dino_b8.keys", "splice-unit", view) for view in ("source", "result"))
+    keys = tuple(image("dino_b8.keys", "splice-unit", view) for view in (SOURCE, RESULT))
     return [
-        Metric(PROFILE, "dino", ("source",), lambda v, a, b: cosine(a, b), (result, source)),
-        Metric(PROFILE, "dino_truth", ("truth",), lambda v, a, b: cosine(a, b), (result, truth)),
+        Metric(PROFILE, "dino", ("source",), of_features(cosine), (result, source)),
+        Metric(PROFILE, "dino_truth", ("truth",), of_features(cosine), (result, truth)),
         Metric(
             PROFILE,
             "structure_distance",
             ("source",),
-            lambda v, a, b: structure_distance(a, b),
+            of_features(structure_distance),
             keys,
             higher_is_better=False,
         ),
@@ -172,23 +168,23 @@ def _preferences() -> list[Metric]:
             PROFILE,
             "image_reward",
             ("caption",),
-            lambda v, score: float(score),
-            (Need("image_reward.score", "openai", ("result", "caption")),),
+            given,
+            (Need("image_reward.score", "openai", (RESULT, "caption")),),
             scale="interval",
         ),
         Metric(
             PROFILE,
             "hps",
             ("caption",),
-            lambda v, i, t: cosine(i, t),
-            (image("hps_v21.image", "hps-antialias", "result"), text("hps_v21.text")),
+            of_features(cosine),
+            (image("hps_v21.image", "hps-antialias", RESULT), text("hps_v21.text")),
         ),
         Metric(
             PROFILE,
             "aesthetic",
             (),
-            lambda v, score: float(score),
-            (image("aesthetic.score", "openai", "result"),),
+            given,
+            (image("aesthetic.score", "openai", RESULT),),
             scale="interval",
         ),
     ]

@@ -14,10 +14,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from brushjax.metrics.metric import Metric, Need, image, text
+from brushjax.metrics.metric import Metric, Need, given, image, text
 from brushjax.metrics.similarity import clip_score, cosine
 from brushjax.metrics.ssim import ssim
-from brushjax.metrics.views import Views, box
+from brushjax.metrics.views import (
+    RESULT,
+    SOURCE,
+    TRUTH,
+    Resize,
+    View,
+    Views,
+    box,
+    cut_box,
+    cut_script_box,
+    fade,
+)
 
 CLIP = "clip_l14"
 BOTH = tuple(text(f"{CLIP}.text", field) for field in ("local_caption", "second_caption"))
@@ -36,14 +47,14 @@ class Script:
     side: int
     crop_border: bool
 
-    def kept(self, views: Views, name: str) -> np.ndarray:
+    def kept(self, views: Views, view: View) -> np.ndarray:
         """[1, side, side, 3] in 0..1: a picture times how black the mask is, in float."""
         black = 1 - views.strength(self.side, self.side)[..., None] / 255
-        return (views.picture(f"{name}|{self.side}") / 255 * black)[None]
+        return (views.picture(view.then(Resize(self.side))) / 255 * black)[None]
 
     def mse(self, views: Views) -> float:
         """Over all pixels, those that the mask blackened too."""
-        return float(np.mean((self.kept(views, "result") - self.kept(views, "source")) ** 2))
+        return float(np.mean((self.kept(views, RESULT) - self.kept(views, SOURCE)) ** 2))
 
     def psnr(self, views: Views) -> float:
         """Of that error; infinite for a copy."""
@@ -52,17 +63,17 @@ class Script:
 
     def ssim(self, views: Views) -> float:
         """Over all pixels likewise."""
-        pictures = self.kept(views, "result"), self.kept(views, "source")
+        pictures = self.kept(views, RESULT), self.kept(views, SOURCE)
         return float(ssim(*pictures, crop_border=self.crop_border)[0])
 
     def lpips(self) -> Need:
         """Of the blackened pictures, as whole pictures."""
-        view = f"|{self.side}|fade"
-        return Need("lpips_squeeze.score", "lpips", (f"result{view}", f"source{view}"))
+        faded = tuple(view.then(Resize(self.side), fade) for view in (RESULT, SOURCE))
+        return Need("lpips_squeeze.score", "lpips", faded)
 
-    def cropped(self, name: str) -> Need:
+    def cropped(self, view: View) -> Need:
         """CLIP's features of the box as the scripts cut it."""
-        return image(f"{CLIP}.image", "hf", f"{name}|{self.side}|script-box")
+        return image(f"{CLIP}.image", "hf", view.then(Resize(self.side), cut_script_box))
 
     def boxed(self, function: Callable[..., float]) -> Callable[..., float]:
         """0 where the box has no area, as the script counts it."""
@@ -86,7 +97,7 @@ class Script:
                 self.profile,
                 "lpips",
                 inputs,
-                lambda v, score: float(score),
+                given,
                 (self.lpips(),),
                 higher_is_better=lower,
             ),
@@ -100,7 +111,7 @@ def _two_captions(picture: np.ndarray, *captions: np.ndarray) -> float:
 
 def _compbench() -> list[Metric]:
     script = Script("paper:compbench", 512, crop_border=False)
-    result, truth = script.cropped("result"), script.cropped("truth")
+    result, truth = script.cropped(RESULT), script.cropped(TRUTH)
     fields = ("mask", "local_caption")
     return [
         *(one for one in script.background() if one.name != "mse"),
@@ -111,7 +122,7 @@ def _compbench() -> list[Metric]:
 
 def _reasonedit() -> list[Metric]:
     script = Script("paper:reasonedit", 256, crop_border=True)
-    fields, needs = ("mask", "local_caption"), (script.cropped("result"), BOTH[0])
+    fields, needs = ("mask", "local_caption"), (script.cropped(RESULT), BOTH[0])
     return [
         *script.background(),
         Metric(script.profile, "clip_score", fields, script.boxed(clip_score), needs),
@@ -125,7 +136,7 @@ def _clean() -> list[Metric]:
         return lambda views, *features: function(*features) if views.hole().any() else math.nan
 
     result, truth = (
-        image(f"{CLIP}.image", "openai", f"{name}|box") for name in ("result", "truth")
+        image(f"{CLIP}.image", "openai", view.then(cut_box)) for view in (RESULT, TRUTH)
     )
     fields = ("mask", "local_caption")
     return [

@@ -13,6 +13,7 @@ Differs: docs/deviations.md, paper-profiles.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +21,29 @@ from typing import Any
 import numpy as np
 
 from brushjax.metrics import pixel
-from brushjax.metrics.metric import Metric, Need, image, text
+from brushjax.metrics.metric import Metric, Need, given, image, of_features, text
 from brushjax.metrics.similarity import clip_score, cosine, direction, structure_distance
 from brushjax.metrics.ssim import ssim
-from brushjax.metrics.views import Views
+from brushjax.metrics.views import (
+    RESULT,
+    SOURCE,
+    TRUTH,
+    Like,
+    Resize,
+    View,
+    Views,
+    as_jpeg,
+    hole,
+    keep,
+    last_panel,
+)
 
 # --- BrushNet and BrushEdit
 
 SAME = 1000.0  # what the script calls the PSNR of pictures that differ by less than 1e-10
-BRUSHEDIT_RESULT, BRUSHEDIT_SOURCE = "result|jpeg|512", "source|512"
 BRUSHEDIT_SIDE = 512
+BRUSHEDIT_RESULT = RESULT.then(as_jpeg, Resize(BRUSHEDIT_SIDE))
+BRUSHEDIT_SOURCE = SOURCE.then(Resize(BRUSHEDIT_SIDE))
 
 
 def brushedit_mse(result: np.ndarray, source: np.ndarray, keep: np.ndarray) -> float:
@@ -56,229 +70,186 @@ def _brushedit_mse(views: Views) -> float:
     return brushedit_mse(result, source, ~views.hole(BRUSHEDIT_SIDE))
 
 
+def _brushedit_psnr(views: Views) -> float:
+    return brushedit_psnr(_brushedit_mse(views))
+
+
 def _brushedit() -> list[Metric]:
-    profile, inputs = "paper:brushedit", ("source", "mask")
-    kept = (f"{BRUSHEDIT_RESULT}|keep", f"{BRUSHEDIT_SOURCE}|keep")
-    clip_image = image("clip_l14.image", "hf", BRUSHEDIT_RESULT)
-    hps = image("hps_v21.image", "hps", BRUSHEDIT_RESULT)
+    kept = (BRUSHEDIT_SOURCE.then(keep), BRUSHEDIT_RESULT.then(keep))
+
+    def metric(name: str, inputs: tuple[str, ...], function: Any, *needs: Need, **facts: Any):
+        return Metric("paper:brushedit", name, inputs, function, needs, **facts)
+
+    def seen(feature: str, preprocess: str) -> Need:
+        return image(feature, preprocess, BRUSHEDIT_RESULT)
+
+    pixels, caption = ("source", "mask"), ("caption",)
+    lpips = Need("lpips_squeeze.score", "lpips", kept)
+    clip = seen("clip_l14.image", "hf"), text("clip_l14.text")
+    reward = Need("image_reward.score", "openai", (BRUSHEDIT_RESULT, "caption"))
+    hps = seen("hps_v21.image", "hps"), text("hps_v21.text")
+    aesthetic = seen("aesthetic.score", "openai")
     return [
-        Metric(
-            profile,
-            "psnr",
-            inputs,
-            lambda v: brushedit_psnr(_brushedit_mse(v)),
-            sentinel=SAME,
-            scale="dB",
-        ),
-        Metric(profile, "mse", inputs, _brushedit_mse, higher_is_better=False),
-        Metric(
-            profile,
-            "lpips",
-            inputs,
-            lambda v, score: float(score),
-            (Need("lpips_squeeze.score", "lpips", kept[::-1]),),
-            higher_is_better=False,
-        ),
+        metric("psnr", pixels, _brushedit_psnr, sentinel=SAME, scale="dB"),
+        metric("mse", pixels, _brushedit_mse, higher_is_better=False),
+        metric("lpips", pixels, given, lpips, higher_is_better=False),
         # Printed in the papers, absent from the script: PIE-Bench's definition.
-        Metric(profile, "ssim", inputs, lambda v: _cropped_ssim(v, *kept)),
-        Metric(
-            profile,
-            "clip_similarity",
-            ("caption",),
-            lambda v, i, t: clip_score(i, t),
-            (clip_image, text("clip_l14.text")),
-        ),
-        Metric(
-            profile,
-            "aesthetic",
-            (),
-            lambda v, score: float(score),
-            (image("aesthetic.score", "openai", BRUSHEDIT_RESULT),),
-            scale="interval",
-        ),
-        Metric(
-            profile,
-            "image_reward",
-            ("caption",),
-            lambda v, score: float(score),
-            (Need("image_reward.score", "openai", (BRUSHEDIT_RESULT, "caption")),),
-            scale="interval",
-        ),
-        Metric(
-            profile,
-            "hps",
-            ("caption",),
-            lambda v, i, t: cosine(i, t),
-            (hps, text("hps_v21.text")),
-        ),
+        metric("ssim", pixels, _cropped_ssim(*kept[::-1])),
+        metric("clip_similarity", caption, of_features(clip_score), *clip),
+        metric("aesthetic", (), given, aesthetic, scale="interval"),
+        metric("image_reward", caption, given, reward, scale="interval"),
+        metric("hps", caption, of_features(cosine), *hps),
     ]
+
+
+def _cropped_ssim(result: View, source: View) -> Callable[[Views], float]:
+    """SSIM without the frame, as the torchmetrics of the scripts' day had it."""
+    return lambda views: float(
+        ssim(views.picture(result)[None], views.picture(source)[None], crop_border=True)[0]
+    )
 
 
 # --- PIE-Bench
 
-PIE_RESULT, PIE_SOURCE = "result|jpeg|end|like-source", "source"
+PIE_RESULT, PIE_SOURCE = RESULT.then(as_jpeg, last_panel, Like(SOURCE)), SOURCE
+PIE_PARTS = {"": (), "_unedit_part": (keep,), "_edit_part": (hole,)}
+"""Behind a metric's name: what is set to 0 in the pictures that it is of."""
 
 
-def _cropped_ssim(views: Views, result: str, source: str) -> float:
-    a, b = views.picture(result)[None], views.picture(source)[None]
-    return float(ssim(a, b, crop_border=True)[0])
+def _pie_part(suffix: str) -> list[Metric]:
+    """The metrics over all pixels of pictures of which a part was set to 0."""
+    steps = PIE_PARTS[suffix]
+    result, source = PIE_RESULT.then(*steps), PIE_SOURCE.then(*steps)
 
-
-def _plain_mse(views: Views, result: str, source: str) -> float:
-    return float(pixel.mse(views.picture(result)[None], views.picture(source)[None])[0])
-
-
-def _plain_psnr(views: Views, result: str, source: str) -> float:
-    mse = _plain_mse(views, result, source)
-    return -10 * math.log10(mse) if mse else math.inf
-
-
-def _pie_part(part: str) -> list[Metric]:
-    """The metrics over all pixels of pictures whose other part was set to 0 ("" masks nothing)."""
-    step, suffix = {
-        "all": ("", ""),
-        "keep": ("|keep", "_unedit_part"),
-        "hole": ("|hole", "_edit_part"),
-    }[part]
-    result, source = PIE_RESULT + step, PIE_SOURCE + step
-    inputs = ("source",) if part == "all" else ("source", "mask")
+    def metric(name: str, function: Callable[..., float], *needs: Need, **facts: Any) -> Metric:
+        inputs = ("source", "mask") if steps else ("source",)
+        return Metric("paper:pie", name + suffix, inputs, defined(function), needs, **facts)
 
     def defined(function: Callable[..., float]) -> Callable[..., float]:
         """NaN where the part is empty, as the script writes "nan" there."""
 
         def value(views: Views, *features: np.ndarray) -> float:
-            if part != "all" and not (views.hole() if part == "hole" else ~views.hole()).any():
+            left = {keep: lambda: ~views.hole(), hole: views.hole}
+            if not all(left[step]().any() for step in steps):
                 return math.nan
             return function(views, *features)
 
         return value
 
-    def metric(name, function, needs=(), **facts) -> Metric:
-        return Metric("paper:pie", name + suffix, inputs, defined(function), needs, **facts)
+    def mse(views: Views) -> float:
+        return float(pixel.mse(views.picture(result)[None], views.picture(source)[None])[0])
 
-    keys = tuple(image("dino_b8.keys", "splice", view) for view in (source, result))
+    def psnr(views: Views) -> float:
+        error = mse(views)
+        return -10 * math.log10(error) if error else math.inf
+
+    keys = [image("dino_b8.keys", "splice", view) for view in (source, result)]
     lpips = Need("lpips_squeeze.score", "lpips", (source, result))
-    lower: dict[str, Any] = {"higher_is_better": False}
-    decibels: dict[str, Any] = {"sentinel": math.inf, "scale": "dB"}
+    structure = of_features(structure_distance)
     return [
-        metric("structure_distance", lambda v, a, b: structure_distance(a, b), keys, **lower),
-        metric("psnr", lambda v: _plain_psnr(v, result, source), **decibels),
-        metric("lpips", lambda v, score: float(score), (lpips,), **lower),
-        metric("mse", lambda v: _plain_mse(v, result, source), **lower),
-        metric("ssim", lambda v: _cropped_ssim(v, result, source)),
+        metric("structure_distance", structure, *keys, higher_is_better=False),
+        metric("psnr", psnr, sentinel=math.inf, scale="dB"),
+        metric("lpips", given, lpips, higher_is_better=False),
+        metric("mse", mse, higher_is_better=False),
+        metric("ssim", _cropped_ssim(result, source)),
     ]
 
 
-def _pie() -> list[Metric]:
-    before = (image("clip_l14.image", "hf", PIE_SOURCE), text("clip_l14.text", "source_caption"))
-    after = (image("clip_l14.image", "hf", PIE_RESULT), text("clip_l14.text"))
-    edited = (image("clip_l14.image", "hf", f"{PIE_RESULT}|hole"), text("clip_l14.text"))
+def _pie_clip() -> list[Metric]:
+    """How well a picture and a caption go together, by CLIP."""
+
+    def metric(name: str, function: Any, inputs: tuple[str, ...], view: View, caption: str):
+        needs = image("clip_l14.image", "hf", view), text("clip_l14.text", caption)
+        return Metric("paper:pie", f"clip_similarity_{name}", inputs, function, needs)
+
+    score = of_features(clip_score)
+    of_the_part = lambda v, *features: score(v, *features) if v.hole().any() else math.nan  # noqa: E731
+    before, after = ("source", "source_caption"), ("source", "caption")
+    part = PIE_RESULT.then(hole)
     return [
-        *(metric for part in ("all", "keep", "hole") for metric in _pie_part(part)),
-        Metric(
-            "paper:pie",
-            "clip_similarity_source_image",
-            ("source", "source_caption"),
-            lambda v, i, t: clip_score(i, t),
-            before,
-        ),
-        Metric(
-            "paper:pie",
-            "clip_similarity_target_image",
-            ("source", "caption"),
-            lambda v, i, t: clip_score(i, t),
-            after,
-        ),
-        Metric(
-            "paper:pie",
-            "clip_similarity_target_image_edit_part",
-            ("source", "caption", "mask"),
-            lambda v, i, t: clip_score(i, t) if v.hole().any() else math.nan,
-            edited,
-        ),
+        metric("source_image", score, before, PIE_SOURCE, "source_caption"),
+        metric("target_image", score, after, PIE_RESULT, "caption"),
+        metric("target_image_edit_part", of_the_part, (*after, "mask"), part, "caption"),
     ]
 
 
 # --- instruction editing
 
 
-def _against(profile: str, other: str, caption: str) -> list[Metric]:
+def _against(profile: str, other: View, caption: str) -> list[Metric]:
     """MagicBrush's five metrics of the result against another picture and a caption.
 
     L1 and L2 see the result at the other picture's size, the networks at its own.
     """
 
-    def distance(power: int) -> Callable[[Views], float]:
-        function = pixel.mae if power == 1 else pixel.mse
-        return lambda views: float(
-            function(views.picture(f"result|like-{other}")[None], views.picture(other)[None])[0]
-        )
+    def metric(name: str, field: str, function: Any, *needs: Need, **facts: Any) -> Metric:
+        return Metric(profile, name, (field,), function, needs, **facts)
 
-    clip = tuple(image("clip_b32.image", "openai", view) for view in ("result", other))
-    dino = tuple(image("dino_s16.class", "dino", view) for view in ("result", other))
+    def distance(function: Callable[..., np.ndarray]) -> Callable[[Views], float]:
+        view = RESULT.then(Like(other))
+        return lambda v: float(function(v.picture(view)[None], v.picture(other)[None])[0])
+
+    clip = [image("clip_b32.image", "openai", view) for view in (RESULT, other)]
+    dino = [image("dino_s16.class", "dino", view) for view in (RESULT, other)]
+    words, near = text("clip_b32.text", caption), of_features(cosine)
     return [
-        Metric(profile, "l1", (other,), distance(1), higher_is_better=False),
-        Metric(profile, "l2", (other,), distance(2), higher_is_better=False),
-        Metric(profile, "clip_i", (other,), lambda v, a, b: cosine(a, b), clip),
-        Metric(profile, "dino", (other,), lambda v, a, b: cosine(a, b), dino),
-        Metric(
-            profile,
-            "clip_t",
-            (caption,),
-            lambda v, i, t: cosine(i, t),
-            (clip[0], text("clip_b32.text", caption)),
-        ),
+        metric("l1", other.picture, distance(pixel.mae), higher_is_better=False),
+        metric("l2", other.picture, distance(pixel.mse), higher_is_better=False),
+        metric("clip_i", other.picture, near, *clip),
+        metric("dino", other.picture, near, *dino),
+        metric("clip_t", caption, near, clip[0], words),
     ]
 
 
-def _directions(profile: str, network: str, preprocess: str, normalized: bool) -> list[Metric]:
-    """Directional similarity, and what else InstructPix2Pix's class returns beside it."""
-    pictures = [image(f"{network}.image", preprocess, view) for view in ("source", "result")]
+def _direction(profile: str, network: str, preprocess: str, normalized: bool) -> Metric:
+    """Whether the pictures changed as the captions did."""
+    pictures = [image(f"{network}.image", preprocess, view) for view in (SOURCE, RESULT)]
     texts = [text(f"{network}.text", field) for field in ("source_caption", "caption")]
-    return [
-        Metric(
-            profile,
-            "clip_direction",
-            ("source", "source_caption", "caption"),
-            lambda v, *features: direction(*features, normalized=normalized),
-            (*pictures, *texts),
-            scale="interval",
-        ),
-    ]
+    return Metric(
+        profile,
+        name="clip_direction",
+        inputs=("source", "source_caption", "caption"),
+        function=of_features(functools.partial(direction, normalized=normalized)),
+        needs=(*pictures, *texts),
+        scale="interval",
+    )
 
 
 def _ip2p() -> list[Metric]:
-    profile, before, after = "paper:ip2p", "source_caption", "caption"
-    source, result = (image("clip_l14.image", "ip2p", view) for view in ("source", "result"))
-    value = lambda v, a, b: cosine(a, b)  # noqa: E731 - one expression, used three times
+    """What InstructPix2Pix's class returns."""
+
+    def metric(name: str, inputs: tuple[str, ...], *needs: Need) -> Metric:
+        return Metric("paper:ip2p", name, inputs, of_features(cosine), needs)
+
+    source, result = (image("clip_l14.image", "ip2p", view) for view in (SOURCE, RESULT))
+    before, after = (text("clip_l14.text", field) for field in ("source_caption", "caption"))
     return [
-        Metric(
-            profile, "sim_0", ("source", before), value, (source, text("clip_l14.text", before))
-        ),
-        Metric(profile, "sim_1", (after,), value, (result, text("clip_l14.text", after))),
-        Metric(profile, "sim_image", ("source",), value, (source, result)),
-        *_directions(profile, "clip_l14", "ip2p", normalized=True),
+        metric("sim_0", ("source", "source_caption"), source, before),
+        metric("sim_1", ("caption",), result, after),
+        metric("sim_image", ("source",), source, result),
+        _direction("paper:ip2p", "clip_l14", "ip2p", normalized=True),
     ]
 
 
 def _fireedit_lpips() -> Metric:
     return Metric(
         "paper:fireedit",
-        "lpips",
-        ("source",),
-        lambda v, score: float(score),
-        (Need("lpips_alex.score", "lpips", ("result|like-source", "source")),),
+        name="lpips",
+        inputs=("source",),
+        function=given,
+        needs=(Need("lpips_alex.score", "lpips", (RESULT.then(Like(SOURCE)), SOURCE)),),
         higher_is_better=False,
     )
 
 
 METRICS = (
     *_brushedit(),
-    *_pie(),
-    *_against("paper:magicbrush", "truth", "local_caption"),
-    *_against("paper:ultraedit", "source", "caption"),
-    *_directions("paper:ultraedit", "clip_b32", "openai", normalized=False),
+    *(metric for suffix in PIE_PARTS for metric in _pie_part(suffix)),
+    *_pie_clip(),
+    *_against("paper:magicbrush", TRUTH, "local_caption"),
+    *_against("paper:ultraedit", SOURCE, "caption"),
+    _direction("paper:ultraedit", "clip_b32", "openai", normalized=False),
     *_ip2p(),
-    *_against("paper:fireedit", "source", "caption"),
+    *_against("paper:fireedit", SOURCE, "caption"),
     _fireedit_lpips(),
 )
