@@ -1,4 +1,4 @@
-"""The order of samples: a new permutation every epoch, the same wherever it is asked for."""
+"""The order of samples: a new permutation every epoch, the same wherever it is computed."""
 
 from __future__ import annotations
 

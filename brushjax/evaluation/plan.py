@@ -103,7 +103,9 @@ def make_plan(
                 if benchmark.wants(label, repeat):
                     units += _chained(records, method, label, seed, settings[label])
         if not any(unit.record.benchmark == name for unit in units):
-            raise BenchmarkError(f"expected a method for {name}; none of {list(by_label)} is asked")
+            raise BenchmarkError(
+                f"expected a method for {name}; none of {list(by_label)} runs on it"
+            )
     keys = {unit.key for unit in units}
     if len(keys) < len(units):
         raise BenchmarkError(

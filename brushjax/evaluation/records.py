@@ -60,7 +60,8 @@ class Record:
         read: gives the pictures; called when they are needed, more than once.
         fingerprint: digest of all that `read` depends on.
         turn: of a session, from 1.
-        session: records of one session or one picture are alike: intervals draw them together.
+        session: records of one session or picture depend on each other; intervals draw them
+            as a whole.
         group: kind of edit, or class.
         instruction: what to do, for a generator that reads instructions.
         source_caption, target_caption: of the picture before, and as it should be after.

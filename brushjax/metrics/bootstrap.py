@@ -50,8 +50,8 @@ class Bootstrap:
             before: [n] values of the baseline.
             after: [n] values of the same samples, in the same order, under the method.
             clusters: [n] what a sample was cut from (a photo's name); whole clusters are then
-                drawn, because samples of one source are alike and count for less than independent
-                ones.
+                drawn, because samples of one source resemble each other and count for less than
+                independent ones.
         """
         found = self._interval(_reduction, [before, after], clusters)
         return found if np.isfinite(found.low) else dataclasses.replace(found, value=np.nan)

@@ -21,7 +21,7 @@ from brushjax.metrics.state import Moments
 class NearestClass:
     """k nearest neighbours among real crops, in standardised feature space.
 
-    The vote is weighted so that classes count alike however many crops they have.
+    The vote is weighted so that classes count the same, however many crops they have.
     Build it with `fit`; `classes` are the class names in the order of the labels.
     """
 

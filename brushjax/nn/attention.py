@@ -47,8 +47,8 @@ def attention(
         masked.
 
     Raises:
-      ValueError: for an implementation that is not in the list or can't do what is asked, and for
-        heads of keys that do not divide those of queries.
+      ValueError: for an implementation that is not in the list or can't do this; for heads of keys
+        that do not divide those of queries.
     """
     first = None if isinstance(causal, bool) else causal
     ordered, factor = causal is not False, q.shape[-1] ** -0.5 if scale is None else scale

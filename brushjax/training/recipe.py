@@ -17,15 +17,15 @@ from brushjax.training.optimizers import OptimizerConfig
 Evaluator = Callable[[int, Path, Path], Mapping[str, float]]
 """`(step, export folder, workdir) -> numbers`: judges the exported folder, which users get.
 
-One with a method `for_run(config)` is asked before the first step: it checks that what it needs is
-there (base, weights, data), and returns the evaluator to use, which takes the run's base where its
+Where it has a method `for_run(config)`, that is called before the first step: it checks that base,
+weights and data are there, and returns the evaluator to use, which takes the run's base where its
 own settings name none. Raises: ConfigError.
 """
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Samples by number: sample n is the same whenever and wherever it is asked for."""
+    """Samples by number: sample n is the same whenever and wherever it is read."""
 
     def __len__(self) -> int: ...
 

@@ -65,7 +65,7 @@ class BrushData:
         holes: what is to be painted.
         pool: so many fixed samples, the first of the order, instead of new crops and holes in every
             epoch; 0 is all and new ones.
-        faulty_share: largest share of unusable samples that a run puts up with.
+        faulty_share: largest share of unusable samples that a run tolerates.
         index_cache: folder for the tars' indices; empty is ~/.cache/brushjax/tars.
         workers: processes that prepare samples, a host; 0 leaves it to threads.
         threads: that prepare batches, in each process.

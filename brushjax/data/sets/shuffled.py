@@ -52,7 +52,7 @@ class ShuffledData:
 
     Attributes:
       seed: of the order and of what is drawn for a sample.
-      faulty_share: largest share of unusable samples that a run puts up with.
+      faulty_share: largest share of unusable samples that a run tolerates.
       workers, threads, ahead: as `BrushData`'s.
     """
 
@@ -100,7 +100,7 @@ class Shuffled:
 
     Args:
       order: of the numbers; None is a permutation of all of them.
-      faulty_share: largest share of unusable records that a run puts up with.
+      faulty_share: largest share of unusable records that a run tolerates.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ class Steered(Benchmark):
         steering: the samples.
         part: "swapped": with another class's caption; "own": the same samples, same noise, with
             their own captions - what would be found if prompts did nothing.
-        methods: labels of the methods that are asked; each is asked with the first seed only.
+        methods: labels of the methods that run on it, each with the first seed only.
     """
 
     steering: Steering = dataclasses.field(default_factory=Steering)

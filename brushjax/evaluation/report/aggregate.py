@@ -109,7 +109,7 @@ def by_group(scored: Scored, bootstrap: Bootstrap) -> list[Summary]:
 
 
 def macro_mean(groups: Sequence[Summary], benchmark: str, method: str, metric: Metric) -> float:
-    """Mean of the groups' means: every kind of edit counts alike, however many records it has."""
+    """Mean of the groups' means: every kind of edit has the same weight, whatever its records."""
     values = [
         one.mean.value
         for one in groups

@@ -156,7 +156,7 @@ class QFormer(nnx.Module):
         """Args:
         states: of the language model, after its final norm: those at the [IMG] tokens, or of a
             whole sequence whose mask is True there.
-        mask: True for states that count. Where none does, all count alike, as in the reference.
+        mask: True for states that count. Where none does, all count the same, as in the reference.
         """
         model = self.sd_qformer
         shape = (len(states), *self.sd_query_tokens.shape[1:])

@@ -84,10 +84,10 @@ class BrushNetObjective(Objective):
     caption_dropout: float = 0.0
     """Share of captions that are replaced by the empty one; the reference drops none."""
     min_snr_gamma: float = 0.0
-    """Of the min-SNR loss weighting; 0, as the reference, weighs all timesteps alike."""
+    """Of the min-SNR loss weighting; 0, as the reference, weighs all timesteps equally."""
     edge_gain: float = 0.0
     """How much more the latent cells at the mask's edge count in the loss, where seams arise; 0, as
-    the reference, weighs all cells alike."""
+    the reference, weighs all cells equally."""
 
     @property
     def trains(self) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ class Objective(abc.ABC):
     def across(self, batch: Batch) -> Batch:
         """Returns the batch with what `loss` reads of other samples added to each.
 
-        The step asks for it on the whole batch, prepared or not, before that is cut over devices
+        The step calls it on the whole batch, prepared or not, before that is cut over devices
         and parts. What a sample is given may depend on the samples' ids, never on their places.
         """
         return batch

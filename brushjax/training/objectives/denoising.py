@@ -101,8 +101,8 @@ def weighted_error(
     where the loss weighs it, whole.
 
     Args:
-      gamma: of `min_snr_weights`; 0 weighs all timesteps alike.
-      cells: weight of every latent cell, of mean 1 in each sample; None weighs all alike.
+      gamma: of `min_snr_weights`; 0 weighs all timesteps equally.
+      cells: weight of every latent cell, of mean 1 in each sample; None weighs all equally.
     """
     errors = prediction_errors(prediction, target)  # [B]
     quarters = timestep_quarters(errors, timestep, schedule.num_timesteps)

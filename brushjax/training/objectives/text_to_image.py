@@ -60,7 +60,7 @@ class TextToImageObjective(Objective):
     caption_dropout: float = 0.1
     """Share of captions that are replaced by the empty one, for classifier-free guidance."""
     min_snr_gamma: float = 0.0
-    """Of the min-SNR loss weighting; 0 weighs all timesteps alike."""
+    """Of the min-SNR loss weighting; 0 weighs all timesteps equally."""
 
     def __post_init__(self) -> None:
         width = self.text_encoder.hidden_size

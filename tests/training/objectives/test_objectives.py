@@ -371,7 +371,7 @@ def test_frozen_autoencoder_works_in_float32_where_its_config_asks_for_it(base, 
         objective = BrushNetObjective(base=str(place))
         _, frozen = split(objective.shapes(), objective.trains)
         frozen = objective.working(frozen, jnp.bfloat16)
-        assert {leaf.dtype for leaf in jax.tree.leaves(frozen["unet"])} == {jnp.bfloat16}
+        assert {leaf.dtype for leaf in jax.tree.leaves(frozen["unet"])} == {jnp.dtype("bfloat16")}
         assert {leaf.dtype for leaf in jax.tree.leaves(frozen["vae"])} == {jnp.dtype(expected)}
         prepared = jax.eval_shape(objective.prepare, frozen, batch)
         assert prepared["mean"].dtype == prepared["condition"].dtype == expected
