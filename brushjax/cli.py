@@ -18,6 +18,7 @@ COMMANDS = {
     "precompute": ("brushjax.training.precompute", "main", "encode a collection beforehand"),
     "inpaint": ("brushjax.inference.command", "main", "fill the masked part of an image"),
     "edit": ("brushjax.agents.command", "main", "change a picture as an instruction says"),
+    "app": ("brushjax.app.command", "main", "the web editor, on this machine"),
     "instruct": ("brushjax.agents.instruct", "main", "make instructions for captioned pictures"),
     "donors": ("brushjax.agents.donors", "main", "make the pictures that regions learn from"),
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),

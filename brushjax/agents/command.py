@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from brushjax.agents.protocols import Editor, Instructor, Segmenter
 
 FILES = ("image", "mask", "base", "brushnet", "plan", "region")
-NOT_KEPT = ("out", "plan_out", "step", "session", "dry_run")  # where, not what
+NOT_KEPT = ("out", "plan_out", "step", "session", "undo", "turn", "dry_run")  # where, not what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,10 @@ class EditArguments:
         seed: the same seed gives the same picture.
         blend: paste keeps every pixel outside the mask; feather and the others as there.
         session: folder in which turns are kept; the edit goes on from where it stands.
+        undo: turns of the session to take back first; they stay as a branch.
+        turn: number of the session's turn to go to first; the edit begins a branch there. Without
+            an instruction or a plan, undo and turn only go there, and list the turns.
+        crop: for large pictures, as `python -m brushjax inpaint` takes it.
         dry_run: make the plan, write nothing, and print it.
     """
 
@@ -90,6 +94,9 @@ class EditArguments:
     seed: int = 0
     blend: str = "paste"
     session: Path | None = None
+    undo: int = 0
+    turn: int | None = None
+    crop: float | int | None = None
     dry_run: bool = False
 
 
@@ -191,6 +198,10 @@ def _of(place: Path | None, picture: Path, endings: Sequence[str]) -> Path | Non
 def _check(arguments: EditArguments) -> None:
     from brushjax.agents.editors import EDITORS
 
+    if (arguments.undo or arguments.turn is not None) and not arguments.session:
+        raise ValueError("expected --session FOLDER with --undo and --turn")
+    if _moves_only(arguments):
+        return
     if bool(arguments.instruction) == bool(arguments.plan):
         raise ValueError("expected --instruction or --plan, one of the two")
     needs_out = arguments.step == "edit" and not arguments.dry_run
@@ -210,6 +221,12 @@ def _check(arguments: EditArguments) -> None:
         )
 
 
+def _moves_only(arguments: EditArguments) -> bool:
+    """Whether a session is only to stand at another turn."""
+    moves = bool(arguments.undo) or arguments.turn is not None
+    return moves and not arguments.instruction and arguments.plan is None
+
+
 class _Parts:
     """What the arguments name, loaded once and when it is first needed."""
 
@@ -218,7 +235,7 @@ class _Parts:
         self._made: dict[str, Any] = {}
 
     def instructor(self) -> Instructor:
-        return self._once("instructor", lambda: _instructor(self._arguments))
+        return self._once("instructor", lambda: instructor_of(self._arguments))
 
     def segmenter(self, mask: Path | None) -> Segmenter:
         from brushjax.agents.segmenters import GivenMask
@@ -239,7 +256,8 @@ class _Parts:
         return self._made[name]
 
 
-def _instructor(arguments: EditArguments) -> Instructor:
+def instructor_of(arguments: Any) -> Instructor:
+    """Makes the instructor that a command's flags instructor, model, url and cache name."""
     from brushjax.agents.instructors import instructor
 
     settings: dict[str, Any] = {}
@@ -284,7 +302,7 @@ def _editor(arguments: EditArguments) -> Editor:
         dtype = jnp.dtype(arguments.dtype)
         return Inpainter.load(arguments.base, arguments.brushnet, dtype)
 
-    names = ("steps", "guidance", "scale", "scheduler", "blend", "negative_prompt")
+    names = ("steps", "guidance", "scale", "scheduler", "blend", "negative_prompt", "crop")
     settings = {name: getattr(arguments, name) for name in names}
     return editor(arguments.method, load, **settings)
 
@@ -292,6 +310,8 @@ def _editor(arguments: EditArguments) -> Editor:
 def _done(job: EditJob, arguments: EditArguments, parts: _Parts) -> str:
     """Plans and paints one picture; returns a line that says so."""
     session = _session(job, arguments)
+    if session is not None and _moves_only(arguments):
+        return _told(session)
     plan = _planned(job, arguments, parts, job.image if session is None else session.image)
     said = f"{plan.category} {plan.object!r}: {plan.target_caption!r}"
     if arguments.dry_run:
@@ -319,8 +339,22 @@ def _session(job: EditJob, arguments: EditArguments) -> Any:
     if (arguments.session / NAME).exists():
         session = Session.open(arguments.session)
         session.expect(job.image)
+        for _ in range(arguments.undo):
+            session.undo()
+        if arguments.turn is not None:
+            session.go(arguments.turn)
         return session
+    if arguments.undo or arguments.turn is not None:
+        raise ValueError(f"expected a session in {arguments.session}; there is none")
     return Session.start(arguments.session, job.image)
+
+
+def _told(session: Any) -> str:
+    """The turns of a session, each with the one it was made from."""
+    lines = [f"{session.folder}: stands at turn {session.at}"]
+    for turn in session.turns[1:]:
+        lines.append(f"  {turn.number} from {turn.parent}: {turn.instruction} (seed {turn.seed})")
+    return "\n".join(lines)
 
 
 def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) -> EditPlan:

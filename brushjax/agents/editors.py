@@ -12,7 +12,11 @@ from jaxtyping import UInt8
 from brushjax.agents.masks import prompts
 from brushjax.agents.plan import EditPlan
 from brushjax.agents.protocols import Editor
+from brushjax.inference.crops import squared_context
+from brushjax.inference.engine.program import Progress
 from brushjax.inference.inpaint import Inpainter
+
+NOT_SETTINGS = ("painter", "progress")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,9 @@ class InpaintingEditor:
 
     Attributes:
         painter: what paints.
+        crop: None, or works on a window around the mask, so many times as large as the mask (less
+            where that keeps it a square), at the base's size: for pictures larger than that.
+        progress: is told of the steps; what it raises ends the edit.
         steps, guidance, scale, scheduler, blend, negative_prompt: as `Inpainter` takes them; blend
             "paste" leaves every pixel outside the mask as it was.
     """
@@ -32,12 +39,14 @@ class InpaintingEditor:
     scheduler: str = "unipc"
     blend: str = "paste"
     negative_prompt: str = ""
+    crop: float | int | None = None
+    progress: Progress | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What its results depend on besides plan, seed and weights."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "painter"]
-        return {name: getattr(self, name) for name in names}
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in NOT_SETTINGS}
 
     def __call__(self, plan: EditPlan, seed: int = 0) -> UInt8[np.ndarray, "H W 3"]:
         """Returns the edited picture.
@@ -49,7 +58,11 @@ class InpaintingEditor:
             raise ValueError("expected a plan with picture and mask; make the mask first")
         sampling = self.settings
         prompt, negative = prompts(plan, sampling.pop("negative_prompt"))
-        result = self.painter(plan.image, plan.mask, prompt, negative, seed=seed, **sampling)
+        if self.crop is not None:
+            sampling["crop"] = squared_context(plan.mask >= 128, self.crop)
+        result = self.painter(
+            plan.image, plan.mask, prompt, negative, seed=seed, progress=self.progress, **sampling
+        )
         return result.images[0]
 
 

@@ -63,7 +63,7 @@ class GroundedSAM:
         kind = transformers.AutoModelForZeroShotObjectDetection
         self._read = published(transformers.AutoProcessor, detector)
         self._detector = published(kind, detector).to(device).eval()
-        self._sam = SAMMasks(sam, device)
+        self.sam = SAMMasks(sam, device)
         self._device, self._thresholds = device, tuple(thresholds)
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"], phrase: str) -> Segments:
@@ -99,7 +99,7 @@ class GroundedSAM:
     def _masks(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Segments:
         kept = without_overlaps(boxes, scores)
         boxes, scores = _within(boxes[kept], image), scores[kept]
-        masks = self._sam(image, boxes=boxes)
+        masks = self.sam(image, boxes=boxes)
         return Segments(masks, boxes.tolist(), scores.tolist())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from brushjax.lock import locked
 
 VERSION = 1
 NAME = "session.json"
+PICTURE, PLAN = "picture.png", "plan.json"  # of a turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +93,25 @@ class Session:
     @property
     def image(self) -> UInt8[np.ndarray, "H W 3"]:
         """The picture where one stands."""
-        return read_image(self._picture(self.at))
+        return self.picture(self.at)
+
+    def picture(self, number: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture of a turn; raises ValueError if there is no such turn."""
+        return read_image(self._picture(self._turn(number).number))
+
+    def files(self, number: int) -> dict[str, Path]:
+        """The files of a turn: "picture", and of all but the first "plan" and "mask"."""
+        place = self._place(self._turn(number).number)
+        masks = [("mask", path) for path in place.glob("*.mask-*.png")]  # one at most
+        found = [("picture", place / PICTURE), ("plan", place / PLAN), *masks]
+        return {name: path for name, path in found if path.is_file()}
 
     def plan(self, number: int | None = None) -> EditPlan:
         """The plan that a turn was made by; of the turn where one stands by default."""
         turn = self._turn(self.at if number is None else number)
         if turn.parent is None:
             raise ValueError("turn 0 is the picture itself; no plan made it")
-        picture = read_image(self._picture(turn.parent))
-        return EditPlan.load(self._place(turn.number) / "plan.json", picture)
+        return EditPlan.load(self._place(turn.number) / PLAN, self.picture(turn.parent))
 
     def edit(self, plan: EditPlan, editor: Editor, seed: int = 0) -> Turn:
         """Carries out a plan on the picture where one stands, and goes on to the new turn.
@@ -109,13 +121,33 @@ class Session:
         """
         if plan.image is None or not np.array_equal(plan.image, self.image):
             raise ValueError("expected a plan for the picture where the session stands")
-        result = editor(plan, seed)
-        settings = json.dumps(editor.settings, sort_keys=True)
+        return self.keep(self.at, plan, editor(plan, seed), editor.settings, seed)
+
+    def keep(
+        self,
+        parent: int,
+        plan: EditPlan,
+        picture: UInt8[np.ndarray, "H W 3"],
+        settings: Mapping[str, Any],
+        seed: int = 0,
+    ) -> Turn:
+        """Adds a turn whose picture was painted elsewhere, and goes on to it.
+
+        Args:
+            parent: the turn whose picture the plan is for; several turns of one parent are
+                branches.
+            settings: of the editor.
+
+        Raises:
+            ValueError: there is no such turn.
+        """
+        self._turn(parent)
         with locked(self.folder):
             known = Session.open(self.folder)
-            turn = Turn(len(known.turns), self.at, plan.instruction, seed, settings)
-            plan.save(self._place(turn.number) / "plan.json")
-            write_picture(self._picture(turn.number), result, dataclasses.asdict(turn))
+            kept = json.dumps(settings, sort_keys=True)
+            turn = Turn(len(known.turns), parent, plan.instruction, seed, kept)
+            plan.save(self._place(turn.number) / PLAN)
+            write_picture(self._picture(turn.number), picture, dataclasses.asdict(turn))
             self.turns, self.at = [*known.turns, turn], turn.number
             self._write()
         return turn
@@ -165,7 +197,7 @@ class Session:
         return self.folder / "turns" / str(number)
 
     def _picture(self, number: int) -> Path:
-        return self._place(number) / "picture.png"
+        return self._place(number) / PICTURE
 
     def _write(self) -> None:
         turns = [dataclasses.asdict(turn) for turn in self.turns]

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Bool, Integer
 
 CELL = 8  # pixels a side: sides are worked on at multiples of it
 
@@ -56,6 +56,18 @@ class Window(NamedTuple):
         sizes = (round(length * scale) for length in (self.height, self.width))
         height, width = (max(CELL, size - size % CELL) for size in sizes)
         return height, width
+
+
+def squared_context(hole: Bool[np.ndarray, "H W"], context: float | int) -> float:
+    """The context of a window, or the largest below it with which the window is a square that the
+    picture has room for: windows of one shape share a compiled program.
+
+    Args:
+        hole: true = edit, somewhere.
+    """
+    longest = max(_extent(hole.any(axis=1 - axis))[1] for axis in (0, 1))
+    room = min(hole.shape) / longest * (1 - 1e-9)  # or rounding up would leave it by a pixel
+    return float(max(1.0, min(context, room)))
 
 
 def _extent(marked: Any) -> tuple[int, int]:

@@ -140,3 +140,22 @@ def test_edit_command_says_what_is_wrong_in_one_line(files, changes, message):
 def test_edit_command_never_writes_over_its_input(files):
     with pytest.raises(SystemExit, match="would be written over an input"):
         run(files, out=files / "a.png")
+
+
+def test_edit_command_undoes_and_branches_in_a_session(files, noise, capsys):
+    session = files / "session"
+    run(files, out=None, session=session, seed=1)
+    run(files, out=None, session=session, seed=2)
+    run(files, out=None, session=session, seed=3, undo=1)
+    run(files, out=None, session=session, seed=4, turn=0)
+    row = json.loads((session / "session.json").read_text())
+    assert [turn["parent"] for turn in row["turns"]] == [None, 0, 1, 1, 0]
+    capsys.readouterr()
+    run(files, out=None, session=session, instruction=None, mask=None, turn=3)
+    said = capsys.readouterr().out
+    assert "stands at turn 3" in said
+    assert "4 from 0: replace the dog with a cat (seed 4)" in said
+    with pytest.raises(SystemExit, match="expected --session FOLDER with --undo"):
+        run(files, undo=1)
+    with pytest.raises(SystemExit, match="expected a session in"):
+        run(files, out=None, session=files / "other", undo=1)

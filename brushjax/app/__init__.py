@@ -1,0 +1,1 @@
+"""The web editor: `python -m brushjax app`."""

@@ -1,0 +1,194 @@
+"""The command `python -m brushjax app`: the web editor, on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from brushjax.app.server import App
+
+PASSWORD = "BRUSHJAX_PASSWORD"
+LOCAL = ("127.0.0.1", "localhost", "::1")
+CONNECTIONS = 256  # at once; more are answered "busy"
+HEAD_BYTES = 1 << 14  # of a request
+
+
+@dataclasses.dataclass(frozen=True)
+class AppArguments:
+    """Opens the web editor: a picture, what to change, a plan to correct, and results to choose.
+
+    Without flags it edits with the small model in the package. It is reached from this machine
+    alone, unless --host says otherwise; docs/app.md tells how to serve others. The password is
+    read from BRUSHJAX_PASSWORD.
+
+    Attributes:
+        base: base models to choose from, as `python -m brushjax inpaint` takes them.
+        brushnet: branches to choose from; without one the folder brushnet of each base.
+        dtype: what the networks compute in.
+        region: folder that a run of configs/region exports: finds what an instruction is about.
+        fireedit: FireEdit folder: edits without a mask.
+        instructor: patterns (no model), endpoint (OpenAI's protocol) or local (transformers).
+        model: of the instructor.
+        url: of the endpoint; its key is read from OPENAI_API_KEY.
+        cache: folder of the endpoint's replies.
+        segmenter: none, grounded-sam or click (SAM alone): finds what a plan names.
+        safety: module:function, called with a list of pictures; true for each that is withheld.
+        steps: number of steps that a page begins with.
+        guidance: how strongly the caption acts, at first.
+        host: address to listen at.
+        port: to listen at; 0 takes a free one.
+        domain: names under which others reach it, where they differ from the host.
+        open: serve others without a password.
+        browser: open a browser.
+        folder: where the server makes its folder of pictures; it is removed at the end.
+        rooms: pages that are served at once.
+        room_mb: megabytes of disk for each.
+        side: pixels that the longer side of larger pictures is scaled to.
+    """
+
+    base: tuple[str, ...] = ()
+    brushnet: tuple[str, ...] = ()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    region: Path | None = None
+    fireedit: Path | None = None
+    instructor: Literal["patterns", "endpoint", "local"] = "patterns"
+    model: str = ""
+    url: str = ""
+    cache: Path | None = None
+    segmenter: Literal["none", "grounded-sam", "click"] = "none"
+    safety: str | None = None
+    steps: int = 20
+    guidance: float | int | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    domain: tuple[str, ...] = ()
+    open: bool = False
+    browser: bool = False
+    folder: Path | None = None
+    rooms: int = 32
+    room_mb: int = 256
+    side: int = 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs `python -m brushjax app ...`, with the process's own arguments by default."""
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    app_command(tyro.cli(AppArguments, prog="brushjax app", args=words))
+
+
+def app_command(arguments: AppArguments) -> None:
+    """Serves until it is stopped.
+
+    Raises:
+        SystemExit: with a message instead of a traceback, for what can't be served.
+    """
+    try:
+        password = checked(arguments)
+        listening = _listening(arguments)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    try:
+        app = make(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+    port = listening.getsockname()[1]
+    shown = arguments.host if arguments.host not in ("0.0.0.0", "::") else socket.gethostname()
+    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    print(f"brushjax is at {address} (Ctrl+C ends it)", flush=True)
+    if arguments.browser:
+        webbrowser.open(address)
+    served(app, arguments, password).run(sockets=[listening])
+
+
+def checked(arguments: AppArguments) -> str:
+    """Returns the password.
+
+    Raises:
+        ValueError: others would be served without one; values that are out of range.
+    """
+    password = os.environ.get(PASSWORD, "")
+    if arguments.host not in LOCAL and not password and not arguments.open:
+        raise ValueError(
+            f"expected a password in {PASSWORD} to serve at {arguments.host}, which others reach; "
+            "or --open for none"
+        )
+    for name, least in (("rooms", 1), ("room_mb", 16), ("side", 64), ("steps", 1)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least {least}")
+    return password
+
+
+def make(arguments: AppArguments) -> App:
+    """Makes the application: its models are loaded once it runs.
+
+    Raises:
+        ImportError: the extra is not installed, with what to do.
+        ValueError: a safety checker that is not there.
+    """
+    for name in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"expected {name}, which serves the editor: pip install -e '.[app]'")
+    from brushjax.app.models import Models
+    from brushjax.app.rooms import Limits, Rooms
+    from brushjax.app.server import App
+
+    limits = Limits(rooms=arguments.rooms, room_bytes=arguments.room_mb << 20, side=arguments.side)
+    models = Models(arguments)
+    return App(models, limits, Rooms(limits, arguments.folder))
+
+
+def served(app: App, arguments: AppArguments, password: str = "") -> Any:
+    """The server of an application, to be run."""
+    import uvicorn
+
+    from brushjax.app.guard import Patient
+
+    hosts = [*LOCAL, arguments.host, socket.gethostname(), *arguments.domain]
+    if arguments.host in ("0.0.0.0", "::") and not arguments.domain:
+        hosts = ["*"]
+    config = uvicorn.Config(
+        app.asgi(hosts, password),
+        http=Patient,
+        ws="none",
+        lifespan="on",
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    return uvicorn.Server(config)
+
+
+def _listening(arguments: AppArguments) -> socket.socket:
+    """Takes the address.
+
+    Raises:
+        OSError: it is taken, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((arguments.host, arguments.port))
+    except OSError as error:
+        made.close()
+        raise OSError(
+            f"can't listen at {arguments.host}:{arguments.port}: {error.strerror}; choose another "
+            "--port, or 0 for a free one"
+        ) from error
+    made.listen(128)
+    return made
