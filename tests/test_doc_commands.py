@@ -82,6 +82,7 @@ def no_data_made(monkeypatch):
 def understood(tmp_path, monkeypatch, no_data_made):
     """Calls a command of ours with its real parser, in the place of what it would do."""
     from brushjax.agents import command as edit
+    from brushjax.app import command as app
     from brushjax.evaluation import command as evaluate
     from brushjax.inference import command as inpaint
     from brushjax.training import plan, precompute
@@ -108,6 +109,7 @@ def understood(tmp_path, monkeypatch, no_data_made):
     instead(precompute, "precompute", {})
     instead(inpaint, "inpaint_command")
     instead(edit, "edit_command")
+    instead(app, "app_command")
     kept = ["--prompt", "of the picture"]  # what --settings-from finds in it
     monkeypatch.setattr(inpaint, "stored_words", lambda w: kept if "--settings-from" in w else [])
 

@@ -311,7 +311,7 @@ def _done(job: EditJob, arguments: EditArguments, parts: _Parts) -> str:
     """Plans and paints one picture; returns a line that says so."""
     session = _session(job, arguments)
     if session is not None and _moves_only(arguments):
-        return _told(session)
+        return f"{session.folder}: {session.told()}"
     plan = _planned(job, arguments, parts, job.image if session is None else session.image)
     said = f"{plan.category} {plan.object!r}: {plan.target_caption!r}"
     if arguments.dry_run:
@@ -347,14 +347,6 @@ def _session(job: EditJob, arguments: EditArguments) -> Any:
     if arguments.undo or arguments.turn is not None:
         raise ValueError(f"expected a session in {arguments.session}; there is none")
     return Session.start(arguments.session, job.image)
-
-
-def _told(session: Any) -> str:
-    """The turns of a session, each with the one it was made from."""
-    lines = [f"{session.folder}: stands at turn {session.at}"]
-    for turn in session.turns[1:]:
-        lines.append(f"  {turn.number} from {turn.parent}: {turn.instruction} (seed {turn.seed})")
-    return "\n".join(lines)
 
 
 def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) -> EditPlan:

@@ -188,6 +188,15 @@ class Session:
         parents = {turn.parent for turn in self.turns}
         return [turn.number for turn in self.turns if turn.number not in parents]
 
+    def told(self) -> str:
+        """Where it stands, and its turns, each with the one that it was made from."""
+        lines = [f"stands at turn {self.at}"]
+        for turn in self.turns[1:]:
+            lines.append(
+                f"  {turn.number} from {turn.parent}: {turn.instruction} (seed {turn.seed})"
+            )
+        return "\n".join(lines)
+
     def _turn(self, number: int) -> Turn:
         if not 0 <= number < len(self.turns):
             raise ValueError(f"expected a turn of 0 to {len(self.turns) - 1}, got {number}")

@@ -94,20 +94,21 @@ def app_command(arguments: AppArguments) -> None:
     """
     try:
         password = checked(arguments)
-        listening = _listening(arguments)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    try:
-        app = make(arguments)
+        with _listening(arguments) as listening:
+            app = make(arguments)
+            address = _address(arguments.host, listening.getsockname()[1])
+            print(f"brushjax is at {address} (Ctrl+C ends it)", flush=True)
+            if arguments.browser:
+                webbrowser.open(address)
+            served(app, arguments, password).run(sockets=[listening])
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
-    port = listening.getsockname()[1]
-    shown = arguments.host if arguments.host not in ("0.0.0.0", "::") else socket.gethostname()
-    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    print(f"brushjax is at {address} (Ctrl+C ends it)", flush=True)
-    if arguments.browser:
-        webbrowser.open(address)
-    served(app, arguments, password).run(sockets=[listening])
+
+
+def _address(host: str, port: int) -> str:
+    """Where a browser finds the server."""
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 def checked(arguments: AppArguments) -> str:

@@ -103,19 +103,15 @@ class Models:
         assert self._arguments.region is not None  # `finds` said so
         return RegionFinder.load(self._arguments.region)
 
-    def editor(self, asked: Paint, progress: Callable[[int, int], None]) -> Editor:
-        """What carries out a request.
-
-        Raises:
-            ValueError: a base, branch or method that is not offered; what loading raises.
-        """
-        for name, known in (
-            ("base", self.bases),
-            ("branch", self.branches),
-            ("method", self.methods),
-        ):
+    def check_names(self, asked: Paint) -> None:
+        """Raises ValueError for a base, branch or method that is not offered."""
+        offered = {"base": self.bases, "branch": self.branches, "method": self.methods}
+        for name, known in offered.items():
             if getattr(asked, name) not in known:
                 raise ValueError(f"expected {name} of {', '.join(known)}")
+
+    def editor(self, asked: Paint, progress: Callable[[int, int], None]) -> Editor:
+        """What carries out a request; raises what loading raises."""
         names = ("steps", "guidance", "scale", "scheduler", "blend", "negative_prompt")
         settings = {name: getattr(asked, name) for name in names}
         return editor(

@@ -196,6 +196,7 @@ class App:
         asked = await self._json(Paint, request)
 
         def begin() -> None:
+            self.models.check_names(asked)
             picture = room.opened().picture(asked.turn)
             asked.plan(picture)  # what can't be painted is said at once
             room.check_space(asked.count, *picture.shape[:2])
@@ -265,10 +266,8 @@ class App:
                 return refusal(400, "gone")
             except (ValueError, TypeError, FloatingPointError) as error:
                 return refusal(400, " ".join(str(error).split()))
-            except OSError:
-                if room.closed:
-                    return refusal(410, "this room is closed")
-                raise
+            except FileNotFoundError:  # the room's page opened another picture meanwhile
+                return refusal(409, "this picture is no longer here")
 
         return answered
 

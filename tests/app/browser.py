@@ -31,7 +31,9 @@ class Browser:
         arguments = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage"]
         arguments += [f"--window-size={width},{height}", "--hide-scrollbars", "--no-first-run"]
         arguments += ["--no-sandbox"] if os.getuid() == 0 else []
-        options = {"args": arguments, "prefs": {"download.default_directory": str(downloads)}}
+        several = "profile.default_content_setting_values.automatic_downloads"
+        prefs = {"download.default_directory": str(downloads), several: 1}
+        options = {"args": arguments, "prefs": prefs}
         if mobile:
             metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
             options["mobileEmulation"] = {"deviceMetrics": metrics}

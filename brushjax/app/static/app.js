@@ -216,6 +216,7 @@ async function again() {
 }
 async function send(asked) {
   state.job = { state: "waiting", phase: "", done: 0, steps: 0, part: 0, parts: asked.count, ahead: 0 };
+  scrollTo({ top: 0, behavior: "smooth" });  // on a phone the picture is above
   last = asked; compare(false); results(asked.count > 1); working();
   if (!(await tried(() => api.post("paint", asked)))) { state.job = null; working(); }
 }
