@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 from brushjax.agents.command import instructor_of
 from brushjax.agents.editors import editor
 from brushjax.agents.protocols import Editor, Instructor, Segmenter
+from brushjax.app.arguments import AppArguments
 from brushjax.app.requests import Paint
 from brushjax.pipelines.bases import base_path, training_side
 
 if TYPE_CHECKING:
-    from brushjax.app.command import AppArguments
     from brushjax.inference.inpaint import Inpainter
     from brushjax.pipelines.regions import RegionFinder
 

@@ -11,7 +11,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from brushjax.app.command import AppArguments, served
+from brushjax.app.arguments import AppArguments
+from brushjax.app.command import served
 from brushjax.app.models import Models
 from brushjax.app.rooms import Limits, Rooms
 from brushjax.app.server import App
