@@ -52,9 +52,7 @@ def test_server_plans_as_the_agent_does(page, picture):
     assert refused.json["error"]
 
 
-def test_server_paints_as_the_editor_does_and_nothing_outside_the_mask(
-    page, picture, mask, tmp_path
-):
+def test_server_paints_as_the_editor_does_and_only_in_the_mask(page, picture, mask, tmp_path):
     state = page.painted(mask, seed=3)
     assert (state["at"], state["job"]["state"], state["job"]["error"]) == (1, "done", "")
     made = page.picture(1)
