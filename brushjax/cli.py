@@ -3,15 +3,19 @@ quick."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import importlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
 
 from brushjax import __version__
+from brushjax import config as configs
+from brushjax.config import ConfigError
 
 COMMANDS = {
     "train": ("brushjax.cli", "train", "train what a config file says"),
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     lines = "\n".join(f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items())
     usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more. "
-    usage += "train, inpaint, edit and evaluate take options with - as with _ between their words."
+    usage += "Options may be written with - or with _ between their words."
     if arguments and arguments[0] in COMMANDS:
         module, function, _ = COMMANDS[arguments[0]]
         getattr(importlib.import_module(module), function)(arguments[1:])
@@ -58,21 +62,62 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"expected a command ({', '.join(COMMANDS)}); got {came}\n\n{usage}")
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Trains what a config file says; goes on where an earlier start was stopped.
+
+    Behind these options, --any.nested.field VALUE overrides a field of the config.
+
+    Attributes:
+        config: file with a function get_config().
+        workdir: folder where the run lives.
+        dry_run: say what would be trained, and end.
+        compile_for: compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128,
+            v4-32, ...), say what it would need and about how long it takes, and end.
+        price: of a chip for an hour: --compile-for then says what a million samples cost.
+        profile: FIRST:LAST, the steps to trace into WORKDIR/profile, for TensorBoard's profiler or
+            Perfetto.
+        extend: let a run whose learning rate decays get more steps after all.
+        hosts: HOST[:PORT],HOST,... the machines of a run without a cluster manager, one for each
+            process; TPU slices, SLURM, Open MPI and GKE need no list (docs/running.md).
+        process: this process's place in the list, where the machine's name doesn't tell.
+    """
+
+    config: Positional[Annotated[Path, arg(metavar="CONFIG.py")]]
+    workdir: Path | None = None
+    dry_run: bool = False
+    compile_for: str = ""
+    price: float = 0.0
+    profile: str = ""
+    extend: bool = False
+    hosts: str = ""
+    process: int | None = None
+
+    @property
+    def traced(self) -> tuple[int, int] | None:
+        """First and last step to trace.
+
+        Raises: ConfigError if `profile` is no FIRST:LAST.
+        """
+        if not self.profile:
+            return None
+        first, colon, last = self.profile.partition(":")
+        if not (colon and first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+            raise ConfigError(f"expected --profile FIRST:LAST, such as 20:25; got {self.profile!r}")
+        return int(first), int(last)
+
+
 def train(arguments: Sequence[str] | None = None) -> None:
     """Runs `python train.py CONFIG.py --workdir DIR [--any.nested.field VALUE]`."""
-    parser = _train_parser()
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        return
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = configs.own_options(TrainOptions, arguments, "train.py", TRAIN_HELP)
     needs_none = options.dry_run or options.compile_for or {"-h", "--help"} & set(overrides)
     if options.workdir is None and not needs_none:
-        parser.error("expected --workdir DIR (or --dry-run, or --compile-for SLICE)")
-
-    from brushjax import config as configs
+        configs.wrong_usage(
+            "train.py", "expected --workdir DIR (or --dry-run, or --compile-for SLICE)"
+        )
 
     try:
+        traced = options.traced
         config = configs.load(options.config)
         config = configs.override(config, overrides, f"train.py {options.config}")
         if options.dry_run:
@@ -87,12 +132,12 @@ def train(arguments: Sequence[str] | None = None) -> None:
             program = ahead.compile_for(config, options.compile_for)
             print(ahead_report.describe(program, options.price))
             return
-    except configs.ConfigError as error:
+    except ConfigError as error:
         sys.exit(f"error: {error}")
-    _run(config, options)
+    _run(config, options, traced)
 
 
-def _run(config: Any, options: argparse.Namespace) -> None:
+def _run(config: Any, options: TrainOptions, traced: tuple[int, int] | None) -> None:
     """Joins the other hosts, if there are any, and trains.
 
     What a user can mend is one line; whatever ends one process ends all of them.
@@ -101,11 +146,13 @@ def _run(config: Any, options: argparse.Namespace) -> None:
     from brushjax.training.lifecycle.stopping import GOES_ON, Interrupted
     from brushjax.training.loop import run
 
+    assert options.workdir is not None  # made sure of before
+    workdir = options.workdir
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brushjax").setLevel(logging.INFO)
     try:
-        initialize(options.hosts, options.process)
-        folder = run(config, options.workdir, profile=options.profile, extend=options.extend)
+        initialize(options.hosts.split(",") if options.hosts else (), options.process)
+        folder = run(config, workdir, profile=traced, extend=options.extend)
     except (Interrupted, KeyboardInterrupt):
         end_all(GOES_ON, 0)
     except _mistakes() as error:
@@ -113,7 +160,7 @@ def _run(config: Any, options: argparse.Namespace) -> None:
     except Exception as error:  # a fault of ours: with its traceback, and not on this host alone
         logging.getLogger("brushjax").exception("a fault that was not foreseen")
         end_all(f"error: {type(error).__name__}: {error}")
-    samples = options.workdir / "samples"
+    samples = workdir / "samples"
     if folder and samples.is_dir():
         print(f"pictures and tables: {samples} (report.html)")
     print(f"exported to {folder}" if folder else GOES_ON)
@@ -121,7 +168,6 @@ def _run(config: Any, options: argparse.Namespace) -> None:
 
 def _mistakes() -> tuple[type[Exception], ...]:
     """Kinds of errors whose message says it all, so that a traceback would only hide it."""
-    from brushjax.config import ConfigError
     from brushjax.data.faults import TooManyFaults
     from brushjax.training.lifecycle.publishing import EvaluationFailed
     from brushjax.weights import WeightsError
@@ -132,28 +178,27 @@ def _mistakes() -> tuple[type[Exception], ...]:
     )
 
 
-def _steps(text: str) -> tuple[int, int]:
-    """Reads FIRST:LAST."""
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        raise argparse.ArgumentTypeError(f"expected FIRST:LAST, such as 20:25; got {text!r}")
-    return int(first), int(last)
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions:
+    """Makes a small tokenizer of CLIP's kind.
+
+    Attributes:
+        out: folder to write.
+        captions: file with one caption a line; by default the captions of the photographs that
+            ship with the package.
+        size: number of ids.
+    """
+
+    out: Path
+    captions: Path | None = None
+    size: int = 1024
 
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax tokenizer --out DIR`."""
-    parser = argparse.ArgumentParser(
-        prog="brushjax tokenizer", description="Makes a small tokenizer of CLIP's kind."
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--captions",
-        type=Path,
-        metavar="FILE",
-        help="one caption a line (default: those of the photographs that ship with the package)",
-    )
-    parser.add_argument("--size", type=int, default=1024, help="number of ids (default: 1024)")
-    options = parser.parse_args(arguments)
+    import tyro
+
+    options = tyro.cli(TokenizerOptions, args=arguments, prog="brushjax tokenizer")
 
     from brushjax.data.sets.photos import all_captions
     from brushjax.data.text import Tokenizer, train_tokenizer
@@ -161,60 +206,3 @@ def tokenizer(arguments: Sequence[str] | None = None) -> None:
     captions = options.captions.read_text().splitlines() if options.captions else all_captions()
     train_tokenizer(captions, options.out, options.size)
     print(f"{Tokenizer.load(options.out).vocabulary_size} ids in {options.out}")
-
-
-def _train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        usage="train.py CONFIG.py --workdir DIR [--dry-run | --compile-for SLICE] "
-        "[--any.nested.field VALUE ...]",
-        description="Trains what a config file says; goes on where an earlier start was stopped.",
-        epilog=TRAIN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument(
-        "config", type=Path, metavar="CONFIG.py", help="file with a function get_config()"
-    )
-    parser.add_argument("--workdir", type=Path, metavar="DIR", help="where the run lives")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and end")
-    parser.add_argument(
-        "--compile-for",
-        metavar="SLICE",
-        help="compile the step for a TPU slice that isn't here (v5e-256, v6e-8, v5p-128, v4-32, "
-        "...), say what it would need and about how long it takes, and end",
-    )
-    parser.add_argument(
-        "--price",
-        type=float,
-        default=0.0,
-        metavar="N",
-        help="of a chip for an hour: --compile-for then says what a million samples cost",
-    )
-    parser.add_argument(
-        "--profile",
-        type=_steps,
-        metavar="FIRST:LAST",
-        help="trace these steps into WORKDIR/profile, for TensorBoard's profiler or Perfetto",
-    )
-    parser.add_argument(
-        "--extend",
-        action="store_true",
-        help="let a run whose learning rate decays get more steps after all",
-    )
-    parser.add_argument(
-        "--hosts",
-        type=lambda text: text.split(","),
-        default=(),
-        metavar="HOST[:PORT],HOST,...",
-        help="the machines of a run without a cluster manager, one for each process; TPU slices, "
-        "SLURM, Open MPI and GKE need no list (docs/running.md)",
-    )
-    parser.add_argument(
-        "--process",
-        type=int,
-        metavar="I",
-        help="this process's place in the list, where the machine's name doesn't tell",
-    )
-    return parser

@@ -7,12 +7,13 @@ ours.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 C = TypeVar("C")
 
@@ -66,6 +67,43 @@ def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") ->
         use_underscores=True,
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def own_options(
+    kind: type[C], arguments: Sequence[str] | None, program: str, examples: str
+) -> tuple[C, list[str]]:
+    """Returns the options of a command that takes a config file, and the other words, which
+    override the config's fields.
+
+    Args:
+      kind: a dataclass of the options, whose docstring is the help.
+      arguments: of the command; None takes the process's.
+      examples: what the help ends with.
+    Raises: SystemExit after printing the help, where no config is named, or what is wrong.
+    """
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    conf = (tyro.conf.FlagCreatePairsOff,)
+    if not words or words[0] in ("-h", "--help"):
+        with contextlib.suppress(SystemExit):
+            tyro.cli(kind, args=["--help"], prog=program, config=conf)
+        print(examples)
+        raise SystemExit(0)
+    return tyro.cli(
+        kind,
+        args=words,
+        prog=program,
+        add_help=False,  # behind a config, --help is of its fields
+        return_unknown_args=True,
+        config=conf,
+    )
+
+
+def wrong_usage(program: str, message: str) -> NoReturn:
+    """Ends the process as for arguments that were not understood."""
+    print(f"{program}: error: {message}; {program} --help tells more", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def dump(config: Any) -> str:

@@ -135,7 +135,7 @@ def understood(tmp_path, monkeypatch, no_data_made):
             assert [w for w in rest if w.startswith("--") and f'"{w}"' not in source] == []
             return
         if script == "convert_weights.py":
-            convert.parser().parse_args(rest)
+            convert.parsed(rest)
             return
         entries = {"train.py": cli.train, "evaluate.py": evaluate.main, "-m": cli.main}
         entries[script](rest[1:] if script == "-m" else rest)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from brushjax import config as configs
+from brushjax.config import ConfigError
 
 HELP = """\
 examples:
@@ -28,19 +33,58 @@ one that ends last writes the report.
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluates weights as a config file says; goes on where it was stopped.
+
+    Behind these options, --any.nested.field VALUE overrides a field of the config.
+
+    Attributes:
+        config: file with a function get_config().
+        out: folder where the report goes.
+        weights: [NAME=]DIR, branch of the methods that name no checkpoint; given several times, all
+            are compared.
+        score_only: [NAME=]DIR, score the pictures in this folder, made by anyone; given several
+            times, all are.
+        judge_requests: file to write what the benchmarks' judges are to answer, once the pictures
+            are made; then end.
+        judge_answers: file of the answers to such requests, a line {id, model, answer} each.
+        stages: A,B: run only these of plan,generate,score,report.
+        share: I/N, which of N processes this is, from 0.
+        distributed: take the share from jax.distributed (TPU slices, SLURM).
+        dry_run: say what would be done, and end.
+    """
+
+    config: Positional[Annotated[Path, arg(metavar="CONFIG.py")]]
+    out: Path | None = None
+    weights: UseAppendAction[tuple[str, ...]] = ()
+    score_only: UseAppendAction[tuple[str, ...]] = ()
+    judge_requests: Path | None = None
+    judge_answers: Path | None = None
+    stages: str = "plan,generate,score,report"
+    share: str = "0/1"
+    distributed: bool = False
+    dry_run: bool = False
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(index, count) of the processes.
+
+        Raises: ConfigError if `share` is no I/N.
+        """
+        index, _, count = self.share.partition("/")
+        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+            raise ConfigError(f"expected --share I/N with 0 <= I < N, got {self.share!r}")
+        return int(index), int(count)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; the arguments of the process by default."""
-    parser = _parser()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        return
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = configs.own_options(EvaluateOptions, arguments, "evaluate.py", HELP)
     asked_for_help = bool({"-h", "--help"} & set(overrides))
     if options.out is None and not options.dry_run and not asked_for_help:
-        parser.error("expected --out DIR (or --dry-run)")
-
-    from brushjax import config as configs
+        configs.wrong_usage("evaluate.py", "expected --out DIR (or --dry-run)")
     from brushjax.evaluation.records import BenchmarkError
 
     try:
@@ -52,18 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         command = shlex.join(["python", "evaluate.py", *arguments])
         _run(config.sweep(), options, command)
-    except (configs.ConfigError, BenchmarkError, OSError) as error:
+    except (ConfigError, BenchmarkError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def _run(sweep, options: argparse.Namespace, command: str) -> None:
+def _run(sweep, options: EvaluateOptions, command: str) -> None:
     from brushjax.evaluation.models import Models, named_paths
     from brushjax.evaluation.sweep import Run
     from brushjax.lock import locked
 
-    share = _share(options)
+    share, stages = _share(options), options.stages.split(",")
     sweep = _asked(sweep, options)
     models = Models(next(iter(named_paths(options.weights).values()), sweep.weights), sweep.base)
+    assert options.out is not None  # made sure of before
     run = Run(sweep, options.out, models, share=share, command=command)
     # Each share has a lock of its own: what two processes would make twice is what one share makes.
     with locked(options.out, f".lock-{share[0]}-of-{share[1]}", main=True):
@@ -72,9 +117,9 @@ def _run(sweep, options: argparse.Namespace, command: str) -> None:
             count = run.write_requests(options.judge_requests)
             print(f"{count} requests: {options.judge_requests}")
             return
-        report = run.all(options.stages)
+        report = run.all(stages)
     if report is None:
-        print(f"share {share[0]}/{share[1]}, stages {', '.join(options.stages)}: done")
+        print(f"share {share[0]}/{share[1]}, stages {', '.join(stages)}: done")
         return
     print(report.markdown())
     print(f"report, tables, scores and pictures: {options.out}")
@@ -82,7 +127,7 @@ def _run(sweep, options: argparse.Namespace, command: str) -> None:
         sys.exit("\n".join(errors))
 
 
-def _asked(sweep, options: argparse.Namespace):
+def _asked(sweep, options: EvaluateOptions):
     """The sweep of the config with the weights or the pictures that the command names."""
     from brushjax.evaluation.models import named_paths
 
@@ -91,86 +136,14 @@ def _asked(sweep, options: argparse.Namespace):
     if options.score_only:
         return sweep.for_given(options.score_only)
     weights = named_paths(options.weights)
-    alone = len(weights) == 1 and [*weights.values()] == options.weights  # one without a name
+    alone = len(weights) == 1 and [*weights.values()] == [*options.weights]  # one without a name
     return sweep.comparing(weights) if weights and not alone else sweep
 
 
-def _share(options: argparse.Namespace) -> tuple[int, int]:
+def _share(options: EvaluateOptions) -> tuple[int, int]:
     if not options.distributed:
-        return options.share
+        return options.part
     import jax
 
     jax.distributed.initialize()
     return jax.process_index(), jax.process_count()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py",
-        usage="evaluate.py CONFIG.py --out DIR [--weights [NAME=]DIR ...]"
-        " [--score-only [NAME=]DIR ...] [--dry-run]"
-        " [--any.field VALUE ...]",
-        description="Evaluates weights as a config file says; goes on where it was stopped.",
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument(
-        "config", type=Path, metavar="CONFIG.py", help="file with a function get_config()"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes")
-    parser.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="branch of the methods that name no checkpoint; given several times, all are compared",
-    )
-    parser.add_argument(
-        "--score-only",
-        action="append",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="score the pictures in this folder, made by anyone; given several times, all are",
-    )
-    parser.add_argument(
-        "--judge-requests",
-        type=Path,
-        metavar="FILE",
-        help="make the pictures, write what the benchmarks' judges are to be asked, and end",
-    )
-    parser.add_argument(
-        "--judge-answers",
-        type=Path,
-        metavar="FILE",
-        help="score the answers to such requests, a line {id, model, answer} each",
-    )
-    parser.add_argument(
-        "--stages",
-        type=lambda text: tuple(text.split(",")),
-        default=("plan", "generate", "score", "report"),
-        metavar="A,B",
-        help="run only these of plan,generate,score,report",
-    )
-    parser.add_argument(
-        "--share",
-        type=_fraction,
-        default=(0, 1),
-        metavar="I/N",
-        help="which of N processes this is, from 0",
-    )
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="take the share from jax.distributed (TPU slices, SLURM)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
-    return parser
-
-
-def _fraction(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"expected I/N with 0 <= I < N, got {text!r}")
-    return int(index), int(count)

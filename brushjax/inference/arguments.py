@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,6 +105,13 @@ class InpaintArguments:
     settings_from: Path | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """Where settings are taken from, before the other words are understood."""
+
+    settings_from: Path | None = None
+
+
 def stored_words(words: Sequence[str]) -> list[str]:
     """Returns the settings of the PNG that --settings-from names, as words of a command line.
 
@@ -114,9 +120,10 @@ def stored_words(words: Sequence[str]) -> list[str]:
             that it was made from are not given: a picture that came from somewhere must not choose
             what is read or written here.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--settings-from", "--settings_from", type=Path)
-    path = parser.parse_known_args(words)[0].settings_from
+    import tyro
+
+    named, _ = tyro.cli(_Stored, args=list(words), add_help=False, return_unknown_args=True)
+    path = named.settings_from
     if path is None:
         return []
     from brushjax.inference.settings import read_settings

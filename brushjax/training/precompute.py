@@ -6,20 +6,20 @@ whole or not at all, so that a run that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from brushjax import config as configs
 from brushjax import distributed
@@ -49,18 +49,17 @@ Started again with the same folder, it makes the shards that are missing. Then t
 """
 
 
-OPTIONS = {
-    "crops": "crops of each sample",
-    "holes": "holes of each crop; 0 stores the pictures alone, for --data.new_holes",
-    "per_shard": "samples a shard stands for; have at least as many shards as hosts times workers",
-    "batch_size": "crops that each device encodes at once",
-    "threads": "threads of each host that read and decode",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class PrecomputeConfig:
-    """How much is stored; OPTIONS says what each field is."""
+    """How much is stored.
+
+    Attributes:
+        crops: crops of each sample.
+        holes: holes of each crop; 0 stores the pictures alone, for --data.new_holes.
+        per_shard: samples a shard stands for; have at least as many shards as hosts times workers.
+        batch_size: crops that each device encodes at once.
+        threads: threads of each host that read and decode.
+    """
 
     crops: int = 1
     holes: int = 1
@@ -74,33 +73,34 @@ class PrecomputeConfig:
                 raise ConfigError(f"expected {name} >= {least}; got {getattr(self, name)}")
 
 
+@dataclasses.dataclass(frozen=True)
+class PrecomputeOptions:
+    """Encodes the pictures of a training config's data beforehand.
+
+    Behind these options, --any.nested.field VALUE overrides a field of the config.
+
+    Attributes:
+        config: of the training run: a file with a function get_config().
+        out: folder that gets the shards.
+    """
+
+    config: Positional[Annotated[Path, arg(metavar="CONFIG.py")]]
+    out: Path
+    settings: OmitArgPrefixes[PrecomputeConfig] = PrecomputeConfig()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax precompute CONFIG.py --out DIR [--any.nested.field VALUE]`."""
-    parser = argparse.ArgumentParser(
-        prog="brushjax precompute",
-        description="Encodes the pictures of a training config's data beforehand.",
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", type=Path, metavar="CONFIG.py", help="of the training run")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the shards")
-    for field in dataclasses.fields(PrecomputeConfig):
-        option, about = (
-            "--" + field.name.replace("_", "-"),
-            f"{OPTIONS[field.name]} ({field.default})",
-        )
-        parser.add_argument(option, type=int, default=field.default, metavar="N", help=about)
-    options, overrides = parser.parse_known_args(arguments)
-    names = [field.name for field in dataclasses.fields(PrecomputeConfig)]
     try:
-        settings = PrecomputeConfig(**{name: getattr(options, name) for name in names})
+        options, overrides = configs.own_options(
+            PrecomputeOptions, arguments, "brushjax precompute", HELP
+        )
         config = configs.load(options.config)
         config = configs.override(config, overrides, f"brushjax precompute {options.config}")
         distributed.initialize()
         # A shard is there whole or not at all: nothing is ever lost by ending at once.
         with Interruption(), locked(options.out):
-            faults = precompute(config, options.out, settings)
+            faults = precompute(config, options.out, options.settings)
     except Interrupted:
         distributed.end_all(GOES_ON, 0)
     except (ConfigError, WeightsError, OSError, TooManyFaults) as error:

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-SCORING = ("clip_vision", "dino", "lpips", "image_reward", "aesthetic")
-FIREEDIT = ("proposer", "region_encoder", "bridge", "qformer", "tati", "hvca", "resampler")
-KINDS = ("unet", "vae", "clip_text", "clip_text_2", "brushnet", "llama", "t5", "region")
-KINDS += (*SCORING, *FIREEDIT)
-KINDS += ("clip", "pipeline", "fireedit")  # several kinds at once
+from tyro.conf import Positional, arg
+
+Kind = Literal[
+    "unet",
+    "vae",
+    "clip_text",
+    "clip_text_2",
+    "brushnet",
+    "llama",
+    "t5",
+    "region",
+    "clip_vision",
+    "dino",
+    "lpips",
+    "image_reward",
+    "aesthetic",
+    "proposer",
+    "region_encoder",
+    "bridge",
+    "qformer",
+    "tati",
+    "hvca",
+    "resampler",
+    "clip",  # several kinds at once
+    "pipeline",  # several kinds at once
+    "fireedit",  # several kinds at once
+]
+KINDS: tuple[str, ...] = get_args(Kind)
 TOP = "Converts weights between JAX and PyTorch programs, compares and lists them."
 SOURCES = """
 SRC is a diffusers folder, a pipeline folder, a .safetensors/.ckpt/.bin file in diffusers',
@@ -44,94 +67,137 @@ examples:
 """
 
 
-def parser(program: str | None = None) -> argparse.ArgumentParser:
-    """Builds the command line of a program, by default the script that runs."""
-    epilog = SOURCES + _layouts(*LAYOUTS) + EXAMPLES
-    top = _described(argparse.ArgumentParser, TOP, epilog, prog=program)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, layouts, does, target in (
-        ("to-jax", ("orbax",), "write an Orbax checkpoint of ours", "folder to write"),
-        (
-            "to-torch",
-            ("diffusers", "comfyui", "ldm"),
-            "write what PyTorch programs load",
-            "folder or .safetensors file to write",
-        ),
-    ):
-        sub = _described(commands.add_parser, does, SOURCES + _layouts(*layouts), name, help=does)
-        add_common(sub)
-        sub.add_argument("dst", metavar="DST", help=target)
-        sub.add_argument(
-            "--dtype",
-            choices=("float32", "float16", "bfloat16"),
-            help="of the written floats (default: as they are in SRC)",
-        )
-        default = "a folder, or for a name ending in .safetensors comfyui / ldm"
-        if len(layouts) > 1:
-            sub.add_argument("--layout", choices=layouts, help=f"default: {default}")
-        sub.add_argument("--dry-run", action="store_true", help="check everything, write nothing")
-    does = "compare two weights of any layouts"
-    sub = _described(commands.add_parser, does, SOURCES, "check", help=does)
-    add_common(sub)
-    sub.add_argument("dst", metavar="DST", help="what to compare SRC with")
-    sub.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.0,
-        help="absolute difference up to which values count as equal (default 0)",
-    )
-    sub.add_argument("--all", action="store_true", help="show equal tensors too")
-    does = "print names, shapes and dtypes"
-    add_common(_described(commands.add_parser, does, SOURCES, "list", help=does), reads=False)
-    return top
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What every command reads.
+
+    Attributes:
+        src: weights to read.
+    """
+
+    kind: Positional[Annotated[Kind, arg(metavar="KIND", help=" | ".join(KINDS))]]
+    src: Positional[Annotated[str, arg(metavar="SRC")]]
 
 
-def _described(make: Any, description: str, epilog: str, *names: str, **more: Any) -> Any:
-    layout = argparse.RawDescriptionHelpFormatter
-    return make(*names, description=description, epilog=epilog, formatter_class=layout, **more)
+@dataclasses.dataclass(frozen=True)
+class Converting(Reading):
+    """What the commands that understand the weights take besides.
+
+    Attributes:
+        dst: see below.
+        config: config.json to use instead of SRC's own or the inferred.
+        without: parts of a pipeline to leave out, such as brushnet.
+    """
+
+    dst: Positional[Annotated[str, arg(metavar="DST")]]
+    config: str | None = None
+    without: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ToJax(Converting):
+    """Write an Orbax checkpoint of ours.
+
+    Attributes:
+        dst: folder to write.
+        dtype: of the written floats; by default as they are in SRC.
+        dry_run: check everything, write nothing.
+    """
+
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    dry_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ToTorch(ToJax):
+    """Write what PyTorch programs load.
+
+    Attributes:
+        dst: folder or .safetensors file to write.
+        layout: by default a folder, or for a name ending in .safetensors comfyui / ldm.
+    """
+
+    layout: Literal["diffusers", "comfyui", "ldm"] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Check(Converting):
+    """Compare two weights of any layouts.
+
+    Attributes:
+        dst: what to compare SRC with.
+        tolerance: absolute difference up to which values count as equal.
+        all: show equal tensors too.
+    """
+
+    tolerance: float = 0.0
+    all: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class List(Reading):
+    """Print names, shapes and dtypes."""
 
 
 def _layouts(*names: str) -> str:
     return "\nlayouts:\n" + "".join(f"  {name:<11}{LAYOUTS[name]}\n" for name in names)
 
 
-def add_common(sub: argparse.ArgumentParser, reads: bool = True) -> None:
-    """Adds the arguments that the commands share."""
-    sub.add_argument("kind", metavar="KIND", choices=KINDS, help=" | ".join(KINDS))
-    sub.add_argument("src", metavar="SRC", help="weights to read")
-    if reads:
-        sub.add_argument("--config", help="config.json to use instead of SRC's own or the inferred")
-        sub.add_argument(
-            "--without",
-            nargs="+",
-            default=(),
-            metavar="KIND",
-            help="parts of a pipeline to leave out, such as brushnet",
+COMMANDS: dict[str, tuple[Any, str]] = {
+    "to-jax": (ToJax, SOURCES + _layouts("orbax")),
+    "to-torch": (ToTorch, SOURCES + _layouts("diffusers", "comfyui", "ldm")),
+    "check": (Check, SOURCES),
+    "list": (List, SOURCES),
+}
+"""Each command's options, and what its help ends with."""
+
+
+def parsed(arguments: Sequence[str] | None = None, program: str | None = None) -> Any:
+    """Returns the options of a command: a dataclass of COMMANDS.
+
+    Raises: SystemExit after the help, or what is wrong.
+    """
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            kinds,
+            prog=program,
+            description=TOP,
+            args=words,
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
+    except SystemExit as end:
+        if not end.code:
+            ends = {name: text for name, (_, text) in COMMANDS.items()}
+            print(ends.get(words[0], SOURCES + _layouts(*LAYOUTS) + EXAMPLES))
+        raise
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Runs a command and returns its exit code."""
-    args = parser(program).parse_args(arguments)
+    given = parsed(arguments, program)
     from brushjax.weights import report  # after parsing: --help needs no JAX
 
     try:
-        if args.command == "list":
-            return report.list_command(args.kind, args.src)
-        if args.command == "check":
+        if isinstance(given, List):
+            return report.list_command(given.kind, given.src)
+        if isinstance(given, Check):
             return report.check_command(
-                *(args.kind, args.src, args.dst, args.config, args.tolerance, args.all),
-                without=args.without,
+                *(given.kind, given.src, given.dst, given.config, given.tolerance, given.all),
+                without=given.without,
             )
         return report.convert_command(
-            args.kind,
-            args.src,
-            args.dst,
-            layout="orbax" if args.command == "to-jax" else args.layout,
-            dtype=args.dtype,
-            config=args.config,
-            without=args.without,
-            dry_run=args.dry_run,
+            given.kind,
+            given.src,
+            given.dst,
+            layout=given.layout if isinstance(given, ToTorch) else "orbax",
+            dtype=given.dtype,
+            config=given.config,
+            without=given.without,
+            dry_run=given.dry_run,
         )
     except (ValueError, OSError) as error:  # WeightsError; a full disk, a missing file
         print(f"error: {error}", file=sys.stderr)

@@ -20,9 +20,8 @@ def test_missing_arguments_are_asked_for(capsys, tmp_path):
     with pytest.raises(SystemExit):
         main([CONFIG])
     assert "expected --out DIR" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="expected --share I/N with 0 <= I < N, got '2/2'"):
         main([CONFIG, "--out", str(tmp_path), "--share", "2/2"])
-    assert "expected I/N with 0 <= I < N, got '2/2'" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_there_are_one_line(tmp_path):
