@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from brushjax import weights
 from brushjax.config import ConfigError
@@ -158,6 +158,7 @@ class LocalityObjective(Objective):
         return {**batch, **{f"{OTHER}{name}": batch[name][before] for name in names}}
 
     def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
+        """Each sample three times: whole, without its hole, and with another's in its place."""
         vae = build(AutoencoderKL, self._config, params["vae"])
         image, hole = batch["image"], batch["mask"] > 0  # [B, H, W, 3], [B, H, W, 1]
         collage = jnp.where(hole, batch[f"{OTHER}image"], image)
@@ -166,25 +167,10 @@ class LocalityObjective(Objective):
         posterior = vae.encode(pictures.astype(dtype))  # [3B, h, w, 4]
         named = named_keys(keys, "decoded", "latents")
 
-        # Cells on the mask's edge show two pictures: no latents are known of them.
-        cell = image.shape[1] // batch["mean"].shape[1]
-        kept = 1.0 - cell_maxima(hole.astype(jnp.float32), cell)  # [B, h, w, 1]
-        filled = 1.0 - cell_maxima(1.0 - hole.astype(jnp.float32), cell)
-        known = (jnp.ones_like(kept), kept, kept + filled)
-
-        def errors(ours: Array, name: str, scale: float = 1.0) -> list[Array]:
-            ours, wanted, other = (
-                scale * array.astype(jnp.float32)
-                for array in (ours, batch[name], batch[f"{OTHER}{name}"])
-            )
-            both = jnp.where(filled > 0, other, wanted)
-            return [
-                means_of_cells(jnp.square(one - right), mask).mean()
-                for one, right, mask in zip(jnp.split(ours, 3), (wanted, wanted, both), known)
-            ]
-
-        whole, holed, pasted = errors(posterior.mean, "mean", self._config.scaling_factor)
-        spread = sum(errors(posterior.logvar, "logvar"))
+        cells = Cells.of(hole, image.shape[1] // batch["mean"].shape[1])
+        scale = self._config.scaling_factor
+        whole, holed, pasted = _latent_errors(cells, posterior.mean, batch, "mean", scale)
+        spread = sum(_latent_errors(cells, posterior.logvar, batch, "logvar"))
 
         # Half of the samples are decoded as whole pictures, half as collages.
         as_whole = jax.vmap(jax.random.bernoulli)(named["decoded"])[:, None, None, None]
@@ -204,13 +190,8 @@ class LocalityObjective(Objective):
             + self.latent_weight * (whole + holed + pasted)
             + self.logvar_weight * spread
         )
-        logged = {
-            "whole_error": whole,
-            "holed_error": holed,
-            "pasted_error": pasted,
-            "logvar_error": spread,
-            "psnr": psnr(output, target).mean(),
-        }
+        errors = {"whole_error": whole, "holed_error": holed, "pasted_error": pasted}
+        logged = {**errors, "logvar_error": spread, "psnr": psnr(output, target).mean()}
         return _over_samples(len(image), value, logged)
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
@@ -220,6 +201,47 @@ class LocalityObjective(Objective):
     @property
     def _config(self) -> VAEConfig:
         return read_config(VAEConfig, self.vae, "vae")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Which latent cells of a sample show one picture alone, 1 or 0; those on the mask's edge show
+    two, and no latents are known of them.
+
+    Attributes:
+      kept: cells outside the hole. [B, h, w, 1]
+      filled: cells inside it. [B, h, w, 1]
+    """
+
+    kept: Float[Array, "B h w 1"]
+    filled: Float[Array, "B h w 1"]
+
+    @classmethod
+    def of(cls, hole: Bool[Array, "B H W 1"], side: int) -> Cells:
+        """Finds them for cells of `side` x `side` pixels."""
+        kept = 1.0 - cell_maxima(hole.astype(jnp.float32), side)
+        return cls(kept, 1.0 - cell_maxima(1.0 - hole.astype(jnp.float32), side))
+
+
+def _latent_errors(
+    cells: Cells, ours: Float[Array, "B3 h w C"], batch: Batch, name: str, scale: float = 1.0
+) -> list[Array]:
+    """Returns the mean squared error of the latents of whole pictures, of those without their hole,
+    and of collages, each over the cells whose latents are known.
+
+    Args:
+      ours: of the three, one after the other.
+      name: of the latents to be kept in the batch.
+    """
+    ours, wanted, other = (
+        scale * array.astype(jnp.float32) for array in (ours, batch[name], batch[f"{OTHER}{name}"])
+    )
+    both = jnp.where(cells.filled > 0, other, wanted)
+    known = (jnp.ones_like(cells.kept), cells.kept, cells.kept + cells.filled)
+    return [
+        means_of_cells(jnp.square(one - right), mask).mean()
+        for one, right, mask in zip(jnp.split(ours, 3), (wanted, wanted, both), known)
+    ]
 
 
 def _over_samples(count: int, value: Array, logged: Mapping[str, Array]) -> Losses:
