@@ -103,12 +103,14 @@ class EditPair(Record):
       instruction: the request.
       boxes: float32 [n, 4], regions of the picture found beforehand, best first: centre x, centre
         y, width and height as shares of the picture.
+      region: uint8 [H, W, 1], 1 where the instruction is about; for measuring, where it is known.
     """
 
     image: np.ndarray
     target: np.ndarray
     instruction: str
     boxes: np.ndarray | None = None
+    region: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

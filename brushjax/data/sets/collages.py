@@ -28,8 +28,8 @@ ARTICLES = ("a ", "an ", "the ")
 
 
 @dataclass(frozen=True)
-class _Collages:
-    """What both sets have.
+class Collages:
+    """What all sets have.
 
     Attributes:
       size: side in pixels.
@@ -88,7 +88,7 @@ class _Collages:
 class Samples:
     """Arrays by number as `samples[n]`, records by `record(n)`."""
 
-    def __init__(self, data: _Collages, encode: Encode):
+    def __init__(self, data: Collages, encode: Encode):
         self._data, self._encode, self._photos = data, encode, data.photos()
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class CaptionedCollages(_Collages):
+class CaptionedCollages(Collages):
     """Pictures of one to three things with their caption and captions that are wrong.
 
     Attributes:
@@ -151,7 +151,7 @@ class CaptionedCollages(_Collages):
 
 
 @dataclass(frozen=True)
-class PlantedRegions(_Collages):
+class PlantedRegions(Collages):
     """Two things in a picture, an instruction to replace one of them by a third, and a picture of
     the third as donor. Samples 2 k and 2 k + 1 ask for either thing of picture k."""
 

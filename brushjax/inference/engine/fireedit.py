@@ -170,9 +170,12 @@ class Predictor:
         """
         self._model, self._features, self._seen = model, features, seen
         self._pictures = threes(jnp.zeros_like(picture), picture, picture)
-        self._views = None
-        if model.config.hvca_text == "qformer":
-            self._views = model.views(seen, model.null(features), features)
+        null, config, unet = model.null(features), model.config, model.unet
+        self._views = self._nulls = None
+        if config.hvca_text == "qformer":
+            self._views = unet.visual_keys(model.views(seen, null, features))
+        if config.null_after_tati:
+            self._nulls = unet.text_keys(null)
 
     def __call__(
         self,
@@ -181,9 +184,13 @@ class Predictor:
         guidance: Float[Array, 2],
     ) -> Float[Array, "B h w 4"]:
         x, moment = latents.astype(self._features.dtype), timestep[None]
-        null, context = self._model.contexts(self._features, moment)
-        views = self._views
+        model, unet = self._model, self._model.unet
+        null, context = model.contexts(self._features, moment)
+        nulls, views = self._nulls, self._views
+        if nulls is None:
+            nulls = unet.text_keys(null)
         if views is None:
-            views = self._model.views(self._seen, null, context)
-        conditions = Conditions(threes(null, null, context), views, self._pictures)
-        return self._model.guided(x, moment, conditions, guidance).astype(latents.dtype)
+            views = unet.visual_keys(model.views(self._seen, null, context))
+        keys = jax.tree.map(lambda n, own: threes(n, n, own), nulls, unet.text_keys(context))
+        conditions = Conditions(keys, views, self._pictures)
+        return model.guided(x, moment, conditions, guidance).astype(latents.dtype)

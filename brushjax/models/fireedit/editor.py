@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Num
 
 from brushjax.diffusion.guidance import guided
+from brushjax.models.backbone import ByBlock
 from brushjax.models.fireedit import vlm
 from brushjax.models.fireedit.bridge import Bridge
 from brushjax.models.fireedit.hvca import HVCA
@@ -102,13 +103,13 @@ class Conditions:
     """What the UNet reads beside the noisy latents.
 
     Attributes:
-      context: text features, of one timestep. [B, Q, D]
-      visual: tokens of the second stream. [B, P, M]
+      context: text features, of one timestep [B, Q, D], or the UNet's `text_keys` of them.
+      visual: tokens of the second stream [B, P, M], or the UNet's `visual_keys` of them.
       image_latents: mode of the picture's encoding, not scaled. [B, h, w, 4]
     """
 
-    context: Float[Array, "B Q D"]
-    visual: Float[Array, "B P M"]
+    context: Float[Array, "B Q D"] | ByBlock
+    visual: Float[Array, "B P M"] | ByBlock
     image_latents: Float[Array, "B h w 4"]
 
 

@@ -20,7 +20,7 @@ from brushjax.data.schema import Conversation, EditPair
 from brushjax.diffusion.losses import prediction_errors, timestep_quarters
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.fireedit import vlm
-from brushjax.models.fireedit.editor import Dropped, FireEdit, Seen, dropped
+from brushjax.models.fireedit.editor import Dropped, FireEdit, Seen, detector_features, dropped
 from brushjax.nn import Keys, lora
 from brushjax.pipelines import instructions
 from brushjax.pipelines.fireedit import Sight, Sizes, join, look, propose
@@ -53,6 +53,7 @@ from brushjax.training.objectives.fireedit_parts import (
     null_context,
     part_shapes,
 )
+from brushjax.training.objectives.proposals import proposal_error
 from brushjax.training.objectives.text_to_image import write_json
 from brushjax.training.state import named_keys
 from brushjax.typing import Params
@@ -70,6 +71,8 @@ TRAINED = {
 """What learns, by part; all else is frozen."""
 PARTLY = ("llama", "region_encoder")
 """Parts of which some learns; the rest is read."""
+WATCHING = ("dino", "clip_vision", "proposer")
+"""Parts that see: all of them frozen, or all learnt."""
 PROMPT = "prompt.json"
 """File of the words around an instruction, in a folder that was exported."""
 ATTENTION = r"unet\..*\.attn2\..*"
@@ -93,9 +96,25 @@ class FireEditObjective(Objective):
     """All of the UNet, or its cross-attentions with the second stream's keys and values alone."""
     answer_weight: float = 1.0
     diffusion_weight: float = 1.0
+    afresh: tuple[str, ...] = ()
+    """Parts that start from nothing and are learnt whole, beside those that always learn: of a
+    small model, which has no published ones. `WATCHING` go together."""
+    proposal_weight: float = 1.0
+    """Of the error of a proposer that is learnt, from the records' boxes."""
     mean_over_edits: bool = False
     """Take the noise's error as a mean over edits. By default questions are counted with an error
     of 0, as in SmartEdit's code: the more of them, the smaller it is."""
+
+    def __post_init__(self) -> None:
+        odd = sorted(set(self.afresh) - {*WATCHING, *PARTLY})
+        seen = [kind for kind in WATCHING if kind in self.afresh]
+        if odd or len(seen) not in (0, len(WATCHING)):
+            raise ConfigError(
+                f"expected afresh of {', '.join((*WATCHING, *PARTLY))}, with all of the first "
+                f"{len(WATCHING)} or none; got {', '.join(self.afresh)}"
+            )
+        if seen and self.boxes == "given":
+            raise ConfigError('expected boxes "proposed" with a proposer that is learnt')
 
     @property
     def trains(self) -> tuple[str, ...]:
@@ -104,6 +123,7 @@ class FireEditObjective(Objective):
             chosen["llama"] = chosen["llama"][1:]
         if self.train_unet == "attention":
             chosen["unet"] = (ATTENTION,)
+        chosen |= {kind: (rf"{kind}\..*",) for kind in self.afresh}
         return tuple(regex for regexes in chosen.values() for regex in regexes)
 
     @property
@@ -117,14 +137,15 @@ class FireEditObjective(Objective):
         return {**part_shapes(self.sizes, self.kinds), NULL: null}
 
     def load(self, key: jax.Array, wanted: Params) -> Params:
-        homeless = [kind for kind in (*SEEING, *PARTLY) if not self.sources.of(kind)]
+        read = (kind for kind in (*SEEING, *PARTLY) if kind not in self.afresh)
+        homeless = [kind for kind in read if not self.sources.of(kind)]
         if homeless:
             raise ConfigError(
                 f"expected a folder or hub id in sources for {', '.join(homeless)}: what is not "
                 "trained can't start afresh"
             )
         parts = {kind: structs for kind, structs in wanted.items() if kind != NULL}
-        params = load_parts(self.sizes, self.sources, key, parts)
+        params = load_parts(self.sizes, self.sources, key, parts, self.afresh)
         if NULL not in wanted:
             return params
         null = {NULL: null_context(self.sizes, self.sources)}
@@ -145,7 +166,8 @@ class FireEditObjective(Objective):
                 f"expected records EditPair or Conversation, got {type(record).__name__}"
             )
         boxes = arrays.pop("boxes", None)
-        if self.boxes == "given":
+        arrays.pop("region", None)
+        if self.boxes == "given" or self._watches:
             arrays |= _slots(boxes, self.sizes.sequence.region_slots)
         edit = np.asarray(isinstance(record, EditPair), np.float32)
         return {**arrays, **instructions.columns(sequence), "edit": edit}
@@ -154,28 +176,47 @@ class FireEditObjective(Objective):
     def _writer(self) -> Writer:
         return read_writer(self.sizes.sequence, self.sources.tokenizer, self.prompt)
 
+    @property
+    def _watches(self) -> bool:
+        """Whether what is seen is learnt, and so part of the loss."""
+        return "dino" in self.afresh
+
     def prepare(self, frozen: Params, batch: Batch) -> Batch:
-        dtype, latent = dtype_of(frozen["dino"]), dtype_of(frozen["vae"])
-        image, target = (to_unit_range(batch[name], latent) for name in ("image", "target"))
-        dino, clip, vae = (self._build(kind, frozen) for kind in ("dino", "clip_vision", "vae"))
-        sight = look(dino, clip, image.astype(dtype), self.sizes)
-        if self.boxes == "proposed":
-            boxes, mask = propose(self._build("proposer", frozen), sight, self.sizes)
-        else:
-            boxes, mask = batch["boxes"].astype(dtype), batch["boxes_mask"]
+        dtype = dtype_of(frozen["vae"])
+        image, target = (to_unit_range(batch[name], dtype) for name in ("image", "target"))
+        vae = self._build("vae", frozen)
         mean, deviation = encode(vae, target)  # [B, h, w, 4]
         kept = ("ids", "kind", "index", "labels", "edit")
-        return {
+        known = {
             **{name: batch[name] for name in kept},
-            "hidden": sight.hidden,
-            "clip": sight.seen.clip,
-            "dino": sight.seen.dino,
-            "boxes": boxes,
-            "boxes_mask": mask,
             "mean": mean,
             "deviation": deviation,
             "image_latents": vae.encode(image).mode(),  # not scaled, as instruct-pix2pix's
         }
+        if self._watches:
+            return known | {name: batch[name] for name in ("image", "boxes", "boxes_mask")}
+        return {**known, **self._seen(frozen, batch)[0]}
+
+    def _seen(self, params: Params, batch: Batch) -> tuple[Batch, Mapping[str, Mean]]:
+        """What encoders and proposer make of the pictures, and the error of a proposer that is
+        learnt."""
+        dtype = dtype_of(params["dino"])
+        image = to_unit_range(batch["image"], dtype)
+        sight = look(
+            *(self._build(kind, params) for kind in ("dino", "clip_vision")), image, self.sizes
+        )
+        errors = {}
+        if self.boxes == "given":
+            boxes, mask = batch["boxes"].astype(dtype), batch["boxes_mask"]
+        else:
+            proposer = self._build("proposer", params)
+            boxes, mask = jax.lax.stop_gradient(propose(proposer, sight, self.sizes))
+        if self._watches:
+            features = detector_features(sight.levels, self.sizes.edit.detector_layers)
+            truth = batch["boxes"].astype(jnp.float32), batch["boxes_mask"]
+            errors = {"proposals": proposal_error(proposer, features, *truth)}
+        seen = {"hidden": sight.hidden, "clip": sight.seen.clip, "dino": sight.seen.dino}
+        return {**seen, "boxes": boxes, "boxes_mask": mask}, errors
 
     def loss(self, params: Params, batch: Batch, keys: jax.Array) -> Losses:
         named = named_keys(keys, "latents", "noise", "timestep", "dropped")
@@ -195,6 +236,10 @@ class FireEditObjective(Objective):
 
     def losses(self, params: Params, batch: Batch, draws: Draws) -> Losses:
         """Returns the loss of what was drawn: eq. 8."""
+        watched: Mapping[str, Mean] = {}
+        if self._watches:
+            seen, watched = self._seen(params, batch)
+            batch = {**batch, **seen}
         model, sequence = self._joined(params), instructions.of_columns(batch)
         dtype = dtype_of(params["unet"])
         sight = Sight(batch["hidden"], Seen(batch["clip"], batch["dino"]))
@@ -221,13 +266,14 @@ class FireEditObjective(Objective):
         terms = {
             "answer": answer.scaled(self.answer_weight),
             "diffusion": Mean(errors.sum(), counted.sum()).scaled(self.diffusion_weight),
+            **{name: error.scaled(self.proposal_weight) for name, error in watched.items()},
         }
         return Losses(terms, {"error_quarter": Mean(*quarters), "answer_right": right})
 
     def blank(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         image, sequence = sample["image"], self.sizes.sequence
         added = {"target": image, "edit": np.float32(0)} | _blank(sequence.max_length)
-        if self.boxes == "given":
+        if self.boxes == "given" or self._watches:
             added |= _slots(None, sequence.region_slots)
         return {**added, **sample}
 
@@ -248,7 +294,7 @@ class FireEditObjective(Objective):
     def _trained(self, kind: str, own: Params, frozen: Params) -> nnx.Module:
         """A part as it is after training. The language model's matrices keep the dtype of their
         files, as they are the most there is to write."""
-        if kind == "llama":
+        if kind == "llama" and kind not in self.afresh:
             model: Any = weights.load(kind, self.sources.of(kind), dtype=None)
             model.add_tokens(self.sizes.sequence.new_tokens)
             if self.sizes.update is not None:

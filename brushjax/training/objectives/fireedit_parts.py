@@ -78,12 +78,20 @@ def part_shapes(sizes: Sizes, kinds: tuple[str, ...]) -> Params:
     return {kind: blueprint(*sizes.of(kind))[1] for kind in kinds}
 
 
-def load_parts(sizes: Sizes, sources: Sources, key: jax.Array, wanted: Params) -> Params:
-    """Returns what is wanted of the parts, read or fresh, straight in its places."""
+def load_parts(
+    sizes: Sizes, sources: Sources, key: jax.Array, wanted: Params, afresh: tuple[str, ...] = ()
+) -> Params:
+    """Returns what is wanted of the parts, read or fresh, straight in its places.
+
+    Args:
+      afresh: kinds that start from nothing, whatever the sources have.
+    """
     params = {}
     for number, (kind, structs) in enumerate(sorted(wanted.items())):
         own = jax.random.fold_in(key, number)
-        if kind == "llama":
+        if kind in afresh:
+            params[kind] = fresh(*sizes.of(kind), own, structs)
+        elif kind == "llama":
             params[kind] = _language(sizes, sources, own, structs)
         elif kind == "unet" and sources.of(kind):
             params[kind] = _unet(sources.of(kind), structs)
@@ -206,6 +214,8 @@ def _holds(tree: Any, path: tuple[Any, ...]) -> bool:
 def null_context(sizes: Sizes, sources: Sources) -> np.ndarray:
     """Returns the text encoder's features of an empty prompt. float32 [1, Q, D]
 
+    Of fewer latents than the encoder has tokens, as many of the first: they know of none behind.
+
     Raises:
       ConfigError: if they are not as many or as wide as the edit's.
     """
@@ -217,6 +227,7 @@ def null_context(sizes: Sizes, sources: Sources) -> np.ndarray:
             text: Any = weights.load("clip_text", sources.clip)
             ids = jnp.asarray(read_tokenizer(sources.clip)([""]))
             null = np.asarray(jax.jit(lambda ids: text(ids).last_hidden_state)(ids))
+            null = null[:, : sizes.tati.num_latents]
     expected = (1, sizes.tati.num_latents, sizes.tati.width)
     if null.shape != expected:
         raise ConfigError(

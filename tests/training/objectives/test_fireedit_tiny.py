@@ -128,6 +128,56 @@ def test_what_is_frozen_needs_a_source(objective):
         homeless.load(KEY, {})
 
 
+def test_parts_that_start_afresh_are_learnt_whole_and_need_no_source(objective):
+    kinds = ("llama", "region_encoder", "dino", "clip_vision", "proposer")
+    fresh = dataclasses.replace(
+        objective,
+        afresh=kinds,
+        sizes=dataclasses.replace(objective.sizes, update=None),
+        sources=dataclasses.replace(objective.sources, start="", vae=str(SHIPPED_BASE)),
+    )
+    trained, frozen = split(fresh.shapes(), fresh.trains)
+    assert frozen.keys() == {"vae", "null_context"}
+    assert set(kinds) < trained.keys()
+    sample = fresh.encode(records(1)[0])
+    assert sample["boxes"].shape == (fresh.sizes.sequence.region_slots, 4)
+    assert {k: v.shape for k, v in sample.items()} == {
+        k: v.shape for k, v in fresh.blank({"image": picture(0), "id": np.int64(0)}).items()
+    }
+    fresh.load(KEY, {})  # lacks no source
+    for wrong in (("dino",), ("qformer",)):
+        with pytest.raises(ConfigError, match="expected afresh of dino, clip_vision, proposer"):
+            dataclasses.replace(objective, afresh=wrong)
+
+
+@pytest.mark.slow  # a minute of compiling
+def test_loss_of_fresh_parts_reaches_all_of_them_and_is_exported(objective, tmp_path):
+    kinds = ("llama", "region_encoder", "dino", "clip_vision", "proposer")
+    fresh = dataclasses.replace(
+        objective, afresh=kinds, sizes=dataclasses.replace(objective.sizes, update=None)
+    )
+    trained, frozen = loaded(fresh, KEY)
+    records = [
+        EditPair(n, picture(n), 255 - picture(n), "make it red", np.full((1, 4), 0.5, np.float32))
+        for n in range(2)
+    ]
+    data = jax.tree.map(jnp.asarray, stacked([fresh.encode(record) for record in records]))
+
+    def loss(trained):
+        batch = fresh.prepare(frozen, data)
+        losses = fresh.loss(join(trained, frozen), batch, jax.random.split(KEY, 2))
+        return losses.value, {name: term.value for name, term in losses.terms.items()}
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    (_, terms), gradients = run(trained)
+    assert terms.keys() == {"answer", "diffusion", "proposals"}
+    for kind in kinds:
+        assert any(np.any(x) for x in jax.tree.leaves(gradients[kind])), kind
+    fresh.export(jax.device_get(trained), tmp_path, {})
+    llama = load_fireedit(tmp_path).models["llama"]
+    np.testing.assert_array_equal(llama.new_embed[...], trained["llama"]["new_embed"])
+
+
 def test_blank_sample_has_the_shapes_of_an_encoded_one(objective, aligning):
     zeros = {"image": picture(0), "id": np.int64(0)}
     caption = Inpainting(0, picture(0), picture(0)[..., :1], "a red ball")
