@@ -53,17 +53,21 @@ def sizes() -> Sizes:
         ),
         bridge=BridgeConfig(WIDTH, WIDTH),
         qformer=QFormerConfig(WIDTH, 4, 2, 2 * WIDTH, WIDTH, num_queries=TOKENS),
-        tati=TATIConfig(WIDTH, WIDTH, WIDTH, 2, 4, TOKENS, WIDTH, 2 * WIDTH),
+        tati=TATIConfig(
+            WIDTH, WIDTH, WIDTH, 2, 4, TOKENS, WIDTH, 2 * WIDTH,
+            residual=True,  # a shorter way from the language model to the UNet learns sooner
+        ),
         hvca=HVCAConfig(
             width=WIDTH, heads=4, dim_head=16, num_queries=8, clip_dim=WIDTH, dino_dim=WIDTH,
             ff_mult=2,
         ),
         unet=UNetConfig(
-            # Latents of 8 and 4 cells a side.
+            # Latents of 8 and 4 cells a side. Few groups: a norm over few channels loses the
+            # picture's mean colour.
             in_channels=8, block_out_channels=(48, 96), layers_per_block=1,
             down_block_types=("CrossAttnDownBlock2D",) * 2,
             up_block_types=("CrossAttnUpBlock2D",) * 2,
-            cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+            cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=4,
             visual_cross_attention_dim=WIDTH, extra=f'{{"sample_size": {SIDE // 8}}}',
         ),
         vae=VAEConfig(
@@ -91,10 +95,10 @@ def get_config() -> TrainConfig:
             afresh=("llama", "region_encoder", "dino", "clip_vision", "proposer"),
             mean_over_edits=True,
         ),
-        data=ToldEdits(pool=4096, jitter=0.1, questions=0.1),
+        data=ToldEdits(pool=3072, jitter=0.1, questions=0.05),
         encode_once=True,  # the autoencoder alone
         optimizer=OptimizerConfig(
-            learning_rate=1.5e-3,
+            learning_rate=2e-3,
             warmup_steps=100,
             decay="cosine",
             final_fraction=0.02,

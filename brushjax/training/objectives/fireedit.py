@@ -202,9 +202,8 @@ class FireEditObjective(Objective):
         learnt."""
         dtype = dtype_of(params["dino"])
         image = to_unit_range(batch["image"], dtype)
-        sight = look(
-            *(self._build(kind, params) for kind in ("dino", "clip_vision")), image, self.sizes
-        )
+        dino, clip = (self._build(kind, params) for kind in ("dino", "clip_vision"))
+        sight = look(dino, clip, image, self.sizes)
         errors = {}
         if self.boxes == "given":
             boxes, mask = batch["boxes"].astype(dtype), batch["boxes_mask"]
