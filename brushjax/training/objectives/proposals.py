@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from brushjax.models.fireedit.proposals import cell_centres
+from brushjax.models.fireedit.detector import cell_centres
 from brushjax.training.objectives.contract import Mean
 
 

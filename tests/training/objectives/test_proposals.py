@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from brushjax.models.fireedit.proposals import Proposer, ProposerConfig, cell_centres
+from brushjax.models.fireedit.detector import cell_centres
+from brushjax.models.fireedit.proposals import Proposer, ProposerConfig
 from brushjax.training.objectives.proposals import assigned, proposal_error
 from tests.tiny_fireedit import random_model
 
