@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from brushjax.agents.plan import EditPlan
     from brushjax.agents.protocols import Editor, Instructor, Segmenter
 
-FILES = ("image", "mask", "base", "brushnet", "plan", "region")
+FILES = ("image", "mask", "base", "brushnet", "plan", "region", "fireedit")
+DEFAULTS = {"fireedit": (100, "euler-a")}  # steps and scheduler; of the others these
+INPAINTING = (50, "unipc")
 NOT_KEPT = ("out", "plan_out", "step", "session", "undo", "turn", "dry_run")  # where, not what
 
 
@@ -34,7 +36,8 @@ class EditArguments:
         plan_out: file to write the plan to; for a folder a folder.
         step: where to stop: plan, before painting, or edit.
         method: agent (mask and inpainting), region (a predictor's mask, instead of a segmenter's)
-            or fireedit.
+            or fireedit (the instruction as it is, without a mask).
+        fireedit: of the method fireedit: folder that a run of configs/fireedit exports.
         region: of the method region: folder that a run of configs/region exports.
         source_caption: what the picture shows.
         target_caption: what it shows after the edit, instead of the instructor's.
@@ -50,10 +53,11 @@ class EditArguments:
         brushnet: as there.
         dtype: what the networks compute in.
         negative_prompt: what the edited part should not show.
-        steps: number of steps.
-        guidance: how strongly the caption acts; 1 is off.
+        steps: number of steps; 50, and 100 of the method fireedit.
+        guidance: how strongly the caption, or the instruction, acts; 1 is off.
+        image_guidance: of the method fireedit, how strongly the picture acts.
         scale: how strongly the branch acts.
-        scheduler: as `python -m brushjax inpaint` takes it.
+        scheduler: as `python -m brushjax inpaint` takes it; unipc, and euler-a of fireedit.
         seed: the same seed gives the same picture.
         blend: paste keeps every pixel outside the mask; feather and the others as there.
         session: folder in which turns are kept; the edit goes on from where it stands.
@@ -73,6 +77,7 @@ class EditArguments:
     step: Literal["plan", "edit"] = "edit"
     method: Literal["agent", "region", "fireedit"] = "agent"
     region: Path | None = None
+    fireedit: Path | None = None
     source_caption: str = ""
     target_caption: str = ""
     instructor: Literal["patterns", "endpoint", "local"] = "patterns"
@@ -87,10 +92,11 @@ class EditArguments:
     brushnet: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     negative_prompt: str = ""
-    steps: int = 50
+    steps: int | None = None
     guidance: float | int = 7.5
+    image_guidance: float | int = 1.5
     scale: float | int = 1.0
-    scheduler: str = "unipc"
+    scheduler: str | None = None
     seed: int = 0
     blend: str = "paste"
     session: Path | None = None
@@ -114,6 +120,10 @@ def edit_command(arguments: EditArguments) -> None:
     Raises:
         SystemExit: with a message instead of a traceback, for files and values that don't fit.
     """
+    steps, scheduler = DEFAULTS.get(arguments.method, INPAINTING)
+    arguments = dataclasses.replace(
+        arguments, steps=arguments.steps or steps, scheduler=arguments.scheduler or scheduler
+    )
     try:
         _check(arguments)
         jobs = find_jobs(arguments)
@@ -196,8 +206,6 @@ def _of(place: Path | None, picture: Path, endings: Sequence[str]) -> Path | Non
 
 
 def _check(arguments: EditArguments) -> None:
-    from brushjax.agents.editors import EDITORS
-
     if (arguments.undo or arguments.turn is not None) and not arguments.session:
         raise ValueError("expected --session FOLDER with --undo and --turn")
     if _moves_only(arguments):
@@ -209,15 +217,15 @@ def _check(arguments: EditArguments) -> None:
         raise ValueError("expected --out FILE (or --session FOLDER, --step plan, --dry-run)")
     if arguments.step == "plan" and not (arguments.plan_out or arguments.dry_run):
         raise ValueError("expected --plan-out FILE with --step plan")
-    if needs_out and arguments.method not in EDITORS:
-        raise ValueError(
-            f"expected --method of {', '.join(EDITORS)} here, got {arguments.method}: its editor "
-            "is not part of this version"
-        )
     if arguments.method == "region" and arguments.region is None:
         raise ValueError(
             "expected --region FOLDER with --method region: what a run of "
             "configs/region/predictor.py exports"
+        )
+    if arguments.method == "fireedit" and arguments.fireedit is None:
+        raise ValueError(
+            "expected --fireedit FOLDER with --method fireedit: what a run of configs/fireedit/ "
+            "exports; no such weights come with the package (docs/fireedit.md)"
         )
 
 
@@ -300,9 +308,15 @@ def _editor(arguments: EditArguments) -> Editor:
         from brushjax.inference.inpaint import Inpainter
 
         dtype = jnp.dtype(arguments.dtype)
+        if arguments.method == "fireedit":
+            from brushjax.inference.fireedit import FireEditor
+
+            assert arguments.fireedit is not None  # _check
+            return FireEditor.load(arguments.fireedit, dtype)
         return Inpainter.load(arguments.base, arguments.brushnet, dtype)
 
-    names = ("steps", "guidance", "scale", "scheduler", "blend", "negative_prompt", "crop")
+    names = ("steps", "guidance", "image_guidance", "scale", "scheduler", "blend")
+    names = (*names, "negative_prompt", "crop")
     settings = {name: getattr(arguments, name) for name in names}
     return editor(arguments.method, load, **settings)
 
@@ -314,6 +328,8 @@ def _done(job: EditJob, arguments: EditArguments, parts: _Parts) -> str:
         return f"{session.folder}: {session.told()}"
     plan = _planned(job, arguments, parts, job.image if session is None else session.image)
     said = f"{plan.category} {plan.object!r}: {plan.target_caption!r}"
+    if arguments.method == "fireedit":
+        said = repr(plan.instruction)
     if arguments.dry_run:
         return f"{job.image}: {said}"
     if job.plan_out is not None:
@@ -359,6 +375,8 @@ def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) 
     picture = read_image(image)
     if job.plan is not None:
         plan = EditPlan.load(job.plan, picture)
+    elif arguments.method == "fireedit":  # reads the instruction itself
+        plan = EditPlan(picture, arguments.instruction, "global")
     else:
         plan = parts.instructor()(arguments.instruction, picture, arguments.source_caption)
     if arguments.target_caption:
@@ -373,8 +391,8 @@ def _planned(job: EditJob, arguments: EditArguments, parts: _Parts, image: Any) 
 
 
 def _needs_mask(plan: EditPlan, arguments: EditArguments) -> bool:
-    """A plan is shown without its mask where nothing is painted."""
-    return plan.mask is None and not arguments.dry_run
+    """A plan is shown without its mask where nothing is painted, or without one."""
+    return plan.mask is None and not arguments.dry_run and arguments.method != "fireedit"
 
 
 def _write(

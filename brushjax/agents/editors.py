@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,10 @@ from jaxtyping import UInt8
 from brushjax.agents.masks import prompts
 from brushjax.agents.plan import EditPlan
 from brushjax.agents.protocols import Editor
+from brushjax.diffusion.guidance import blend
 from brushjax.inference.crops import squared_context
 from brushjax.inference.engine.program import Progress
+from brushjax.inference.fireedit import FireEditor
 from brushjax.inference.inpaint import Inpainter
 
 NOT_SETTINGS = ("painter", "progress")
@@ -66,11 +69,58 @@ class InpaintingEditor:
         return result.images[0]
 
 
-def editor(method: str, load: Callable[[], Inpainter], **settings: Any) -> Editor:
-    """Makes an editor by a method's name; "agent" inpaints.
+@dataclasses.dataclass(frozen=True)
+class FireEditing:
+    """Edits the whole picture as a plan's instruction says; needs no mask, but keeps to one.
+
+    Attributes:
+        edits: what edits.
+        steps, scheduler: as `FireEditor` takes them.
+        guidance, image_guidance: by the instruction and by the picture.
+    """
+
+    edits: FireEditor
+    steps: int = 100
+    guidance: float | int = 7.5
+    image_guidance: float | int = 1.5
+    scheduler: str = "euler-a"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its results depend on besides plan, seed and weights."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "edits"]
+        return {name: getattr(self, name) for name in names}
+
+    def __call__(self, plan: EditPlan, seed: int = 0) -> UInt8[np.ndarray, "H W 3"]:
+        """Returns the edited picture; outside a plan's mask it is as it was.
+
+        Raises:
+            ValueError: a plan without picture or instruction; what the editor raises.
+        """
+        if plan.image is None or not plan.instruction:
+            raise ValueError("expected a plan with picture and instruction")
+        result = self.edits(
+            plan.image,
+            plan.instruction,
+            steps=self.steps,
+            text_guidance=self.guidance,
+            image_guidance=self.image_guidance,
+            scheduler=self.scheduler,
+            seed=seed,
+        )
+        if plan.mask is None:
+            return result.images[0]
+        hole = (plan.mask >= 128).astype(np.uint8)[..., None]
+        return blend(plan.image, result.images[0], hole, "paste")
+
+
+def editor(method: str, load: Callable[[], Any], **settings: Any) -> Editor:
+    """Makes an editor by a method's name: "agent" and "region" inpaint, "fireedit" takes the
+    instruction as it is.
 
     Args:
-        load: gives the painter; called only where it is needed.
+        load: gives the painter, or the FireEditor; called only where it is needed.
+        settings: of which a method takes those that it has.
 
     Raises:
         ValueError: a method that is not there.
@@ -83,9 +133,15 @@ def editor(method: str, load: Callable[[], Inpainter], **settings: Any) -> Edito
     return EDITORS[method](load, **settings)
 
 
-def _inpainting(load: Callable[[], Inpainter], **settings: Any) -> Editor:
-    return InpaintingEditor(load(), **settings)
+def _of_fields(kind: Callable[..., Editor], load: Callable[[], Any], **settings: Any) -> Editor:
+    names = {field.name for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    return kind(load(), **{name: value for name, value in settings.items() if name in names})
 
 
-EDITORS: dict[str, Callable[..., Editor]] = {"agent": _inpainting, "region": _inpainting}
+_INPAINTING = functools.partial(_of_fields, InpaintingEditor)
+EDITORS: dict[str, Callable[..., Editor]] = {
+    "agent": _INPAINTING,
+    "region": _INPAINTING,
+    "fireedit": functools.partial(_of_fields, FireEditing),
+}
 """Methods by name; others are added here."""

@@ -21,6 +21,7 @@ from brushjax.app.requests import Paint
 from brushjax.pipelines.bases import base_path, training_side
 
 if TYPE_CHECKING:
+    from brushjax.inference.fireedit import FireEditor
     from brushjax.inference.inpaint import Inpainter
     from brushjax.pipelines.regions import RegionFinder
 
@@ -103,6 +104,14 @@ class Models:
         assert self._arguments.region is not None  # `finds` said so
         return RegionFinder.load(self._arguments.region)
 
+    @functools.cached_property
+    def fireedit(self) -> FireEditor:
+        """What edits without a mask."""
+        from brushjax.inference.fireedit import FireEditor
+
+        assert self._arguments.fireedit is not None  # `methods` said so
+        return FireEditor.load(self._arguments.fireedit)
+
     def check_names(self, asked: Paint) -> None:
         """Raises ValueError for a base, branch or method that is not offered."""
         offered = {"base": self.bases, "branch": self.branches, "method": self.methods}
@@ -113,10 +122,11 @@ class Models:
     def editor(self, asked: Paint, progress: Callable[[int, int], None]) -> Editor:
         """What carries out a request; raises what loading raises."""
         names = ("steps", "guidance", "scale", "scheduler", "blend", "negative_prompt")
+        fire = asked.method == "fireedit"
         settings = {name: getattr(asked, name) for name in names}
         return editor(
             asked.method,
-            lambda: self.painter(asked.base, asked.branch),
+            lambda: self.fireedit if fire else self.painter(asked.base, asked.branch),
             **settings,
             crop=CONTEXT,
             progress=progress,

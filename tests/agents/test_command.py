@@ -1,5 +1,6 @@
 """The edit command: files in, files out."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from brushjax import cli
 from brushjax.agents import EditPlan
+from brushjax.inference import fireedit
 from brushjax.inference.inpaint import Inpainter
 from brushjax.inference.settings import read_settings
 from brushjax.pipelines import regions
@@ -85,6 +87,40 @@ def test_edit_command_paints_what_a_region_predictor_finds(files, noise, monkeyp
     assert not changed[8:].any()
 
 
+def test_edit_command_gives_fireedit_the_instruction_as_it_is(files, monkeypatch):
+    asked = []
+
+    class Edits(fireedit.FireEditor):
+        def __init__(self):
+            pass
+
+        @classmethod
+        def load(cls, folder, dtype):
+            asked.append(folder.name)
+            return cls()
+
+        def __call__(self, image, instruction, **settings):
+            asked.append((instruction, settings["steps"], settings["scheduler"]))
+            return dataclasses.make_dataclass("Result", ["images"])(255 - image[None])
+
+    monkeypatch.setattr(fireedit, "FireEditor", Edits)
+    words = {
+        "instruction": "the quick brown fox",
+        "method": "fireedit",
+        "mask": None,
+        "steps": None,
+    }
+    run(files, **words, fireedit=files / "export")
+    assert asked == ["export", ("the quick brown fox", 100, "euler-a")]
+    np.testing.assert_array_equal(pixels(files / "o.png"), 255 - pixels(files / "a.png"))
+    run(files, **(words | {"mask": files / "m.png", "steps": 7}), fireedit=files / "export")
+    assert asked[-1][1] == 7
+    hole = pixels(files / "m.png") > 0
+    same = (pixels(files / "o.png") == pixels(files / "a.png")).all(-1)
+    assert same[~hole].all()  # a mask that is given is kept to
+    assert not same[hole].any()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:pictures are worked on")
 def test_edit_command_paints_with_the_small_base(files):
@@ -126,7 +162,7 @@ def test_edit_command_shows_a_plan_without_writing(files, capsys):
         ({"out": None}, "expected --out FILE"),
         ({"instruction": "the quick brown fox"}, "expected an edit such as"),
         ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
-        ({"method": "fireedit"}, "expected --method of agent"),
+        ({"method": "fireedit"}, "expected --fireedit FOLDER"),
         ({"method": "region"}, "expected --region FOLDER"),
         ({"step": "plan"}, "expected --plan-out"),
     ],
