@@ -1,13 +1,11 @@
 """References composed of diffusers' own blocks: the branch, and a UNet that takes its residuals."""
 
-import itertools
-
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 
-NOTHING = itertools.repeat(0)  # in place of residuals
+NOTHING = (0,) * 64  # in place of residuals, of which no model takes more
 
 
 def precise_sinusoid(
@@ -77,7 +75,7 @@ def injected(unet, sample, timestep, context, residuals, added=None):
     """Runs a diffusers UNet block by block with a branch's residuals added."""
     time = embed_time(unet, sample, timestep, added)
     down, mid, up = residuals
-    _, _, outputs = walk(unet, unet.conv_in(sample), time, context, iter(down), mid, iter(up))
+    _, _, outputs = walk(unet, unet.conv_in(sample), time, context, down, mid, up)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(outputs[-1])))
 
 
@@ -97,15 +95,15 @@ def walk(model, x, time, context, down, mid, up):
     The residuals enter where BrushNet's fork of diffusers adds them: the first behind `conv_in`,
     after its output was stored as a skip; every other one before its layer's output is stored.
     """
-    downs = [x]
-    x = x + next(down)
+    downs, down, up = [x], iter(down), iter(up)
+    x = plus(x, next(down))
     for block in model.down_blocks:
         for layer in layers_of(block):
-            x = run(block, layer, x, time, context) + next(down)
+            x = plus(run(block, layer, x, time, context), next(down))
             downs.append(x)
     attends = getattr(model.mid_block, "has_cross_attention", False)
     text = {"encoder_hidden_states": context} if attends else {}
-    middle = x = model.mid_block(x, time, **text) + mid
+    middle = x = plus(model.mid_block(x, time, **text), mid)
     skips, ups = list(downs), []
     for block in model.up_blocks:
         for layer in layers_of(block):
@@ -113,9 +111,14 @@ def walk(model, x, time, context, down, mid, up):
                 x = run(block, layer, torch.cat([x, skips.pop()], dim=1), time, context)
             else:
                 x = layer(x, skips[-1].shape[2:])  # odd sizes meet their skips
-            x = x + next(up)
+            x = plus(x, next(up))
             ups.append(x)
     return downs, middle, ups
+
+
+def plus(x, residual):
+    """Adds a residual, unless it is one of NOTHING."""
+    return x if isinstance(residual, int) else x + residual
 
 
 def layers_of(block):
@@ -131,12 +134,12 @@ def outputs_of(blocks):
 
 def run(block, layer, x, time, context):
     """Runs a residual block and its transformer, or a downsampler."""
-    position = {resnet: i for i, resnet in enumerate(block.resnets)}.get(layer)
-    if position is None:
+    positions = [i for i, resnet in enumerate(block.resnets) if resnet is layer]
+    if not positions:
         return layer(x)
     x = layer(x, time)
     if getattr(block, "attentions", None):
-        attend = block.attentions[position]
+        attend = block.attentions[positions[0]]
         (x,) = attend(x, encoder_hidden_states=context, return_dict=False)
     return x
 

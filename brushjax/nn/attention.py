@@ -143,9 +143,22 @@ def _fused(q: Array, k: Array, v: Array, scores: Scores, implementation: Impleme
         )
     if implementation == "splash":
         return splash(q, k, v, causal=scores.causal, scale=scores.scale)
-    return jax.nn.dot_product_attention(
-        q, k, v, is_causal=scores.causal, scale=scores.scale, implementation="cudnn"
+    return _cudnn(q, k, v, scores)
+
+
+def _cudnn(q: Array, k: Array, v: Array, scores: Scores) -> Array:
+    """Attends with the kernel of an NVIDIA GPU, whose backward pass JAX refuses for odd lengths:
+    these get a place more, which the kernel is told to leave out."""
+    queries, keys = q.shape[1], k.shape[1]
+    lengths = {}
+    if queries % 2 or keys % 2:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+        lengths = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
+        lengths = {name: jnp.full(len(q), count, jnp.int32) for name, count in lengths.items()}
+    out = jax.nn.dot_product_attention(
+        q, k, v, is_causal=scores.causal, scale=scores.scale, implementation="cudnn", **lengths
     )
+    return out[:, :queries]
 
 
 def _plain(q: Array, k: Array, v: Array, scores: Scores) -> Array:

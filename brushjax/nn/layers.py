@@ -68,7 +68,9 @@ def linear(width_in: int, width_out: int, *, bias: bool = True, rngs: Rngs) -> n
 class GroupNorm(nnx.Module):
     """Normalises groups of neighbouring channels, with statistics in at least float32.
 
-    The variance is the mean of squared differences: E[x^2] - E[x]^2 loses digits parity needs.
+    The variance is the mean of squared differences: E[x^2] - E[x]^2 loses digits parity needs. Half
+    precision has none to lose, and takes the latter: both sums in one pass over the input, where
+    the differences would be another array of twice its size.
     Differs from nnx.GroupNorm in the order of its sums: over pixels first, whole rows of channels
     at a time, which CPUs do several times faster than runs of a group's few channels.
     """
@@ -82,9 +84,24 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         precise = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if precise.dtype != x.dtype:
+            return self._in_one_pass(precise).astype(x.dtype)
         centred = precise - self._means(precise)
         spread = jax.lax.rsqrt(self._means(jnp.square(centred)) + self.epsilon)
-        return (centred * (spread * self.scale[...]) + self.bias[...]).astype(x.dtype)
+        return centred * (spread * self.scale[...]) + self.bias[...]
+
+    def _in_one_pass(self, x: Array) -> Array:
+        mean, square = self._rows_first(x), self._rows_first(jnp.square(x))
+        spread = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + self.epsilon)
+        scale = spread * self.scale[...].astype(x.dtype)  # [B, 1, 1, C]
+        return x * scale + (self.bias[...].astype(x.dtype) - mean * scale)
+
+    def _rows_first(self, x: Array) -> Array:
+        """As `_means`, but rows of pixels on their own at first: a GPU then has as many sums to
+        work on at once as there are rows and channels."""
+        rows = x.mean(axis=2)  # [B, h, C]
+        groups = rows.reshape(*rows.shape[:-1], self.groups, -1).mean(axis=(1, 3))  # [B, G]
+        return jnp.repeat(groups, x.shape[-1] // self.groups, axis=-1)[:, None, None]
 
     def _means(self, x: Array) -> Array:
         """Returns the mean of each channel's group, [B, 1, 1, C]."""

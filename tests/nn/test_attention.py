@@ -210,6 +210,28 @@ def test_kernels_refuse_what_they_can_not_mask(kernel, option):
         attention.__wrapped__(q, k, v, implementation=kernel, **{option: masks[option]})
 
 
+def test_odd_lengths_reach_the_gpu_kernel_even_and_with_their_count(monkeypatch):
+    """JAX refuses the kernel's gradient for odd lengths; here its plain form stands for it."""
+    seen, replaced = [], jax.nn.dot_product_attention
+
+    def kernel(q, k, v, *, implementation, **options):
+        seen.append((implementation, q.shape[1], k.shape[1]))
+        return replaced(q, k, v, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+
+    def run(implementation):
+        def value(operands):
+            return (attention(*operands, implementation=implementation) ** 2).sum()
+
+        return jax.value_and_grad(value)(draw(length=5, keys=7))
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), run("cudnn"), run("plain")
+    )
+    assert seen == [("cudnn", 6, 8)]
+
+
 def test_attention_refuses_heads_of_keys_that_do_not_divide():
     q, k, v = draw(length=4)
     three = [jnp.concatenate([x, x[:, :, :1]], axis=2) for x in (k, v)]

@@ -72,3 +72,14 @@ def test_group_norm_keeps_its_digits_far_from_zero():
         groups.var((0, 2), keepdims=True) + 1e-5
     )
     np.testing.assert_allclose(out.reshape(64, 2, 2), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 40.0])
+def test_group_norm_in_half_precision_equals_that_of_its_rounded_input(offset):
+    layer = GroupNorm(24, 4, 1e-5)
+    layer.scale[...], layer.bias[...] = jnp.linspace(0.5, 2, 24), jnp.linspace(-1, 1, 24)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 24)) + offset
+    half = x.astype(jnp.bfloat16)
+    exact = layer(half.astype(jnp.float32))
+    assert layer(half).dtype == jnp.bfloat16
+    np.testing.assert_allclose(layer(half).astype(jnp.float32), exact, rtol=2**-8, atol=2**-8)

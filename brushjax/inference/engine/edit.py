@@ -45,7 +45,8 @@ class Graphs:
 
 
 Results = tuple[Float[Array, "B h w 4"], UInt8[Array, "B H W 3"], Bool[Array, "B 3"]]
-_program = functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))
+STATIC = ("graphs", "options", "mesh")
+_program = functools.partial(jax.jit, static_argnames=STATIC)
 
 
 @_program

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +23,28 @@ from brushjax.diffusion.samplers import Sampler
 from brushjax.diffusion.tables import padded_rows
 from brushjax.inference.engine.approximations import Approximations
 from brushjax.inference.engine.cache import SavedPrograms, use_compilation_cache
-from brushjax.inference.engine.edit import Graphs, begin, check_finite, edit, end, proceed
+from brushjax.inference.engine.edit import (
+    STATIC,
+    Graphs,
+    begin,
+    check_finite,
+    edit,
+    end,
+    proceed,
+)
 from brushjax.inference.engine.options import EditInputs, EditOptions
+from brushjax.nn import Execution
 from brushjax.sharding import BATCH, Rule, shardings
 from brushjax.typing import Params
 
+# XLA puts no loop, branch or convolution into CUDA graphs unless told to; the thousand kernels
+# of a step would otherwise wait for the host, a tenth of the time of a single picture.
+GRAPHS = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
+    "DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE,CONDITIONAL"
+}
+# XLA ends a process in which one thread records a CUDA graph while another waits for its program.
+RECORDING = threading.RLock()
 TELL_EVERY = 0.5  # seconds: quicker steps are run several at a time, or starting them would cost
 Progress = Callable[[int, int], None]
 """Is called with the steps that are done and with how many there are, from 0 on."""
@@ -104,6 +123,7 @@ class Program:
             use_compilation_cache()
         self._function, self._key, self._stages, self._mesh = function, key, stages, mesh
         self._params = dict(params)
+        self._alone = RECORDING if on_gpu(mesh) else contextlib.nullcontext()
         if mesh is not None:
             self._params = jax.device_put(self._params, shardings(self._params, mesh, rules))
 
@@ -129,11 +149,12 @@ class Program:
         inputs = filled_up(inputs, parts * (options.together or 1))
         if self._mesh is not None:
             inputs = over_devices(inputs, self._mesh)
-        if progress is None:
-            results = self._whole(sampler, inputs, options)
-        else:
-            results = self._in_parts(sampler, inputs, options, steps, progress)
-        return jax.tree.map(lambda x: x[:batch], jax.device_get(results))
+        with self._alone:
+            if progress is None:
+                results = self._whole(sampler, inputs, options)
+            else:
+                results = self._in_parts(sampler, inputs, options, steps, progress)
+            return jax.tree.map(lambda x: x[:batch], jax.device_get(results))
 
     def _whole(self, sampler: Sampler, inputs: Any, options: Options) -> Any:
         arguments = (self._params, sampler, inputs)
@@ -188,7 +209,8 @@ class EditProgram(Program):
     def __init__(self, graphs: Graphs, params: Mapping[str, Params], **placing: Any):
         """Takes `params` by the names of `graphs`, and mesh, rules and saved as `Program`."""
         self._graphs = graphs
-        of = lambda function: functools.partial(function, graphs)  # noqa: E731
+        mesh = placing.get("mesh")
+        of = lambda function: functools.partial(tuned(function, mesh), graphs)  # noqa: E731
         stages = Stages(of(begin), of(proceed), of(end))
         super().__init__(of(edit), params, key=graphs, stages=stages, **placing)
 
@@ -223,6 +245,22 @@ class EditProgram(Program):
         latents, pictures, finite = super().__call__(sampler, inputs, options, progress)
         check_finite(finite)
         return latents, pictures
+
+
+def tuned(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """Returns one of the engine's jitted functions with what its devices want of the compiler."""
+    return _in_graphs(function) if on_gpu(mesh) else function
+
+
+def on_gpu(mesh: Mesh | None) -> bool:
+    """Returns whether programs on this mesh, or without one, run on GPUs."""
+    return Execution(mesh=mesh).platform == "gpu"
+
+
+@functools.cache
+def _in_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, so compiled that a GPU starts the whole loop by itself."""
+    return jax.jit(function.__wrapped__, static_argnames=STATIC, compiler_options=GRAPHS)  # type: ignore[attr-defined]
 
 
 def padded_inputs(inputs: Any, sampler: Sampler) -> Any:
