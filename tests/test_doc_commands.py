@@ -131,7 +131,10 @@ def understood(tmp_path, monkeypatch, no_data_made):
             return
         if script == "-m" and rest[0] != "brushjax":
             assert importlib.util.find_spec(rest[0]), rest[0]
-            source = Path(ROOT, *rest[0].split(".")).with_suffix(".py").read_text()
+            place = Path(ROOT, *rest[0].split("."))
+            source = (
+                place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+            ).read_text()
             assert [w for w in rest if w.startswith("--") and f'"{w}"' not in source] == []
             return
         if script == "convert_weights.py":

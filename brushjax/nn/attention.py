@@ -150,7 +150,7 @@ def _cudnn(q: Array, k: Array, v: Array, scores: Scores) -> Array:
     """Attends with the kernel of an NVIDIA GPU, whose backward pass JAX refuses for odd lengths:
     these get a place more, which the kernel is told to leave out."""
     queries, keys = q.shape[1], k.shape[1]
-    lengths = {}
+    lengths: dict[str, Any] = {}
     if queries % 2 or keys % 2:
         q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
         lengths = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
