@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ COLUMNS = {
     "sha256": TEXT,
     "region": TEXT,
     "region_sha256": TEXT,
+    "plan": TEXT,
     "fault": TEXT,
     "seconds": NUMBER,
 }
@@ -81,6 +83,12 @@ class Gallery:
         path = self.folder / row["region"]
         return picture(_unchanged(path, row["region_sha256"]), str(path))[..., 0] > 0
 
+    def plan(self, key: str) -> tuple[str, str] | None:
+        """Category and object that the method of a unit took its instruction for; None where it
+        makes no plans."""
+        stored = self.rows[key].get("plan")
+        return tuple(json.loads(stored)) if stored else None
+
     def add(self, units: Sequence[Unit], made: Made | None, seconds: float) -> None:
         """Write the pictures and regions of units, then one part with their rows; None: none.
 
@@ -97,6 +105,8 @@ class Gallery:
             if made.regions is not None:
                 region = made.regions[index].astype(np.uint8) * 255
                 row |= self._saved("region", "region_sha256", unit, region)
+            if made.plans is not None:
+                row["plan"] = json.dumps(made.plans[index])
             rows.append(row)
         self._write(rows)
 
@@ -227,14 +237,15 @@ def _filled(fill: Fill, tasks: Sequence[Task], batch_size: int) -> tuple[Made, f
         raise ValueError(
             f"expected uint8 pictures {expected}, got {pictures.dtype} {pictures.shape}"
         )
+    plans = None if made.plans is None else made.plans[: len(tasks)]
     if made.regions is None:
-        return Made(pictures[: len(tasks)]), seconds
+        return Made(pictures[: len(tasks)], plans=plans), seconds
     regions = np.asarray(made.regions)
     if regions.shape != expected[:3] or regions.dtype != bool:
         raise ValueError(
             f"expected boolean regions {expected[:3]}, got {regions.dtype} {regions.shape}"
         )
-    return Made(pictures[: len(tasks)], regions[: len(tasks)]), seconds
+    return Made(pictures[: len(tasks)], regions[: len(tasks)], plans), seconds
 
 
 def _unchanged(path: Path, sha256: str) -> bytes:

@@ -67,6 +67,8 @@ class Record:
         source_caption, target_caption: of the picture before, and as it should be after.
         local_caption: of the edited part, as it should be after.
         second_caption: of a second edited part, where there are two.
+        asked: category of `brushjax.agents.CATEGORIES` and object that the instruction asks for,
+            the object "" where it is not known; None where neither is. No method sees it.
         told: what a judge is told besides, by name; no method sees it.
         after: id of the record whose own result is the source of this one; empty: `read`'s source.
         scored: False for a step on the way whose result no metric looks at.
@@ -86,6 +88,7 @@ class Record:
     target_caption: str = ""
     local_caption: str = ""
     second_caption: str = ""
+    asked: tuple[str, str] | None = None
     told: Mapping[str, str] = dataclasses.field(default_factory=dict)
     after: str = ""
     scored: bool = True

@@ -331,6 +331,8 @@ def _views(unit: Unit, gallery: Gallery, answers: Answered | None) -> Views:
         mask=None if pixels.hole is None else pixels.hole > 0,
         grey=pixels.grey,
         region=gallery.region(unit.key),
+        plan=gallery.plan(unit.key),
+        asked=record.asked,
         caption=record.target_caption or None,
         source_caption=record.source_caption or None,
         local_caption=record.local_caption or None,

@@ -71,6 +71,8 @@ class Views:
         mask: True where the edit was asked for, at the source's size.
         grey: the mask as its file has it, 0 to 255, of any size, where that is known.
         region: True where a method decided to edit, to be compared with `mask`.
+        plan: category and object that a method took the instruction for.
+        asked: what it asks for, in the same way; the object is "" where it is not known.
         caption: what the edited picture shows.
         source_caption: what the source shows.
         local_caption: what the edited part of the picture shows.
@@ -85,6 +87,8 @@ class Views:
     mask: np.ndarray | None = None
     grey: np.ndarray | None = None
     region: np.ndarray | None = None
+    plan: tuple[str, str] | None = None
+    asked: tuple[str, str] | None = None
     caption: str | None = None
     source_caption: str | None = None
     local_caption: str | None = None

@@ -19,6 +19,7 @@ from brushjax.data.masks.shapes import MaskConfig, sample_mask
 from brushjax.data.sets.collages import bare, distinct
 from brushjax.data.sets.photos import PhotoSource
 from brushjax.evaluation.benchmarks import packaged
+from brushjax.evaluation.plans import PLAN_METRICS
 from brushjax.evaluation.records import Benchmark, Pixels, Record, pixel_digest
 from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.metric import Metric
@@ -95,8 +96,8 @@ class Miniature(Benchmark):
             yield Scene(around, pasted, other, mask, colour, seam)
 
     def metrics(self) -> tuple[Metric, ...]:
-        """How visible the edge of the edit is."""
-        return SEAM_METRICS
+        """How visible the edge of the edit is, and whether plans are right."""
+        return (*SEAM_METRICS, *PLAN_METRICS)
 
     def note(self) -> str:
         """What was left out, and what the scenes are."""
@@ -128,6 +129,7 @@ class Miniature(Benchmark):
             source_caption=scene.caption,
             target_caption=edit.target_caption,
             local_caption=edit.local_caption,
+            asked=asked(kind, scene.pasted.phrase),
         )
 
 
@@ -218,6 +220,13 @@ class Scene:
 
     def _laid(self, around: np.ndarray, inside: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
         return paste(around, inside, self.mask, np.random.default_rng(self.seam))
+
+
+def asked(kind: str, phrase: str) -> tuple[str, str]:
+    """Category and object of one of `KINDS`, of a thing that is pasted."""
+    if kind == "background":
+        return "background", ""
+    return "removal" if kind == "removal" else "local", bare(phrase)
 
 
 def described(word: str, phrase: str) -> str:

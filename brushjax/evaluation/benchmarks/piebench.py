@@ -11,9 +11,11 @@ import numpy as np
 
 from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
+from brushjax.evaluation.plans import PLAN_METRICS
 from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
 from brushjax.files import inside
 from brushjax.identity import digest
+from brushjax.metrics.metric import Metric
 
 SIDE = 512
 KINDS = (
@@ -28,6 +30,16 @@ KINDS = (
     "change background",
     "change style",
 )
+
+
+KINDS_OF_LOCAL = ("object", "content", "pose", "color", "material")
+ASKED = {  # category of a plan; the object is not annotated
+    **{f"change {what}": ("local", "") for what in KINDS_OF_LOCAL},
+    "add object": ("addition", ""),
+    "delete object": ("removal", ""),
+    "change background": ("background", ""),
+    "change style": ("global", ""),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,10 @@ class PieBench(Benchmark):
         """Number of records as published."""
         return 0 if self.kinds else 700
 
+    def metrics(self) -> tuple[Metric, ...]:
+        """Whether plans are right."""
+        return PLAN_METRICS
+
     def records(self) -> list[Record]:
         """The records, in the order of the mapping file."""
         folder = Path(self.folder)
@@ -90,16 +106,18 @@ class PieBench(Benchmark):
             values[name].replace("[", "").replace("]", "")
             for name in ("original_prompt", "editing_prompt")
         )
+        kind = KINDS[int(values["editing_type_id"])]
         return Record(
             self.name,
             key,
             after,
             read,
             fingerprint,
-            group=KINDS[int(values["editing_type_id"])],
+            group=kind,
             instruction=values.get("editing_instruction", ""),
             source_caption=before,
             target_caption=after,
+            asked=ASKED.get(kind),
             results=(f"annotation_images/{stem}", stem, key),
         )
 

@@ -55,10 +55,13 @@ class Made:
     Attributes:
         pictures: as large as the sources.
         regions: True where the method decided to edit; None where it finds no region itself.
+        plans: what it took each instruction for, a category of `brushjax.agents.CATEGORIES` and the
+            object, ("", "") where it understood nothing; None where it makes no plans.
     """
 
     pictures: UInt8[np.ndarray, "B H W 3"]
     regions: Bool[np.ndarray, "B H W"] | None = None
+    plans: Sequence[tuple[str, str]] | None = None
 
 
 Fill = Callable[[Sequence[Task]], Made]

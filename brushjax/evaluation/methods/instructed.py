@@ -74,8 +74,8 @@ class Agent(Recipe):
 
             pictures = np.stack([task.pixels.source for task in tasks])
             regions = np.zeros(pictures.shape[:3], bool)
-            plans = {i: planner()(task) for i, task in enumerate(tasks)}
-            plans = {i: plan for i, plan in plans.items() if plan is not None}
+            made = [planner()(task) for task in tasks]
+            plans = {i: plan for i, plan in enumerate(made) if plan is not None and _edits(plan)}
             if plans:
                 told = [prompts(plan) for plan in plans.values()]
                 result = painter()(
@@ -88,7 +88,8 @@ class Agent(Recipe):
                 )
                 pictures[list(plans)] = result.images
                 regions[list(plans)] = [plan.mask >= 128 for plan in plans.values()]
-            return Made(pictures, regions if self.masks == "found" else None)
+            taken = [("", "") if plan is None else (plan.category, plan.object) for plan in made]
+            return Made(pictures, regions if self.masks == "found" else None, taken)
 
         return Filling(own, fill)
 
@@ -105,17 +106,23 @@ class Planner:
         self._segmenter = segmenter(agent.segmenter) if agent.masks == "found" else None
 
     def __call__(self, task: Task) -> Any:
-        """Returns the plan with its mask; None where there is nothing to be painted."""
+        """Returns the plan, with its mask where that was found; None where it understands none."""
         from brushjax.agents.masks import MaskRules, NothingFound
         from brushjax.agents.plan import NotUnderstood
 
         record = task.record
         try:
             plan = self._instructor(record.instruction, task.pixels.source, record.source_caption)
-            if self._segmenter is None:
-                plan = dataclasses.replace(plan, mask=task.hole * np.uint8(255))
-            else:
-                plan = MaskRules()(plan, self._segmenter)
-        except (NotUnderstood, NothingFound):
+        except NotUnderstood:
             return None
-        return plan if (plan.mask >= 128).any() else None
+        if self._segmenter is None:
+            return dataclasses.replace(plan, mask=task.hole * np.uint8(255))
+        try:
+            return MaskRules()(plan, self._segmenter)
+        except NothingFound:
+            return plan
+
+
+def _edits(plan: Any) -> bool:
+    """Whether there is anything to paint."""
+    return plan.mask is not None and bool((plan.mask >= 128).any())
