@@ -30,8 +30,11 @@ touched, watching = [], threading.Event()
 
 
 def note(event, arguments):
-    if watching.is_set() and event in WRITES and isinstance(arguments[0], (str, bytes)):
-        touched.append(os.path.abspath(os.fsdecode(arguments[0])))
+    if not (watching.is_set() and event in WRITES and isinstance(arguments[0], (str, bytes))):
+        return
+    path = os.fsdecode(arguments[0])
+    if "/" in path:  # bare names are those that rmtree takes within a folder that it has opened
+        touched.append(os.path.abspath(path))
 
 
 sys.addaudithook(note)  # can't be taken away again; it does nothing while nobody watches

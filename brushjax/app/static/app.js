@@ -203,6 +203,7 @@ async function paint() {
   if (text && text !== planned && !(await plan())) return;
   if (!mask.share && $("method").value !== "fireedit") { mark("step3", false, true); say(wanted[category()] || "paint over what is to change"); return; }
   if (chance) useChance();
+  begins(count());
   await send({ ...words(), turn: state.at, mask: await mask.base64(), base: $("base").value, branch: $("branch").value,
     method: $("method").value, negative_prompt: $("negative").value, seed: Number($("seed").value) || 0, count: count(),
     steps: Number($("steps_").value), guidance: Number($("guidance").value), scale: Number($("scale").value),
@@ -214,10 +215,15 @@ async function again() {
   $("seed").value = seed;
   await send({ ...last, seed, count: count() });
 }
+// Shows that something begins, before the server says so.
+function begins(parts) {
+  state.job = { state: "waiting", phase: "", done: 0, steps: 0, part: 0, parts, ahead: 0 };
+  working();
+}
 async function send(asked) {
-  state.job = { state: "waiting", phase: "", done: 0, steps: 0, part: 0, parts: asked.count, ahead: 0 };
+  begins(asked.count);
   scrollTo({ top: 0, behavior: "smooth" });  // on a phone the picture is above
-  last = asked; compare(false); results(asked.count > 1); working();
+  last = asked; compare(false); results(asked.count > 1);
   if (!(await tried(() => api.post("paint", asked)))) { state.job = null; working(); }
 }
 async function cancel() {
