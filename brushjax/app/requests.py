@@ -97,11 +97,11 @@ class Paint(Words):
             ValueError: no mask, or one of another size than the picture's.
         """
         words = {field.name: getattr(self, field.name) for field in dataclasses.fields(Words)}
-        mask = None
-        if self.method != "fireedit":
-            mask = read_mask(self.mask, *picture.shape[:2])
-            if not mask.any():
+        mask = read_mask(self.mask, *picture.shape[:2])
+        if not mask.any():
+            if self.method != "fireedit":
                 raise ValueError("the mask is empty: paint over what is to change")
+            mask = None  # all of the picture may change
         return EditPlan(picture, **words, mask=mask)
 
 

@@ -231,9 +231,10 @@ def check_refused(status):
 
 def check_touched(folder):
     """No file outside the server's folder was opened or changed, but for the program's own."""
-    places = tuple(str(p) for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[2]))
-    foreign = {path for path in touched if not path.startswith((str(folder), "/proc/", "/dev/"))}
-    code = {path for path in foreign if path.startswith(places) and path.endswith((".py", ".pyc"))}
+    installed = (str(folder), "/proc/", "/dev/", str(Path(sys.prefix)), str(Path(sys.base_prefix)))
+    foreign = {path for path in touched if not path.startswith(installed)}
+    ours = str(Path(__file__).parents[2])
+    code = {path for path in foreign if path.startswith(ours) and path.endswith((".py", ".pyc"))}
     assert foreign - code == set()
 
 
