@@ -104,8 +104,9 @@ def test_edits_of_one_size_share_one_program_and_depend_on_what_they_should(edit
     ]
     for changes in varied:
         assert (run(**changes).latents != result.latents).any(), changes
-    other = editor(picture(seed=3), "make it red", steps=3, side=64)
-    assert (other.latents != result.latents).any()
+    for n in range(3, 26):  # with those above, 30 edits
+        other = editor(picture(seed=n), f"make it {n} times as red", steps=3, side=64, seed=n)
+        assert (other.latents != result.latents).any()
     assert engine.edit._cache_size() == before + 1
     assert all((box >= 0).all() and (box <= 1).all() for box in result.boxes)
 

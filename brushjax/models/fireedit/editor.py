@@ -34,6 +34,7 @@ class FireEditConfig(PartConfig):
       visual_layer: of CLIP, whose states HVCA reads.
       clip_class_token: whether HVCA also reads CLIP's class token.
       hvca_text: the text-related features: "qformer" (once an edit) or "tati" (anew each step).
+      shows_regions: whether the language model reads regions; the paper's table 3 goes without.
       visual_scale: lambda of eq. 6.
       drop_probability: of the instruction alone, of picture and instruction, of the picture alone.
       null_after_tati: whether a dropped instruction replaces the UNet's context rather than the
@@ -46,6 +47,7 @@ class FireEditConfig(PartConfig):
     visual_layer: int = -2
     clip_class_token: bool = True
     hvca_text: str = "qformer"
+    shows_regions: bool = True
     visual_scale: float = 1.0
     drop_probability: float = 0.05
     null_after_tati: bool = True
@@ -166,7 +168,7 @@ class FireEdit(nnx.Module):
         region_mask: Bool[Array, "B R"],
     ) -> Understood:
         """Runs the language model and the Q-Former: the paper's eq. 4."""
-        mask = vlm.visible(sequence, region_mask)
+        mask = vlm.visible(sequence, region_mask & self.config.shows_regions)
         text = self.llama.embed(jnp.asarray(sequence.ids))
         x = vlm.embedded(sequence, text, image_tokens, region_tokens, mask)
         return self.digest(sequence, self.llama(x, mask))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from brushjax.models.fireedit.editor import (
     FireEdit,
     FireEditConfig,
     Seen,
+    Understood,
     as_map,
     detector_features,
     dropped,
@@ -304,6 +306,31 @@ def test_guiding_the_noise_equals_guiding_the_clean_latents():
 def test_editor_reads_the_text_that_its_config_says(golden):
     with pytest.raises(ValueError, match=r"hvca_text in.*got 'bert'"):
         dataclasses.replace(FireEditConfig(), hvca_text="bert")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_language_model_reads_regions_where_they_are_to_be_shown(golden, editor, shown):
+    masks = []
+
+    class Model:
+        def embed(self, ids):
+            return jnp.zeros((*ids.shape, golden.config["llm_dim"]))
+
+        def __call__(self, x, mask):
+            masks.append(np.asarray(mask))
+            return x
+
+    def digest(sequence, states):
+        return Understood(states, states[:, :1], jnp.ones((len(states), 1), bool), states)
+
+    config = dataclasses.replace(editor.config, shows_regions=shown)
+    parts = types.SimpleNamespace(config=config, llama=Model(), digest=digest)
+    plan, there = sequence(golden), region_mask(golden)
+    image = jnp.asarray(golden.io["edit/image_tokens"])
+    regions = jnp.ones((*there.shape, image.shape[-1]))
+    FireEdit.understand(parts, plan, image, regions, there)
+    assert masks[0][plan.kind == vlm.REGION].any() == shown
+    np.testing.assert_array_equal(masks[0], vlm.visible(plan, there & shown))
 
 
 def test_map_of_patches_refuses_what_is_no_square():
