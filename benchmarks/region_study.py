@@ -1,42 +1,46 @@
 """What eq. 11 learns of regions that are known: planted in photographs, asked for both ways.
 
-    python train.py configs/region/tiny_clip.py --workdir runs/tiny_clip
-    python -m benchmarks.region_study --clip runs/tiny_clip/export --out runs/region_study
+    python -m benchmarks.region_study --out runs/region_study
 
-Trains predictors by configs/region/tiny.py and its variants, one after the other, and measures each
-on 512 held-out samples, no pixel of which CLIP or predictor saw: intersection over union at p > 0.5
-and the area under the ROC curve (AUC) of the probabilities, over pixels, means over samples with
-95 % intervals over pictures. Beside them stand answers that need no training. Ended and started
-again, it goes on where it was.
+Trains the tiny CLIP of configs/region/tiny_clip.py and, on it, predictors by configs/region/tiny.py
+and its variants, five seeds of each side by side. Each is measured on 512 held-out samples, no
+pixel of which CLIP or predictor saw: intersection over union at p > 0.5 and the area under the ROC
+curve (AUC) of the probabilities, over pixels; means over samples with 95 % intervals over pictures.
+Beside them stand answers that need no training. Ended and started again, it goes on with the next
+variant. `--table` prints what was measured so far, `--export VARIANT SEED DIR` writes a predictor.
 """
 
+from __future__ import annotations
+
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
-import logging
+import json
+import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-import brushjax
+from benchmarks.region_answers import baselines, patches_of, scores
+from benchmarks.region_latents import LatentRegions
+from benchmarks.resident import Run, prepared, samples
 from brushjax import config as configs
-from brushjax import sharding
-from brushjax.data.sets.collages import PlantedRegions
-from brushjax.files import whole_file
-from brushjax.metrics import region as metrics
+from brushjax.data.sets.collages import CaptionedCollages, PlantedRegions
+from brushjax.files import whole_file, write_json
 from brushjax.metrics.bootstrap import Bootstrap
-from brushjax.training.batches import fill_pool
-from brushjax.training.loop import run
-from brushjax.training.objectives.contract import Losses, Mean, placed_in
-from brushjax.training.objectives.region import cosine
+from brushjax.models import RegionPredictor
+from brushjax.training.objectives.contract import Losses, Mean, build, placed_in
 from brushjax.training.objectives.region_objective import RegionObjective
+from brushjax.training.recipe import TrainConfig
 
-RECIPE = Path(__file__).parents[1] / "configs/region/tiny.py"
+RECIPES = Path(__file__).parents[1] / "configs/region"
+FEATURES = -2, "pixel", "cached"  # of most variants: their prepared samples are kept
 HELD_OUT = PlantedRegions(pool=512, split="held_out", seed=1)
-BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,188 +48,114 @@ class Labels(RegionObjective):
     """The ceiling: the same predictor on the same features, learnt from the true regions."""
 
     def loss(self, params, batch, keys):
-        regions = _predictor(self, params)(
-            batch["source_patches"], batch["instruction"], batch["instruction_mask"]
-        )
-        truth = _patches(batch["region"], self.encoders.placement.grid)
+        predictor = build(RegionPredictor, self._checked(), params["region"])
+        names = ("source_patches", "instruction", "instruction_mask")
+        regions = predictor(*(batch[name] for name in names))
+        truth = patches_of(batch["region"], self.encoders.placement.grid)
         each = jax.nn.softplus(regions.logits) - regions.logits * truth
         overlap = Mean.over(self._overlap(regions, batch["region"]))
         return Losses({"labels": Mean.over(each)}, {"region_iou": overlap})
 
 
-def _predictor(objective, params):
-    from brushjax.models import RegionPredictor
-    from brushjax.training.objectives.contract import build
-
-    return build(RegionPredictor, objective._checked(), params["region"])
-
-
-def _patches(region, grid):
-    """The share of each patch that is in the region."""
-    side = region.shape[1] // grid
-    cells = region[..., 0].astype(jnp.float32).reshape(-1, grid, side, grid, side)
-    return cells.mean(axis=(2, 4)).reshape(len(region), -1)
-
-
-VARIANTS = {
-    "eq. 11, residual": {},
+MAIN = "eq. 11, residual"
+VARIANTS: dict[str, dict[str, Any]] = {
+    MAIN: {},
     "labels": {"labels": True},
-    "literal": {"residual": False},
     "last layer's patches": {"layer": -1},
     "straight-through": {"gradient": "straight-through"},
+    "literal": {"residual": False},
     "lambda_s 1": {"structure": 1.0},
     "lambda_s 5": {"structure": 5.0},
-    "literal, labels": {"residual": False, "labels": True},
     "concrete": {"gradient": "concrete"},
     "rloo": {"gradient": "rloo"},
+    "literal, labels": {"residual": False, "labels": True},
+    "last layer's patches, labels": {"layer": -1, "labels": True},
+    "without eq. 4 to 6": {"alpha": 0.0},
+    "donors in latents": {"space": "latent"},
+    "donors in latents, online": {"space": "latent", "donor": "online"},
 }
 
 
-def variant(config, clip, settings):
-    """The recipe's objective with other settings, as `VARIANTS` has them."""
-    objective = config.objective
+def variant(config: TrainConfig, clip: Path, settings: dict[str, Any]) -> TrainConfig:
+    """The recipe with other settings, as `VARIANTS` has them."""
+    ours = config.objective
     encoders = dataclasses.replace(
-        objective.encoders, clip=str(clip), patch_layer=settings.get("layer", -2)
+        ours.encoders, clip=str(clip), patch_layer=settings.get("layer", -2)
     )
-    fields = {
-        "encoders": encoders,
-        "predictor": dataclasses.replace(
-            objective.predictor, residual=settings.get("residual", True)
-        ),
-        "losses": dataclasses.replace(
-            objective.losses, structure=settings.get("structure", objective.losses.structure)
-        ),
-        "terms": objective.terms,
-        "path": dataclasses.replace(objective.path, gradient=settings.get("gradient", "soft")),
-    }
-    return (Labels if settings.get("labels") else RegionObjective)(**fields)
-
-
-# --- measuring
-
-
-@functools.cache
-def held_out(objective):
-    """The held-out samples, prepared, and the frozen parameters."""
-    mesh = sharding.make_mesh(None, jax.devices()[:1])
-    here = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    wanted = placed_in(here, objective.shapes())
-    frozen = {name: part for name, part in wanted.items() if name != "region"}
-    frozen = objective.load(jax.random.key(0), frozen)
-    return fill_pool(objective, frozen, HELD_OUT.source(objective.encode), mesh, BATCH), frozen
-
-
-def chunks(pool):
-    return [pool[range(low, low + BATCH)] for low in range(0, len(pool), BATCH)]
-
-
-def probabilities(objective, predictor):
-    """[samples, N] of the held-out samples."""
-
-    @jax.jit
-    def predict(batch):
-        names = ("source_patches", "instruction", "instruction_mask")
-        return predictor(*(batch[name] for name in names)).probability
-
-    pool, _ = held_out(objective)
-    return np.concatenate([np.asarray(predict(_there(batch))) for batch in chunks(pool)])
-
-
-def _there(batch):
-    return {name: jnp.asarray(array) for name, array in batch.items() if name != "id"}
-
-
-def scores(objective, probability):
-    """Each sample's overlap, AUC and area, and whether the pasted thing was asked for."""
-    truths = held_out(objective)[0].arrays["region"][..., 0] > 0
-    size = truths.shape[1]
-    spread = objective.encoders.placement.spread
-    maps = np.asarray(spread(jnp.asarray(probability), size, size, smooth=False))[..., 0]
-    pairs = list(zip(maps, truths, strict=True))
-    return {
-        "iou": np.array([metrics.iou(p > 0.5, truth) for p, truth in pairs]),
-        "auc": np.array([metrics.auc(p, truth) for p, truth in pairs]),
-        "area": np.array([metrics.area(p > 0.5) for p, _ in pairs]),
-        "inside": truths.mean(axis=(1, 2)) <= 0.5,
-    }
-
-
-def boxes(grid):
-    """Every box of a third to three quarters of the side, two patches apart: [boxes, N]."""
-    sides = [round(grid * share) for share in (0.375, 0.5, 0.75)]
-    masks = []
-    for height in sides:
-        for width in sides:
-            for top in range(0, grid - height + 1, 2):
-                for left in range(0, grid - width + 1, 2):
-                    mask = np.zeros((grid, grid), np.float32)
-                    mask[top : top + height, left : left + width] = 1
-                    masks.append(mask.reshape(-1))
-    return np.stack(masks)
-
-
-def chosen_boxes(objective):
-    """The predecessor's rule over the boxes: of the three whose result is most like the target
-    text, the one with the largest 2 x text + 1 x picture similarity."""
-    candidates = jnp.asarray(boxes(objective.encoders.placement.grid))
-    pool, frozen = held_out(objective)
-
-    @jax.jit
-    def choose(frozen, batch):
-        image, donor = (batch[name] / 127.5 - 1 for name in ("image", "donor"))
-
-        def judge(mask):
-            size = image.shape[1]
-            cells = objective.encoders.placement.spread(mask[None], size, size, smooth=False)
-            seen = objective._see(frozen, cells * donor + (1 - cells) * image)["image"]
-            return cosine(seen, batch["target_text"]), cosine(seen, batch["source_image"])
-
-        text, picture = jax.lax.map(judge, candidates)  # [boxes, B]
-        third = jnp.sort(text, axis=0)[-3]
-        return candidates[jnp.where(text >= third, 2 * text + picture, -jnp.inf).argmax(axis=0)]
-
-    batches = tqdm(chunks(pool), desc="boxes", unit="batch")
-    return np.concatenate([np.asarray(choose(frozen, _there(batch))) for batch in batches])
-
-
-def baselines(objective):
-    """Answers that nothing was trained for."""
-    rng = np.random.default_rng(0)
-    truths = held_out(objective)[0].arrays["region"]
-    count, patches = len(truths), objective.encoders.placement.grid**2
-    share = truths.mean()
-    untrained = objective.load(
-        jax.random.key(0), {"region": placed_in(_here(), objective.shapes()["region"])}
+    predictor = dataclasses.replace(ours.predictor, residual=settings.get("residual", True))
+    losses = dataclasses.replace(
+        ours.losses,
+        structure=settings.get("structure", ours.losses.structure),
+        alpha=settings.get("alpha", ours.losses.alpha),
     )
-    return {
-        "everything": np.ones((count, patches), np.float32),
-        "random patches, the mean area": (rng.random((count, patches)) < share).astype(np.float32),
-        "untrained predictor": probabilities(objective, _predictor(objective, untrained)),
-        "boxes + CLIP's choice": chosen_boxes(objective),
-        "the true region on the grid": np.asarray(
-            _patches(jnp.asarray(truths), objective.encoders.placement.grid)
-        ),
-    }
+    named = {name: settings[name] for name in ("gradient", "space", "donor") if name in settings}
+    path = dataclasses.replace(ours.path, **named)
+    kind = LatentRegions if "space" in settings else RegionObjective
+    kind = Labels if settings.get("labels") else kind
+    objective = kind(encoders, predictor, losses, ours.terms, path)
+    return dataclasses.replace(config, objective=objective)
 
 
-def _here():
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+# --- what is kept between starts: two files
+
+
+class Kept:
+    """Scores and weights that were made so far, in a folder.
+
+    scores.json: {variant: {"iou", "auc", "area": [seeds, samples]}}, and "asked" of the samples.
+    weights.npz: float32 arrays; names are "clip/..." and "VARIANT/...", the latter [seeds, ...].
+    """
+
+    def __init__(self, folder: Path):
+        self.scores_file, self.weights_file = folder / "scores.json", folder / "weights.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        there = self.scores_file.is_file()
+        self.scores: dict[str, Any] = json.loads(self.scores_file.read_text()) if there else {}
+        self.weights: dict[str, np.ndarray] = {}
+        if self.weights_file.is_file():
+            with np.load(self.weights_file) as stored:
+                self.weights = dict(stored)
+
+    def params(self, name: str) -> Any:
+        """The parameters kept under a name."""
+        tree: dict[str, Any] = {}
+        for path, array in self.weights.items():
+            head, *above, last = path.split("/")
+            if head == name:
+                node = tree
+                for part in above:
+                    node = node.setdefault(part, {})
+                node[last] = array.astype(np.float32)
+        return tree
+
+    def add(self, name: str, params: Any = None, found: Any = None) -> None:
+        """Keeps parameters or scores, on disk too."""
+        if params is not None:
+            flat = jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]
+            for path, leaf in flat:
+                inner = "/".join(str(part.key) for part in path)
+                self.weights[f"{name}/{inner}"] = leaf.astype(np.float16)
+            with whole_file(self.weights_file) as part, open(part, "wb") as target:
+                np.savez_compressed(target, **self.weights)  # pyright: ignore[reportArgumentType]
+        if found is not None:
+            self.scores[name] = found
+            write_json(self.scores_file, self.scores)
 
 
 # --- one table
 
 
-def row(name, runs):
+def row(name: str, kept: dict[str, Any], inside: np.ndarray) -> str:
     """One line of the table: several seeds' samples are one sample's mean."""
-    values = {key: np.mean([run[key] for run in runs], axis=0) for key in runs[0]}
-    pictures = np.arange(len(values["iou"])) // 2
+    runs = {key: np.array(kept[key]) for key in ("iou", "auc", "area")}  # [seeds, samples]
+    values = {key: run.mean(axis=0) for key, run in runs.items()}
+    pictures = np.arange(len(inside)) // 2
     overlap, ranked = (Bootstrap().mean(values[key], pictures) for key in ("iou", "auc"))
-    inside = values["inside"] > 0.5
     ways = [values["auc"][side].mean() for side in (inside, ~inside)]
-    seeds = [run["iou"].mean() for run in runs]
-    spread = f"{np.std(seeds, ddof=1):.3f}" if len(runs) > 1 else ""
+    seeds = runs["iou"].mean(axis=1)
+    spread = f"{np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
     return (
-        f"| {name} | {len(runs)} | {overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}] | "
+        f"| {name} | {len(seeds)} | {overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}] | "
         f"{spread} | {ranked.value:.3f} [{ranked.low:.3f}, {ranked.high:.3f}] | "
         f"{ways[0]:.2f}, {ways[1]:.2f} | {values['area'].mean():.2f} |"
     )
@@ -236,52 +166,232 @@ HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clip", type=Path, required=True, help="export of tiny_clip")
+def table(kept: Kept) -> str:
+    """The table of all that has been measured."""
+    inside = np.array(kept.scores["asked"]["inside"])
+    rows = {name: found for name, found in kept.scores.items() if "iou" in found}
+    return "\n".join([HEADER, *(row(name, found, inside) for name, found in rows.items())])
+
+
+# --- the study
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Sizes of the study, and the folder of the CLIP that its objectives read configs from."""
+
+    clip: TrainConfig
+    region: TrainConfig
+    folder: Path
+    seeds: tuple[int, ...]
+    workers: int
+    every: int
+
+    @functools.cached_property
+    def main(self) -> TrainConfig:
+        return variant(self.region, self.folder / "clip", {})
+
+    def make(self, name: str) -> dict[str, np.ndarray]:
+        """Samples of "clip", "train" or "held_out", kept beside the CLIP's configs."""
+        file = self.folder / f"{name}.npz"
+        if file.is_file():
+            with np.load(file) as stored:
+                return dict(stored)
+        side = self.clip.objective.vision.image_size
+        settings = {
+            "clip": (self.clip, self.clip.data),
+            "clip_held_out": (self.clip, CaptionedCollages(split="held_out", pool=512, seed=1)),
+            "train": (self.main, self.region.data),
+            "held_out": (self.main, HELD_OUT),
+        }
+        config, data = settings[name]
+        data = dataclasses.replace(data, size=side)
+        made = samples(data, config.objective.encode, self.workers)
+        with whole_file(file) as part, open(part, "wb") as target:
+            np.savez(target, **made)  # pyright: ignore[reportArgumentType]
+        return made
+
+
+def train_clip(study: Study, kept: Kept) -> Any:
+    """Returns the CLIP's parameters, trained unless they are kept."""
+    if kept.params("clip"):
+        return jax.tree.map(jnp.asarray, kept.params("clip"))
+    pool = {name: jnp.asarray(array) for name, array in study.make("clip").items()}
+    run = Run(study.clip, (study.clip.seed,), study.every)
+    began = time.monotonic()
+
+    def report(step: int, metrics: Any) -> None:
+        shown = ", ".join(f"{name} {values[0]:.3f}" for name, values in metrics.items())
+        print(f"clip {step} ({time.monotonic() - began:.0f} s): {shown}", flush=True)
+
+    kept.add("clip", jax.tree.map(lambda leaf: leaf[0], run({}, pool, report=report)))
+    params = jax.tree.map(jnp.asarray, kept.params("clip"))  # in half precision, as it is handed on
+    held_out = {name: jnp.asarray(array) for name, array in study.make("clip_held_out").items()}
+    objective = study.clip.objective
+    keys = jax.random.split(jax.random.key(0), len(held_out["id"]))
+
+    @jax.jit
+    def found(params: Any, batch: Any) -> jax.Array:
+        return objective.loss(params, objective.across(batch), keys).logged["found"].value
+
+    share = found(params, held_out)
+    print(f"clip: the right caption of 512 held-out ones and as many wrong: {share:.3f}")
+    return params
+
+
+def measured(config: TrainConfig, params: Any, held_out: Any) -> np.ndarray:
+    """Probabilities of the held-out samples: [seeds, samples, N]."""
+    inner = config.objective._checked()
+
+    @jax.jit
+    def predict(params: Any, batch: Any) -> jax.Array:
+        names = ("source_patches", "instruction", "instruction_mask")
+
+        def one(params: Any) -> jax.Array:
+            predictor = build(RegionPredictor, inner, params["region"])
+            return predictor(*(batch[name] for name in names)).probability
+
+        return jax.lax.map(one, params)
+
+    return np.asarray(predict(params, held_out))
+
+
+def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> None:
+    """Trains and measures the variants, in their order, and the answers without training."""
+    configs_of = {
+        name: variant(study.region, study.folder / "clip", VARIANTS[name]) for name in names
+    }
+    runs = {name: Run(config, study.seeds, study.every) for name, config in configs_of.items()}
+    arrays = {name: study.make(name) for name in ("train", "held_out")}
+    with concurrent.futures.ThreadPoolExecutor(max(1, ahead)) as compiling:
+        programs = {}
+        if ahead:  # while CLIP is trained
+            programs = {
+                name: compiling.submit(_compiled, run, arrays["train"])
+                for name, run in runs.items()
+            }
+        clip = train_clip(study, kept)
+        frozen = {name: clip[name] for name in ("clip_vision", "clip_text")}
+        truth = arrays["held_out"]["region"][..., 0] > 0
+        if "asked" not in kept.scores:
+            kept.add("asked", found={"inside": (truth.mean(axis=(1, 2)) <= 0.5).tolist()})
+        pools: dict[Any, dict[str, Any]] = {}
+        for name, run in runs.items():
+            began, objective = time.monotonic(), configs_of[name].objective
+            known = _frozen(objective, frozen)
+            key = objective.encoders.patch_layer, objective.path.space, objective.path.donor
+            if key not in pools:
+                pools = {k: pool for k, pool in pools.items() if k == FEATURES}  # the others: gone
+                pools[key] = {split: prepared(objective, known, arrays[split]) for split in arrays}
+            program = programs[name].result() if ahead else None
+            waited = time.monotonic() - began
+            params = run(known, pools[key]["train"], program)
+            probability = measured(configs_of[name], params, pools[key]["held_out"])
+            trained = time.monotonic() - began
+            kept.add(name, params, scores(objective.encoders.placement, probability, truth))
+            print(
+                f"{name}: {waited:.1f} s of preparing, {trained:.1f} s; {_short(kept, name)}",
+                flush=True,
+            )
+        objective = study.main.objective
+        if "everything" not in kept.scores:
+            held_out = prepared(objective, frozen, arrays["held_out"])
+            for name, probability in baselines(objective, frozen, held_out).items():
+                kept.add(name, found=scores(objective.encoders.placement, probability[None], truth))
+                print(f"{name}: {_short(kept, name)}")
+
+
+def _short(kept: Kept, name: str) -> str:
+    return ", ".join(
+        f"{key} {np.mean(kept.scores[name][key]):.3f}" for key in ("iou", "auc", "area")
+    )
+
+
+def _frozen(objective: RegionObjective, clip: Any) -> Any:
+    """All frozen parameters of an objective, whose CLIP is there already."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    missing = objective.shapes().keys() - clip.keys() - {"region"}
+    wanted = {name: placed_in(here, objective.shapes()[name]) for name in missing}
+    return {**clip, **objective.load(jax.random.key(0), wanted)}
+
+
+def _compiled(run: Run, arrays: Any) -> Any:
+    objective = run.config.objective
+    shapes = objective.shapes()
+    frozen = {name: part for name, part in shapes.items() if name != "region"}
+    batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arrays)
+    pool = jax.eval_shape(objective.prepare, frozen, batch) | {"id": batch["id"]}
+    return run.compiled(run.shapes(), frozen, pool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=0, help="0: the recipe's")
+    parser.add_argument("--workers", type=int, default=0, help="that make samples; 0: one a core")
+    parser.add_argument("--ahead", type=int, default=0, help="threads that compile beforehand")
+    parser.add_argument("--scratch", type=Path, help="keeps samples for the next start")
+    parser.add_argument(
+        "--samples-only", action="store_true", help="fill the scratch folder, and end"
+    )
+    parser.add_argument("--table", action="store_true", help="print what was measured, and end")
+    parser.add_argument("--export", nargs=3, metavar=("VARIANT", "SEED", "DIR"))
+    for name in ("steps", "clip-steps", "pool", "clip-pool", "every"):
+        parser.add_argument(f"--{name}", type=int, default=0, help="0: the recipe's")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
-    config = configs.load(RECIPE)
-    steps = options.steps or config.steps
-    main_objective = variant(config, options.clip, {})
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "baselines.npz"
-    if not file.is_file():
-        with whole_file(file) as unfinished, open(unfinished, "wb") as target:
-            np.savez(target, **baselines(main_objective))
-    for name in options.variants:
-        for seed in range(options.seeds):
-            objective = variant(config, options.clip, VARIANTS[name])
-            settings = dataclasses.replace(
-                config, objective=objective, seed=seed, steps=steps, validation=None
-            )
-            folder = options.out / f"{name.replace(' ', '_')}-{seed}"
-            if not (folder / "scores.npz").is_file():
-                export = run(settings, folder)
-                if export is None:
-                    return
-                predictor = brushjax.load("region", export)
-                found = scores(objective, probabilities(objective, predictor))
-                with whole_file(folder / "scores.npz") as part, open(part, "wb") as target:
-                    np.savez(target, **found)
-            (options.out / "table.md").write_text(table(main_objective, options.out))
-    print(table(main_objective, options.out))
+    kept = Kept(options.out)
+    if options.table:
+        print(table(kept))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        study = made(options, Path(options.scratch or temporary))
+        if options.samples_only:
+            for name in ("clip", "clip_held_out", "train", "held_out"):
+                study.make(name)
+            return
+        if options.export:
+            name, seed, folder = options.export
+            export(study, kept, name, int(seed), Path(folder))
+            return
+        left = [name for name in options.variants if name not in kept.scores]
+        study_variants(study, kept, left, options.ahead)
+    print(table(kept))
 
 
-def table(objective, out):
-    """The table of all that has been measured."""
-    lines = [HEADER]
-    with np.load(out / "baselines.npz") as stored:
-        lines += [row(name, [scores(objective, stored[name])]) for name in stored]
-    for name in VARIANTS:
-        files = sorted(out.glob(f"{name.replace(' ', '_')}-[0-9]*/scores.npz"))
-        if files:
-            lines.append(row(name, [dict(np.load(file)) for file in files]))
-    return "\n".join(lines) + "\n"
+def made(options: argparse.Namespace, folder: Path) -> Study:
+    """The study that the command line asks for; writes an untrained CLIP's configs."""
+    clip, region = (configs.load(RECIPES / f"{name}.py") for name in ("tiny_clip", "tiny"))
+    clip = _resized(clip, options.clip_steps, options.clip_pool)
+    region = _resized(region, options.steps, options.pool)
+    start = folder / "clip"
+    if not start.is_dir():
+        shapes = clip.objective.shapes()
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+        clip.objective.export(zeros, start, {})
+    seeds = tuple(range(options.seeds))
+    return Study(clip, region, folder, seeds, options.workers, options.every or 100)
+
+
+def _resized(config: TrainConfig, steps: int, pool: int) -> TrainConfig:
+    data = dataclasses.replace(config.data, pool=pool or config.data.pool)
+    warmup = min(config.optimizer.warmup_steps, steps or config.steps)
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
+    return dataclasses.replace(
+        config, steps=steps or config.steps, data=data, optimizer=optimizer, validation=None
+    )
+
+
+def export(study: Study, kept: Kept, name: str, seed: int, folder: Path) -> None:
+    """Writes one predictor and its CLIP, as `RegionFinder.load` reads them."""
+    study.clip.objective.export(kept.params("clip"), folder / "clip", {})
+    config = variant(study.region, folder / "clip", VARIANTS[name])
+    params = jax.tree.map(lambda leaf: leaf[seed], kept.params(name))
+    config.objective.export(params, folder, {})
+    encoders = json.loads((folder / "encoders.json").read_text())
+    write_json(folder / "encoders.json", encoders | {"clip": "clip"})
 
 
 if __name__ == "__main__":

@@ -7,48 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-import brushjax
 from brushjax.inference.inpaint import InpaintResult
 from brushjax.inference.region import RegionEditor
-from brushjax.models import RegionConfig, Threshold
-from brushjax.pipelines.regions import RegionEncoders, RegionFinder
-from brushjax.training.objectives.region_objective import RegionObjective
-from tests.inference.conftest import filled
+from brushjax.models import Threshold
+from brushjax.pipelines.regions import RegionFinder
+from tests import tiny_region
 from tests.support import GOLDEN
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """A folder as training leaves it; both towers and their tokenizer lie in it."""
-    from brushjax.models import CLIPText, CLIPTextConfig, CLIPVision, ViTConfig
-    from brushjax.pipelines.bases import SHIPPED_BASE
-
-    folder = tmp_path_factory.mktemp("region")
-    vision = ViTConfig(32, 64, 2, 2, image_size=32, patch_size=8, projection_dim=24)
-    text = CLIPTextConfig(
-        vocab_size=746,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        projection_dim=24,
-        bos_token_id=744,
-        eos_token_id=745,
-        architectures=("CLIPTextModelWithProjection",),
-    )
-    brushjax.save(filled(CLIPVision, vision, 0), folder / "clip_vision")
-    brushjax.save(filled(CLIPText, text, 1), folder / "text_encoder")
-    shutil.copytree(SHIPPED_BASE / "tokenizer", folder / "tokenizer")
-    encoders = RegionEncoders(str(folder), "", "clip_text", 32, -2)
-    objective = RegionObjective(encoders, RegionConfig(24, 16, residual=True))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        objective.shapes()["region"],
-    )
-    objective.export(objective.load(jax.random.key(0), {"region": wanted}), folder, {})
-    return folder
+    return tiny_region.export(tmp_path_factory.mktemp("region"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class RegionObjective(Objective):
         if (self.path.space, self.path.donor) != ("pixel", "cached"):
             raise ConfigError(
                 "expected path.space 'pixel' and path.donor 'cached': an objective with a sampler "
-                "or a decoder in its step makes its own Composition; got "
+                "or a decoder in its step has its own `editor`; got "
                 f"{self.path.space!r} and {self.path.donor!r}"
             )
 
@@ -121,11 +121,10 @@ class RegionObjective(Objective):
             **{name: batch[name] for name in ("source_text", "target_text", "source_image")},
             "source_patches": patches,
         }
-        image, donor = (to_unit_range(batch[name], jnp.float32) for name in ("image", "donor"))
-        compose = Composition(self.encoders.placement)
+        edit = self.editor(params, batch, keys)
 
         def losses_of(mask: jax.Array) -> dict[str, jax.Array]:
-            result = self._see(params, compose(mask, image, donor, self.path))
+            result = self._see(params, edit(mask))
             return self.losses(
                 **known, result_image=result["image"], result_patches=result["patches"]
             )
@@ -140,6 +139,16 @@ class RegionObjective(Objective):
         if "region" in batch:
             logged["region_iou"] = Mean.over(self._overlap(regions, batch["region"]))
         return Losses({"region": Mean.over(total)}, logged)
+
+    def editor(
+        self, params: Params, batch: Batch, keys: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Returns what makes the edited pictures X_res of masks [B, N]; objectives with a decoder
+        or a sampler in their step have their own."""
+        del params, keys
+        image, donor = (to_unit_range(batch[name], jnp.float32) for name in ("image", "donor"))
+        compose = Composition(self.encoders.placement)
+        return lambda mask: compose(mask, image, donor, self.path)
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch

@@ -1,0 +1,99 @@
+"""Answers to the planted-region task that need no training, and how answers are scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from brushjax.metrics import region as metrics
+from brushjax.models import RegionPredictor
+from brushjax.models.placement import Placement
+from brushjax.pipelines.proposals import boxes, chosen
+from brushjax.training.objectives.contract import build, placed_in
+from brushjax.training.objectives.region import cosine
+
+BATCH = 64
+
+
+def patches_of(region: Any, grid: int) -> jax.Array:
+    """Returns the share of each patch that is in the region: [B, N]."""
+    side = region.shape[1] // grid
+    cells = jnp.asarray(region)[..., 0].astype(jnp.float32).reshape(-1, grid, side, grid, side)
+    return cells.mean(axis=(2, 4)).reshape(len(region), -1)
+
+
+def scores(place: Placement, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Returns overlap at p > 0.5, AUC and area, [seeds, samples] each.
+
+    Args:
+      probability: [seeds, samples, N].
+      truth: [samples, H, W].
+    """
+    size = truth.shape[1]
+
+    def of(probability: np.ndarray) -> list[list[float]]:
+        maps = np.asarray(place.spread(jnp.asarray(probability), size, size, smooth=False))[..., 0]
+        pairs = list(zip(maps, truth, strict=True))
+        return [
+            [metrics.iou(found > 0.5, true) for found, true in pairs],
+            [metrics.auc(found, true) for found, true in pairs],
+            [metrics.area(found > 0.5) for found, _ in pairs],
+        ]
+
+    found = np.array([of(seed) for seed in probability])  # [seeds, 3, samples]
+    rounded = np.round(found, 4).swapaxes(0, 1).tolist()
+    return dict(zip(("iou", "auc", "area"), rounded, strict=True))
+
+
+def chosen_boxes(objective: Any, frozen: Any, pool: Any) -> np.ndarray:
+    """CLIP's choice among boxes: [samples, N]."""
+    candidates = jnp.asarray(boxes(objective.encoders.placement.grid))
+
+    @jax.jit
+    def choose(frozen: Any, batch: Any) -> jax.Array:
+        image, donor = (batch[name] / 127.5 - 1 for name in ("image", "donor"))
+
+        def judge(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+            size = image.shape[1]
+            cells = objective.encoders.placement.spread(mask[None], size, size, smooth=False)
+            seen = objective._see(frozen, cells * donor + (1 - cells) * image)["image"]
+            return cosine(seen, batch["target_text"]), cosine(seen, batch["source_image"])
+
+        text, picture = jax.lax.map(judge, candidates)  # [boxes, B]
+        return candidates[chosen(text, picture)]
+
+    count = len(pool["id"])
+    parts = [
+        choose(frozen, {name: array[low : low + BATCH] for name, array in pool.items()})
+        for low in range(0, count, BATCH)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def baselines(objective: Any, frozen: Any, pool: Any) -> dict[str, np.ndarray]:
+    """Answers that nothing was trained for: [samples, N] each.
+
+    Args:
+      pool: the held-out samples, prepared.
+    """
+    rng = np.random.default_rng(0)
+    truths = np.asarray(pool["region"])
+    count, patches = len(truths), objective.encoders.placement.grid**2
+    share = truths.mean()
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {"region": placed_in(here, objective.shapes()["region"])}
+    untrained = objective.load(jax.random.key(0), wanted)
+    predictor = build(RegionPredictor, objective._checked(), untrained["region"])
+    names = ("source_patches", "instruction", "instruction_mask")
+    return {
+        "everything": np.ones((count, patches), np.float32),
+        "random patches, the mean area": (rng.random((count, patches)) < share).astype(np.float32),
+        "untrained predictor": np.asarray(predictor(*(pool[name] for name in names)).probability),
+        "boxes + CLIP's choice": chosen_boxes(objective, frozen, pool),
+        "the true region on the grid": np.asarray(
+            patches_of(truths, objective.encoders.placement.grid)
+        ),
+    }
