@@ -118,9 +118,10 @@ class Kept:
 
     def params(self, name: str) -> Any:
         """The parameters kept under a name."""
-        tree: dict[str, Any] = {}
+        tree: dict[Any, Any] = {}
         for path, array in self.weights.items():
-            head, *above, last = path.split("/")
+            head, *inner = path.split("/")
+            *above, last = (int(part) if part.isdigit() else part for part in inner)
             if head == name:
                 node = tree
                 for part in above:

@@ -25,6 +25,7 @@ COMMANDS = {
     "app": ("brushjax.app.command", "main", "the web editor, on this machine"),
     "instruct": ("brushjax.agents.instruct", "main", "make instructions for captioned pictures"),
     "donors": ("brushjax.agents.donors", "main", "make the pictures that regions learn from"),
+    "prepare": ("brushjax.agents.prepare", "main", "make records for training, on Beam runners"),
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),

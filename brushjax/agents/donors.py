@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = tyro.cli(DonorArguments, prog="brushjax donors", args=words)
     try:
-        missing = donors(options, _generator(options.base))
+        missing = donors(options, donor_generator(options.base))
     except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
     left = f"; {missing} are other parts' and not there yet" if missing else ", complete"
@@ -72,12 +72,12 @@ def donors(options: DonorArguments, generator: Any) -> int:
 
     index, count = _shard(options.shard)
     rows = _rows(options.edits / LIST)
-    places = [options.edits / "donors" / f"{_name(row, options)}.png" for row in rows]
+    places = [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
     own = range(index, len(rows), count)
     todo = [n for n in own if not places[n].is_file()]
     parts = [todo[k : k + options.batch_size] for k in range(0, len(todo), options.batch_size)]
     for numbers in tqdm(parts, unit="batch", disable=None):
-        _make([rows[n] for n in numbers], [places[n] for n in numbers], options, generator)
+        paint_donors([rows[n] for n in numbers], [places[n] for n in numbers], options, generator)
     missing = sum(not place.is_file() for place in places)
     if not missing:
         named = [
@@ -88,9 +88,10 @@ def donors(options: DonorArguments, generator: Any) -> int:
     return missing
 
 
-def _make(
+def paint_donors(
     rows: Sequence[dict[str, str]], places: Sequence[Path], options: DonorArguments, generator: Any
 ) -> None:
+    """Writes the donors of some edits to their places, each whole or not at all."""
     import cv2
     import jax
     import numpy as np
@@ -110,7 +111,7 @@ def _make(
     )
     everything = np.ones(images.shape[:3], bool)
     # A donor depends on its edit alone, in whatever batch it is made.
-    seeds = [int(_name(row, options)[:8], 16) for row in rows]
+    seeds = [int(donor_name(row, options)[:8], 16) for row in rows]
     keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
     prompts = [row["target_caption"] for row in rows]
     names = ("steps", "guidance", "scheduler")
@@ -121,7 +122,8 @@ def _make(
             Image.fromarray(picture).save(unfinished, "PNG")
 
 
-def _generator(base: str | None) -> Any:
+def donor_generator(base: str | None) -> Any:
+    """Returns what paints donors: a base alone."""
     import jax.numpy as jnp
 
     from brushjax.inference.region import LatentGenerator
@@ -130,7 +132,8 @@ def _generator(base: str | None) -> Any:
     return LatentGenerator.from_parts(load_base(BaseFiles(base_path(base)), jnp.float32))
 
 
-def _name(row: dict[str, str], options: DonorArguments) -> str:
+def donor_name(row: dict[str, str], options: DonorArguments) -> str:
+    """Returns a digest of all that a donor depends on."""
     settings = (options.base, options.size, options.steps, options.guidance, options.scheduler)
     return digest(*(str(value) for value in settings), *(row[name] for name in NAMED))
 

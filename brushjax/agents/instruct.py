@@ -91,15 +91,15 @@ def instruct(options: InstructArguments, endpoint: Endpoint) -> Counter[str]:
     """
     from tqdm import tqdm
 
-    rows = list(_captioned(options.captions))
-    places = [_place(options, row) for row in rows]
+    rows = list(captioned(options.captions))
+    places = [place_of(options, row) for row in rows]
     missing = {place: row for place, row in zip(places, rows) if not place.is_file()}
     failed: list[str] = []
 
     def answer(item: tuple[Path, dict[str, str]]) -> None:
         place, row = item
         try:
-            write_json(place, _answered(row, options, endpoint))
+            write_json(place, answered(row, options, endpoint))
         except EndpointError as error:
             failed.append(str(error))
 
@@ -114,7 +114,7 @@ def instruct(options: InstructArguments, endpoint: Endpoint) -> Counter[str]:
     return counts
 
 
-def _answered(row: dict[str, str], options: InstructArguments, endpoint: Endpoint) -> Any:
+def answered(row: dict[str, str], options: InstructArguments, endpoint: Endpoint) -> Any:
     """Returns the first reply that can be used, or why none can."""
     reason, user = "", f"Caption: {row['caption']}"
     for _ in range(options.tries):
@@ -128,6 +128,12 @@ def _answered(row: dict[str, str], options: InstructArguments, endpoint: Endpoin
         if not reason:
             return {name: " ".join(reply[name].split()) for name in FIELDS}
     return {"rejected": reason}
+
+
+def edit_of(row: dict[str, str], reply: dict[str, str], model: str) -> dict[str, str]:
+    """Returns the line of edits.jsonl that a captioned picture and its reply make."""
+    known = {"image": row["image"], "source_caption": row["caption"]}
+    return {**known, **reply, "model": model, "prompt_version": PROMPT_VERSION}
 
 
 def _wrong(reply: dict[str, Any], caption: str) -> str:
@@ -147,7 +153,7 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().strip(" .").split())
 
 
-def _captioned(path: Path) -> Iterator[dict[str, str]]:
+def captioned(path: Path) -> Iterator[dict[str, str]]:
     """The lines of the captions; of equal ones the first.
 
     Raises: ValueError for one that is no picture with a caption.
@@ -168,7 +174,7 @@ def _captioned(path: Path) -> Iterator[dict[str, str]]:
             yield row
 
 
-def _place(options: InstructArguments, row: dict[str, str]) -> Path:
+def place_of(options: InstructArguments, row: dict[str, str]) -> Path:
     """Where the reply to a picture lies: another model or question is another reply."""
     name = digest(PROMPT_VERSION, QUESTION, options.model, row["image"], row["caption"])
     return options.out / "replies" / f"{name}.json"
@@ -184,14 +190,7 @@ def _collect(
             continue
         reply = json.loads(place.read_text(encoding="utf-8"))
         kind = "rejected" if "rejected" in reply else "edits"
-        record = {
-            "image": row["image"],
-            "source_caption": row["caption"],
-            **reply,
-            "model": options.model,
-            "prompt_version": PROMPT_VERSION,
-        }
-        lines[kind].append(json.dumps(record, ensure_ascii=False))
+        lines[kind].append(json.dumps(edit_of(row, reply, options.model), ensure_ascii=False))
     for kind, found in lines.items():
         write_text(options.out / f"{kind}.jsonl", "".join(line + "\n" for line in found))
     return Counter({kind: len(found) for kind, found in lines.items()})

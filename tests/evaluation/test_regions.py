@@ -21,6 +21,8 @@ from tests.agents.noise import Noise
 from tests.evaluation import miniatures
 from tests.evaluation.test_instructed import Unused
 
+METRICS = tuple(f"region_{name}" for name in ("iou", "precision", "recall", "area"))
+
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
@@ -36,10 +38,10 @@ def test_regions_are_scored_against_the_masks_of_both_benchmarks(export, tmp_pat
     )
     pie = PieBench(str(miniatures.piebench(tmp_path / "pie")))
     magic = MagicBrush(str(miniatures.magicbrush(tmp_path / "magic")))
-    sweep = Sweep((pie, magic), methods, batch_size=2, shown=Shown(1, 1))
+    sweep = Sweep((pie, magic), methods, profiles=("clean",), metrics=METRICS, shown=Shown(1, 1))
     out = tmp_path / "out"
     Run(sweep, out, devices=[None], progress=False).all()
-    rows = {(row["method"], row["bench"], row["sample"]): row for row in scored(out)}
+    rows = {(row["method"], row["benchmark"], row["sample"]): row for row in scored(out)}
     assert len({bench for _, bench, _ in rows}) == 2
     for (method, bench, sample), row in rows.items():
         holes = {r.id: r.read().hole > 0 for b in (pie, magic) for r in b.records()}

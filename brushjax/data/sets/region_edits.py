@@ -2,7 +2,8 @@
 
 A folder holds `edits.jsonl`, a JSON object a line with "image" and "donor" (pictures, by their
 places within the folder), "source_caption", "instruction" and "target_caption"; further entries
-are not read.
+are not read. Or it holds ArrayRecord files (`*.array_record`) of `python -m brushjax prepare`, with
+both pictures and, as "edit", that object.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ import cv2
 import numpy as np
 
 from brushjax.config import ConfigError
+from brushjax.data.faults import Fault
 from brushjax.data.schema import Encode, RegionEdit
 from brushjax.data.sources import pictures
+from brushjax.data.sources.files import find
+from brushjax.data.sources.records import RecordCollection
 from brushjax.files import inside
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class RegionEdits:
     """Stored edits; pictures are stretched to a square, as `Placement` does with fit "squash".
 
     Attributes:
-      path: folder with edits.jsonl.
+      path: folder with edits.jsonl or with ArrayRecord files.
       size: side of the square, pixels.
       seed: of the order of training.
       pool: how many of them, the first; 0 is all.
@@ -76,27 +80,67 @@ class EditSamples:
 
     def __init__(self, data: RegionEdits, encode: Encode):
         self._data, self._encode = data, encode
-        self._rows = _rows(Path(data.path))
+        folder = Path(data.path)
+        records = not (folder / LIST).is_file() and any(folder.glob("*.array_record"))
+        self._stored = _Records(folder) if records else _Listed(folder)
 
     def __len__(self) -> int:
-        return min(self._data.pool or len(self._rows), len(self._rows))
+        return min(self._data.pool or len(self._stored), len(self._stored))
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return dict(self._encode(self.record(int(index))))
 
     def record(self, n: int) -> RegionEdit:
         """Returns record n, before an objective turns it into arrays."""
-        row = self._rows[n]
-        image, donor = (self._picture(row[name]) for name in ("image", "donor"))
+        row, *stored = self._stored.read(n)
+        image, donor = (self._picture(data) for data in stored)
         before, instruction, after = (row[name] for name in WORDS)
         return RegionEdit(n, image, donor, before, instruction, after)
 
-    def _picture(self, name: str) -> np.ndarray:
-        path = inside(Path(self._data.path), name)
-        pixels, size = pictures.decode(path.read_bytes()).pixels, self._data.size
+    def _picture(self, data: bytes) -> np.ndarray:
+        pixels, size = pictures.decode(data).pixels, self._data.size
         shrinks = pixels.shape[0] >= size and pixels.shape[1] >= size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         return cv2.resize(pixels, (size, size), interpolation=how)
+
+
+class _Listed:
+    """Edits of a list, whose pictures lie beside it."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._rows = folder, _rows(folder)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, n: int) -> tuple[dict[str, str], bytes, bytes]:
+        row = self._rows[n]
+        image, donor = (inside(self._folder, row[name]).read_bytes() for name in NEEDED[:2])
+        return row, image, donor
+
+
+class _Records:
+    """Edits of ArrayRecord files, in the order of their names."""
+
+    def __init__(self, folder: Path):
+        self._records = RecordCollection(find(f"{folder}/*.array_record"))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, n: int) -> tuple[dict[str, str], bytes, bytes]:
+        """Raises: ConfigError for a record that is no edit with a donor."""
+        try:
+            members = self._records.read(n, ("edit", *NEEDED[:2]))
+        except Fault as fault:
+            raise ConfigError(
+                f"{self._records.name(n)}: expected edit, image and donor, got {fault.cause}: "
+                f"{fault.found}; `python -m brushjax prepare` with the steps instructions and "
+                "donors writes them"
+            ) from fault
+        row = json.loads(members["edit"])
+        _check(row, WORDS, self._records.name(n))
+        return row, members["image"], members["donor"]
 
 
 @functools.lru_cache(maxsize=2)
@@ -116,9 +160,13 @@ def _rows(folder: Path) -> tuple[dict[str, str], ...]:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         row = json.loads(line)
-        missing = [name for name in NEEDED if not isinstance(row.get(name), str)]
-        if missing or row["source_caption"] == row["target_caption"]:
-            found = f"no {', '.join(missing)}" if missing else "one caption twice"
-            raise ConfigError(f"{path}:{number}: expected {', '.join(NEEDED)}, got {found}")
+        _check(row, NEEDED, f"{path}:{number}")
         rows.append({name: row[name] for name in NEEDED})
     return tuple(rows)
+
+
+def _check(row: Mapping[str, Any], needed: Sequence[str], where: str) -> None:
+    missing = [name for name in needed if not isinstance(row.get(name), str)]
+    if missing or row["source_caption"] == row["target_caption"]:
+        found = f"no {', '.join(missing)}" if missing else "one caption twice"
+        raise ConfigError(f"{where}: expected {', '.join(needed)}, got {found}")

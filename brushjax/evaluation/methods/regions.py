@@ -66,7 +66,7 @@ class _Regions(Recipe):
         models = resources.models
         found_by, find = self.finder()
         own: dict[str, Any] = {**dataclasses.asdict(self), "kind": type(self).__name__, **found_by}
-        branch = None
+        branch: Any = None
         if self.paints or self.needs_painter:
             branch = models.branch(self.checkpoint, self.base)
             own |= {"base": models.base_digests(self.base), "branch": models.digest(branch)}
@@ -94,7 +94,7 @@ class _Regions(Recipe):
             pictures = np.stack([task.pixels.source for task in tasks])
             there = [i for i, region in enumerate(regions) if region.any()]
             if self.paints and there:
-                pictures[there] = paint([tasks[i] for i in there], regions[there])
+                pictures[there] = paint([tasks[i] for i in there], [regions[i] for i in there])
             return Made(pictures, regions)
 
         return Filling(own, fill)
