@@ -45,7 +45,8 @@ def stamps(folder):
 
 def photographs(folder):
     """Photographs of a folder, RGB."""
-    files = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in (".jpg", ".jpeg")]
+    found = sorted(Path(folder).rglob("*.jp*g"))
+    files = [path for path in found if "flower" not in path.name.lower()]
     return [np.asarray(Image.open(path).convert("RGB").resize((640, 480))) for path in files]
 
 
