@@ -1,4 +1,4 @@
-"""Answers to the planted-region task that need no training, and how answers are scored."""
+"""Answers to the planted-region task that need no training, and how answers are scored and shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brushjax.metrics import region as metrics
+from brushjax.metrics.bootstrap import Bootstrap
 from brushjax.models import RegionPredictor
 from brushjax.models.placement import Placement
 from brushjax.pipelines.proposals import boxes, chosen
@@ -97,3 +98,34 @@ def baselines(objective: Any, frozen: Any, pool: Any) -> dict[str, np.ndarray]:
             patches_of(truths, objective.encoders.placement.grid)
         ),
     }
+
+
+# --- one table
+
+
+def row(name: str, kept: dict[str, Any], inside: np.ndarray) -> str:
+    """One line of the table: several seeds' samples are one sample's mean."""
+    runs = {key: np.array(kept[key]) for key in ("iou", "auc", "area")}  # [seeds, samples]
+    values = {key: run.mean(axis=0) for key, run in runs.items()}
+    pictures = np.arange(len(inside)) // 2
+    overlap, ranked = (Bootstrap().mean(values[key], pictures) for key in ("iou", "auc"))
+    ways = [values["auc"][side].mean() for side in (inside, ~inside)]
+    seeds = runs["iou"].mean(axis=1)
+    spread = f"{np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
+    return (
+        f"| {name} | {len(seeds)} | {overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}] | "
+        f"{spread} | {ranked.value:.3f} [{ranked.low:.3f}, {ranked.high:.3f}] | "
+        f"{ways[0]:.2f}, {ways[1]:.2f} | {values['area'].mean():.2f} |"
+    )
+
+
+HEADER = """\
+| | seeds | IoU | its deviation over seeds | AUC | pasted thing, surroundings | area |
+|---|---|---|---|---|---|---|"""
+
+
+def table(kept: dict[str, Any]) -> str:
+    """The table of all that has been measured, as scores.json has it."""
+    inside = np.array(kept["asked"]["inside"])
+    rows = {name: found for name, found in kept.items() if "iou" in found}
+    return "\n".join([HEADER, *(row(name, found, inside) for name, found in rows.items())])

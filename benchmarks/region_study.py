@@ -17,6 +17,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -26,15 +27,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.region_answers import baselines, patches_of, scores
+import brushjax
+from benchmarks.region_answers import baselines, patches_of, scores, table
 from benchmarks.region_latents import LatentRegions
 from benchmarks.resident import Run, prepared, samples
 from brushjax import config as configs
 from brushjax.data.sets.collages import CaptionedCollages, PlantedRegions
 from brushjax.files import whole_file, write_json
-from brushjax.metrics.bootstrap import Bootstrap
 from brushjax.models import RegionPredictor
-from brushjax.training.objectives.contract import Losses, Mean, build, placed_in
+from brushjax.training.objectives.contract import Losses, Mean, build, parameters, placed_in
 from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.recipe import TrainConfig
 
@@ -143,37 +144,6 @@ class Kept:
             write_json(self.scores_file, self.scores)
 
 
-# --- one table
-
-
-def row(name: str, kept: dict[str, Any], inside: np.ndarray) -> str:
-    """One line of the table: several seeds' samples are one sample's mean."""
-    runs = {key: np.array(kept[key]) for key in ("iou", "auc", "area")}  # [seeds, samples]
-    values = {key: run.mean(axis=0) for key, run in runs.items()}
-    pictures = np.arange(len(inside)) // 2
-    overlap, ranked = (Bootstrap().mean(values[key], pictures) for key in ("iou", "auc"))
-    ways = [values["auc"][side].mean() for side in (inside, ~inside)]
-    seeds = runs["iou"].mean(axis=1)
-    spread = f"{np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
-    return (
-        f"| {name} | {len(seeds)} | {overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}] | "
-        f"{spread} | {ranked.value:.3f} [{ranked.low:.3f}, {ranked.high:.3f}] | "
-        f"{ways[0]:.2f}, {ways[1]:.2f} | {values['area'].mean():.2f} |"
-    )
-
-
-HEADER = """\
-| | seeds | IoU | its deviation over seeds | AUC | pasted thing, surroundings | area |
-|---|---|---|---|---|---|---|"""
-
-
-def table(kept: Kept) -> str:
-    """The table of all that has been measured."""
-    inside = np.array(kept.scores["asked"]["inside"])
-    rows = {name: found for name, found in kept.scores.items() if "iou" in found}
-    return "\n".join([HEADER, *(row(name, found, inside) for name, found in rows.items())])
-
-
 # --- the study
 
 
@@ -191,6 +161,10 @@ class Study:
     @functools.cached_property
     def main(self) -> TrainConfig:
         return variant(self.region, self.folder / "clip", {})
+
+    def run(self, config: TrainConfig, seeds: tuple[int, ...]) -> Run:
+        """A recipe's run; its calls are equally long."""
+        return Run(config, seeds, math.gcd(config.steps, self.every))
 
     def make(self, name: str) -> dict[str, np.ndarray]:
         """Samples of "clip", "train" or "held_out", kept beside the CLIP's configs."""
@@ -218,7 +192,7 @@ def train_clip(study: Study, kept: Kept) -> Any:
     if kept.params("clip"):
         return jax.tree.map(jnp.asarray, kept.params("clip"))
     pool = {name: jnp.asarray(array) for name, array in study.make("clip").items()}
-    run = Run(study.clip, (study.clip.seed,), study.every)
+    run = study.run(study.clip, (study.clip.seed,))
     began = time.monotonic()
 
     def report(step: int, metrics: Any) -> None:
@@ -238,6 +212,12 @@ def train_clip(study: Study, kept: Kept) -> Any:
     share = found(params, held_out)
     print(f"clip: the right caption of 512 held-out ones and as many wrong: {share:.3f}")
     return params
+
+
+def clip_of(folder: Path) -> Any:
+    """The parameters of a CLIP that a run exported."""
+    kinds = ("clip_vision", "clip_text")
+    return {kind: parameters(brushjax.load(kind, folder)) for kind in kinds}
 
 
 def measured(config: TrainConfig, params: Any, held_out: Any) -> np.ndarray:
@@ -262,7 +242,7 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
     configs_of = {
         name: variant(study.region, study.folder / "clip", VARIANTS[name]) for name in names
     }
-    runs = {name: Run(config, study.seeds, study.every) for name, config in configs_of.items()}
+    runs = {name: study.run(config, study.seeds) for name, config in configs_of.items()}
     arrays = {name: study.make(name) for name in ("train", "held_out")}
     with concurrent.futures.ThreadPoolExecutor(max(1, ahead)) as compiling:
         programs = {}
@@ -330,6 +310,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--clip", type=Path, help="export of tiny_clip; else it is trained here")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0, help="that make samples; 0: one a core")
@@ -345,7 +326,7 @@ def main() -> None:
     options = parser.parse_args()
     kept = Kept(options.out)
     if options.table:
-        print(table(kept))
+        print(table(kept.scores))
         return
     with tempfile.TemporaryDirectory() as temporary:
         study = made(options, Path(options.scratch or temporary))
@@ -357,9 +338,11 @@ def main() -> None:
             name, seed, folder = options.export
             export(study, kept, name, int(seed), Path(folder))
             return
+        if options.clip and not kept.params("clip"):
+            kept.add("clip", clip_of(options.clip))
         left = [name for name in options.variants if name not in kept.scores]
         study_variants(study, kept, left, options.ahead)
-    print(table(kept))
+    print(table(kept.scores))
 
 
 def made(options: argparse.Namespace, folder: Path) -> Study:
@@ -377,12 +360,12 @@ def made(options: argparse.Namespace, folder: Path) -> Study:
 
 
 def _resized(config: TrainConfig, steps: int, pool: int) -> TrainConfig:
-    data = dataclasses.replace(config.data, pool=pool or config.data.pool)
-    warmup = min(config.optimizer.warmup_steps, steps or config.steps)
+    steps = steps or config.steps
+    pool = pool or config.data.pool or steps * config.batch_size  # no end of new ones
+    data = dataclasses.replace(config.data, pool=pool)
+    warmup = min(config.optimizer.warmup_steps, steps)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
-    return dataclasses.replace(
-        config, steps=steps or config.steps, data=data, optimizer=optimizer, validation=None
-    )
+    return dataclasses.replace(config, steps=steps, data=data, optimizer=optimizer, validation=None)
 
 
 def export(study: Study, kept: Kept, name: str, seed: int, folder: Path) -> None:

@@ -66,7 +66,7 @@ def no_data_made(monkeypatch):
     called = []
     for module, name, result in (
         (instruct, "instruct", Counter()),
-        (donors, "_generator", None),
+        (donors, "donor_generator", None),
         (donors, "donors", 0),
     ):
 

@@ -43,7 +43,7 @@ def test_chosen_box_is_the_one_whose_result_clip_likes_best(finder):
     masks = boxes(4).reshape(-1, 4, 4).repeat(8, 1).repeat(8, 2)[..., None]
     results = np.concatenate([masks * donor + (1 - masks) * image, image[None]]) / 127.5 - 1
     seen = unit(clip.embed(place.view(jnp.asarray(results, jnp.float32)), -2).image_embeds)
-    ids = finder.encoders.captions(["a flower"])
+    ids = jnp.asarray(finder.encoders.captions(["a flower"]))
     text = unit(finder.models["clip_text"](ids).text_embeds)[0]
     best = int(chosen(jnp.asarray(seen[:-1] @ text), jnp.asarray(seen[:-1] @ seen[-1])))
     np.testing.assert_array_equal(found.region, masks[best, ..., 0] > 0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
 from brushjax.evaluation.methods.inpainting import Sampling
@@ -21,9 +21,8 @@ from brushjax.identity import arrays
 if TYPE_CHECKING:
     from brushjax.pipelines.regions import RegionFinder
 
-Paint = Callable[[Sequence[Task], Sequence[Bool[np.ndarray, "H W"]]], UInt8[np.ndarray, "B H W 3"]]
-Find = Callable[[Sequence[Task], Paint], list[Any]]
-"""Gives the region of each task, bool [H, W]; may paint for it."""
+Find = Callable[[Sequence[Task]], list[Any]]
+"""Gives the region of each task, bool [H, W]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +54,17 @@ class _Regions(Recipe):
         """The same with another branch."""
         return dataclasses.replace(self, label=label, checkpoint=path)
 
-    def finder(self) -> tuple[dict[str, Any], Find]:
+    def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         """What the regions depend on, and what finds them."""
         raise NotImplementedError
-
-    needs_painter = False
 
     def method(self, resources: Resources) -> Method:
         """Finds each task's region, then paints those that there are, together."""
         models = resources.models
-        found_by, find = self.finder()
+        found_by, find = self.finder(resources)
         own: dict[str, Any] = {**dataclasses.asdict(self), "kind": type(self).__name__, **found_by}
         branch: Any = None
-        if self.paints or self.needs_painter:
+        if self.paints:
             branch = models.branch(self.checkpoint, self.base)
             own |= {"base": models.base_digests(self.base), "branch": models.digest(branch)}
         settings = self.sampling.settings(self.blend, resources.together)
@@ -90,7 +87,7 @@ class _Regions(Recipe):
             return result.images
 
         def fill(tasks: Sequence[Task]) -> Made:
-            regions = np.stack(find(tasks, paint))
+            regions = np.stack(find(tasks))
             pictures = np.stack([task.pixels.source for task in tasks])
             there = [i for i, region in enumerate(regions) if region.any()]
             if self.paints and there:
@@ -115,11 +112,10 @@ class Predicted(_Regions):
         """Instructions are read."""
         _instructed(self.label, records)
 
-    def finder(self) -> tuple[dict[str, Any], Find]:
+    def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         finder = _loaded(self)
 
-        def find(tasks: Sequence[Task], paint: Paint) -> list[np.ndarray]:
-            del paint
+        def find(tasks: Sequence[Task]) -> list[np.ndarray]:
             asked = [(task.pixels.source, task.record.instruction) for task in tasks]
             return [finder.find(source, instruction).region for source, instruction in asked]
 
@@ -130,7 +126,7 @@ class Predicted(_Regions):
 class Proposed(_Regions):
     """The box whose edit CLIP likes best: no region was learnt.
 
-    The edits are parts of one painting of the whole picture.
+    The edits are parts of one painting of the whole picture by the base alone.
 
     Attributes:
         predictor: export folder of a region predictor's run, whose CLIP is taken.
@@ -138,27 +134,34 @@ class Proposed(_Regions):
 
     label: str = "boxes, CLIP's choice"
     predictor: str = ""
-    needs_painter = True
 
-    @property
-    def takes_weights(self) -> bool:
-        """Where it names no checkpoint."""
-        return not self.checkpoint
-
-    def finder(self) -> tuple[dict[str, Any], Find]:
+    def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         from brushjax.pipelines.proposals import ChosenBox
 
         finder = _loaded(self)
         box = ChosenBox.of(finder)
+        settings = self.sampling.settings("none", resources.together)
 
-        def find(tasks: Sequence[Task], paint: Paint) -> list[np.ndarray]:
-            donors = paint(tasks, [np.ones(t.pixels.source.shape[:2], bool) for t in tasks])
+        @functools.cache
+        def painter() -> Any:
+            from brushjax.inference.blended import BlendedLatents
+
+            return BlendedLatents(resources.models.base(self.base), resources.mesh)
+
+        def find(tasks: Sequence[Task]) -> list[np.ndarray]:
+            donors = painter()(
+                [task.pixels.source for task in tasks],
+                [np.ones(task.pixels.source.shape[:2], bool) for task in tasks],
+                [task.record.prompt for task in tasks],
+                [task.seed for task in tasks],
+                settings,
+            )
             return [
                 box.find(task.pixels.source, donor, task.record.prompt).region
                 for task, donor in zip(tasks, donors, strict=True)
             ]
 
-        return _identity(finder), find
+        return _identity(finder) | {"donors": resources.models.base_digests(self.base)}, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +186,7 @@ class Fixed(_Regions):
         """The oracle does."""
         return self.by == "oracle"
 
-    def finder(self) -> tuple[dict[str, Any], Find]:
+    def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         def one(task: Task) -> np.ndarray:
             if self.by == "oracle":
                 return task.hole > 0
@@ -192,7 +195,7 @@ class Fixed(_Regions):
                 return np.ones((height, width), bool)
             return random_box(height, width, self.area, np.random.default_rng(task.seed))
 
-        return {}, lambda tasks, paint: [one(task) for task in tasks]
+        return {}, lambda tasks: [one(task) for task in tasks]
 
 
 def random_box(
