@@ -1,4 +1,4 @@
-"""Answers to the planted-region task that need no training, and how answers are scored and shown."""
+"""Answers to the planted-region task that need no training; scores of answers, and their table."""
 
 from __future__ import annotations
 

@@ -313,6 +313,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="export of tiny_clip; else it is trained here")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="that make samples; 0: one a core")
     parser.add_argument("--ahead", type=int, default=0, help="threads that compile beforehand")
     parser.add_argument("--scratch", type=Path, help="keeps samples for the next start")
@@ -355,7 +356,7 @@ def made(options: argparse.Namespace, folder: Path) -> Study:
         shapes = clip.objective.shapes()
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
         clip.objective.export(zeros, start, {})
-    seeds = tuple(range(options.seeds))
+    seeds = tuple(range(options.first_seed, options.first_seed + options.seeds))
     return Study(clip, region, folder, seeds, options.workers, options.every or 100)
 
 
