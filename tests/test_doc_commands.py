@@ -61,13 +61,14 @@ def simple(line):
 @pytest.fixture
 def no_data_made(monkeypatch):
     """Commands that make training data parse their words, and only note that they were called."""
-    from brushjax.agents import donors, instruct
+    from brushjax.agents import donors, instruct, prepare
 
     called = []
     for module, name, result in (
         (instruct, "instruct", Counter()),
         (donors, "donor_generator", None),
         (donors, "donors", 0),
+        (prepare, "prepare", [1]),
     ):
 
         def call(*arguments, name=name, result=result):
