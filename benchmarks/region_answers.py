@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,6 +18,13 @@ from brushjax.training.objectives.contract import build, placed_in
 from brushjax.training.objectives.region import cosine
 
 BATCH = 64
+UNTRAINED = (
+    "everything",
+    "random patches, the mean area",
+    "untrained predictor",
+    "boxes + CLIP's choice",
+    "the true region on the grid",
+)
 
 
 def patches_of(region: Any, grid: int) -> jax.Array:
@@ -89,15 +97,14 @@ def baselines(objective: Any, frozen: Any, pool: Any) -> dict[str, np.ndarray]:
     untrained = objective.load(jax.random.key(0), wanted)
     predictor = build(RegionPredictor, objective._checked(), untrained["region"])
     names = ("source_patches", "instruction", "instruction_mask")
-    return {
-        "everything": np.ones((count, patches), np.float32),
-        "random patches, the mean area": (rng.random((count, patches)) < share).astype(np.float32),
-        "untrained predictor": np.asarray(predictor(*(pool[name] for name in names)).probability),
-        "boxes + CLIP's choice": chosen_boxes(objective, frozen, pool),
-        "the true region on the grid": np.asarray(
-            patches_of(truths, objective.encoders.placement.grid)
-        ),
-    }
+    answers = (
+        np.ones((count, patches), np.float32),
+        (rng.random((count, patches)) < share).astype(np.float32),
+        np.asarray(predictor(*(pool[name] for name in names)).probability),
+        chosen_boxes(objective, frozen, pool),
+        np.asarray(patches_of(truths, objective.encoders.placement.grid)),
+    )
+    return dict(zip(UNTRAINED, answers, strict=True))
 
 
 # --- one table
@@ -124,8 +131,8 @@ HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 
-def table(kept: dict[str, Any]) -> str:
+def table(kept: dict[str, Any], variants: Iterable[str]) -> str:
     """The table of all that has been measured, as scores.json has it."""
     inside = np.array(kept["asked"]["inside"])
-    rows = {name: found for name, found in kept.items() if "iou" in found}
+    rows = {name: kept[name] for name in (*UNTRAINED, *variants) if name in kept}
     return "\n".join([HEADER, *(row(name, found, inside) for name, found in rows.items())])

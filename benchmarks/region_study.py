@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import brushjax
-from benchmarks.region_answers import baselines, patches_of, scores, table
+from benchmarks.region_answers import UNTRAINED, baselines, patches_of, scores, table
 from benchmarks.region_latents import LatentRegions
 from benchmarks.resident import Run, prepared, samples
 from brushjax import config as configs
@@ -275,7 +275,7 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
                 flush=True,
             )
         objective = study.main.objective
-        if "everything" not in kept.scores:
+        if UNTRAINED[0] not in kept.scores:
             held_out = prepared(objective, frozen, arrays["held_out"])
             for name, probability in baselines(objective, frozen, held_out).items():
                 kept.add(name, found=scores(objective.encoders.placement, probability[None], truth))
@@ -327,7 +327,7 @@ def main() -> None:
     options = parser.parse_args()
     kept = Kept(options.out)
     if options.table:
-        print(table(kept.scores))
+        print(table(kept.scores, VARIANTS))
         return
     with tempfile.TemporaryDirectory() as temporary:
         study = made(options, Path(options.scratch or temporary))
@@ -343,7 +343,7 @@ def main() -> None:
             kept.add("clip", clip_of(options.clip))
         left = [name for name in options.variants if name not in kept.scores]
         study_variants(study, kept, left, options.ahead)
-    print(table(kept.scores))
+    print(table(kept.scores, VARIANTS))
 
 
 def made(options: argparse.Namespace, folder: Path) -> Study:
