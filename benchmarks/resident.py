@@ -141,7 +141,7 @@ class Run:
             step = make_step(
                 config.objective,
                 optimizer,
-                seed=seed,  # pyright: ignore[reportArgumentType] - a traced one does as well
+                seed=seed,
                 compute_dtype=jnp.dtype(config.compute_dtype),
                 ema_decay=config.ema_decay,
                 prepared=True,

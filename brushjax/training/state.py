@@ -98,7 +98,7 @@ def named_keys(keys: jax.Array, *names: str) -> Mapping[str, jax.Array]:
     return {name: parts[..., index] for index, name in enumerate(names)}
 
 
-def sample_keys(seed: int, step: jax.Array | int, ids: Any) -> jax.Array:
+def sample_keys(seed: int | jax.Array, step: jax.Array | int, ids: Any) -> jax.Array:
     """Returns a key for each sample of a step.
 
     It depends on the run's seed, the step, the sample's id and, where a batch has a sample several

@@ -49,7 +49,7 @@ def make_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
-    seed: int,
+    seed: int | jax.Array,
     compute_dtype: Any = jnp.float32,
     reduce_dtype: Any = None,
     ema_decay: float = 0.0,
