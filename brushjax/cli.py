@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),
+    "judge": ("brushjax.evaluation.judging.ask", "main", "put a benchmark's questions to a judge"),
 }
 
 TRAIN_HELP = """\

@@ -62,9 +62,11 @@ def simple(line):
 def no_data_made(monkeypatch):
     """Commands that make training data parse their words, and only note that they were called."""
     from brushjax.agents import donors, instruct, prepare
+    from brushjax.evaluation.judging import ask
 
     called = []
     for module, name, result in (
+        (ask, "judge", Counter()),
         (instruct, "instruct", Counter()),
         (donors, "donor_generator", None),
         (donors, "donors", 0),

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ VERSION = "1"  # of the question; part of the cache's key
 LONGEST_SIDE = 1024  # pixels of the picture that is sent
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 MOST_BYTES = 1 << 20  # of a reply
+MOST_TOKENS = 500  # of a plan
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 
 
@@ -129,23 +130,29 @@ class Endpoint:
         if picture is not None:
             content.append({"type": "image_url", "image_url": {"url": _data_url(picture)}})
         form = {"name": "reply", "strict": True, "schema": schema}
-        body = {
-            "model": self.model,
-            "messages": [
-                {"role": "system", "content": system},
-                {"role": "user", "content": content},
-            ],
-            "temperature": 0,
-            "max_tokens": 500,
-            "response_format": {"type": "json_schema", "json_schema": form},
-        }
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        limit, wanted = MOST_TOKENS, {"type": "json_schema", "json_schema": form}
         try:
-            return _text_of(self._sent(body))
+            return self.say(messages, limit, response_format=wanted)
         except _Refused as error:
             if "response_format" not in str(error) and "json_schema" not in str(error):
                 raise
-        del body["response_format"]  # a server without structured output; the question says it too
-        return _text_of(self._sent(body))
+        # A server without structured output; the question says it too.
+        return self.say(messages, limit)
+
+    def say(self, messages: Sequence[Mapping[str, Any]], max_tokens: int, **more: Any) -> str:
+        """Returns the text with which the model goes on, whatever it is.
+
+        Args:
+            messages: in the protocol's form.
+            more: further fields of the request.
+
+        Raises:
+            NotUnderstood: a reply that is cut, refuses, or is no text.
+            EndpointError: no reply, after all tries.
+        """
+        body = {"model": self.model, "messages": messages, "temperature": 0}
+        return _text_of(self._sent({**body, "max_tokens": max_tokens, **more}))
 
     def _sent(self, body: Mapping[str, Any]) -> Any:
         """The reply's JSON, after as many tries as it takes."""

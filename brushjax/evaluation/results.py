@@ -26,14 +26,16 @@ from brushjax.evaluation.report.aggregate import (
     summaries,
 )
 from brushjax.evaluation.report.formats import write_json
-from brushjax.evaluation.report.grids import grids, strip_of
+from brushjax.evaluation.report.grids import chosen, strip_of
 from brushjax.evaluation.report.lint import Finding, lint
+from brushjax.evaluation.report.samples import Samples, write_samples
 from brushjax.evaluation.report.tables import (
     Table,
     changes_table,
     group_name,
     legend,
     means_table,
+    overview_table,
     paper_benchmarks,
     paper_tables,
 )
@@ -114,7 +116,7 @@ class Report:
 
     def markdown(self) -> str:
         """All tables, notes and findings."""
-        parts = []
+        parts = [] if self.overview is None else [self.overview.markdown()]
         for name in self.plan.benchmarks:
             parts += [table.markdown() for table in self.tables(name)]
             parts += [f"{self.notes[name]}\n"] if name in self.notes else []
@@ -126,6 +128,11 @@ class Report:
         return "\n".join(part for part in parts if part)
 
     @property
+    def overview(self) -> Table | None:
+        """What the methods change on all benchmarks; None where there is one."""
+        return overview_table(self.changes, self.headline, self._oracles)
+
+    @property
     def legend(self) -> dict[str, str]:
         """What every method and metric is, by its name in the tables."""
         used = {one.method for one in self.means}
@@ -133,7 +140,8 @@ class Report:
         return legend(methods, self.means)
 
     def write(self, out: Path, gallery: Gallery, about: Mapping[str, Any], shown: Shown) -> None:
-        """Write scores.parquet, summary.json, table.{md,csv,tex}, changes.csv, report.html, strips.
+        """Write scores.parquet, summary.json, table.{md,csv,tex}, changes.csv, report.html with the
+        pictures beside it, strips.
 
         Args:
             about: environment, settings, weights and command.
@@ -144,7 +152,12 @@ class Report:
         write_text(out / "changes.csv", self._changes_csv())
         write_text(out / "table.tex", self._latex())
         write_json(out / "summary.json", self._summary(about))
-        write_text(out / "report.html", self._html(gallery, about, shown.examples))
+        panels = {
+            name: chosen(self.plan, self.scored, name, shown.examples)
+            for name in self.plan.benchmarks
+        }
+        samples = write_samples(out, self.plan, self.scored, gallery, panels)
+        write_text(out / "report.html", self._html(about, samples))
         for name in self.plan.benchmarks:
             sheet = strip_of(self.plan, gallery, name, shown.strips) if shown.strips else None
             if sheet is not None:
@@ -157,15 +170,16 @@ class Report:
     def _oracles(self) -> list[str]:
         return [label for label, method in self.plan.methods.items() if method.sees_truth]
 
-    def _html(self, gallery: Gallery, about: Mapping[str, Any], examples: int) -> str:
+    def _html(self, about: Mapping[str, Any], samples: Samples) -> str:
         sections = {}
+        if self.overview is not None:
+            sections["all benchmarks"] = html.Section([self.overview])
         for name in self.plan.benchmarks:
             means, *others = self.tables(name)
             groups = list(dict.fromkeys(one.group for one in self.groups if one.benchmark == name))
             grouped = [means_table(self.groups, name, one, self._oracles) for one in groups]
             sections[name] = html.Section(
                 [means.upright(), *others],
-                grids(self.plan, self.scored, gallery, name, examples),
                 [table.upright() for table in grouped],
                 self.notes.get(name, ""),
             )
@@ -173,7 +187,7 @@ class Report:
         for name in both:
             if tables := paper_tables(self.means, name):
                 sections[name] = html.Section(tables)
-        return html.page(self._head(about), sections, self.findings, about)
+        return html.page(self._head(about), sections, self.findings, about, samples)
 
     def _head(self, about: Mapping[str, Any]) -> html.Head:
         counts = dict.fromkeys(self.plan.benchmarks, 0)
@@ -267,11 +281,12 @@ class Shown:
 
     Attributes:
         strips: in the picture strips.
-        examples: among the best, the worst and the random ones of the HTML report.
+        examples: among the best, the worst and the random ones that report.html looks through, of
+            each benchmark.
     """
 
     strips: int = 12
-    examples: int = 4
+    examples: int = 100
 
 
 def environment() -> dict[str, str]:

@@ -22,6 +22,7 @@ from brushjax.evaluation.methods.given import Given
 from brushjax.evaluation.models import DEFAULT, Models, named_paths
 from brushjax.evaluation.plan import Plan, make_plan
 from brushjax.evaluation.records import BenchmarkError, Unit
+from brushjax.evaluation.report.lint import Finding
 from brushjax.evaluation.results import Report, Shown, environment
 from brushjax.evaluation.score import (
     TOKENIZER,
@@ -69,6 +70,7 @@ class Sweep:
             changes pictures by rounding.
         shown: how many records are shown.
         bootstrap: how the intervals are resampled.
+        left_out: what a config that looks for its parts did not find; said in the report.
     """
 
     benchmarks: tuple[Any, ...]
@@ -86,6 +88,7 @@ class Sweep:
     together: int = 1
     shown: Shown = dataclasses.field(default_factory=Shown)
     bootstrap: Bootstrap = dataclasses.field(default_factory=Bootstrap)
+    left_out: tuple[str, ...] = ()
 
     def __call__(self, step: int, export: Path, workdir: Path) -> Mapping[str, float]:
         """As an evaluator of a training run: writes to workdir/samples, returns the means."""
@@ -133,6 +136,7 @@ class Sweep:
             )
             total += count * runs
             lines.append(f"{benchmark.name}: {count} records, {count * runs} pictures\n")
+        lines += [f"left out: {text}\n" for text in self.left_out]
         return "".join(lines) + f"{total} pictures\n"
 
     def unfolded(self) -> list[Recipe]:
@@ -332,6 +336,7 @@ class Run:
         report = Report.of(
             self.plan, scored, sweep.baseline, sweep.bootstrap, sweep.headline, methods
         )
+        report.findings.extend(Finding("note", "left out", text) for text in sweep.left_out)
         report.write(self.out, self.gallery, self._about(), sweep.shown)
         return report
 

@@ -1,4 +1,7 @@
-"""A share of a slow sweep: python -m tests.evaluation.slow_worker DATA OUT I/N."""
+"""A share of a slow sweep: python -m tests.evaluation.slow_worker DATA OUT I/N.
+
+DATA is a folder of pictures, or "miniature" for the shipped benchmark.
+"""
 
 import dataclasses
 import functools
@@ -7,6 +10,7 @@ import time
 
 from brushjax.evaluation import sweep as module
 from brushjax.evaluation.benchmarks.folder import Folder
+from brushjax.evaluation.benchmarks.miniature import Miniature
 from brushjax.evaluation.methods.baselines import Copy, Telea
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Run, Sweep
@@ -27,8 +31,9 @@ class Slow(Noisy):
 def main(data, out, share):
     """Do one share, writing scores in small parts."""
     module.score_units = functools.partial(module.score_units, chunk=4)
+    small = Miniature(count=5, size=64, parts=("held-out",))
     sweep = Sweep(
-        benchmarks=(Folder(data),),
+        benchmarks=(small if data == "miniature" else Folder(data),),
         methods=(Slow(), Telea(), Copy()),
         seeds=(0, 1),
         baseline="copy",

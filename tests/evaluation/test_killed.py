@@ -1,5 +1,6 @@
 """A sweep that is killed again and again ends with the numbers of one that was not."""
 
+import os
 import random
 import subprocess
 import sys
@@ -9,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from brushjax.evaluation.benchmarks.miniature import Miniature
+from brushjax.evaluation.methods.baselines import Copy
+from brushjax.evaluation.results import Shown
 from brushjax.evaluation.store import read_table
+from brushjax.evaluation.sweep import Run, Sweep
+from brushjax.metrics.bootstrap import Bootstrap
 from tests.evaluation import miniatures
-from tests.evaluation.test_sweep import same, table
+from tests.evaluation.test_sweep import Noisy, same, table
 
 ROOT = Path(__file__).parents[2]
 KILLS = ["plan"] * 2 + ["generate"] * 6 + ["score"] * 5 + ["report"] * 2
+FEWER = ["plan"] + ["generate"] * 4 + ["score"] * 3 + ["report"] * 2
+TABLES = ("table.csv", "changes.csv", "table.md", "table.tex")
 
 
 def start(data, out):
@@ -73,20 +81,73 @@ def kill(processes, out, stage, whole, draw):
     return found
 
 
+def killed_again_and_again(data, folder, kills, pictures):
+    """Compares a sweep that was left alone with one that was killed at these stages."""
+    finish(start(data, folder / "calm"))
+    whole = parts(folder / "calm", "generated"), parts(folder / "calm", "scores")
+    out, draw = folder / "killed", random.Random(0)
+    found = Counter(kill(start(data, out), out, stage, whole, draw) for stage in kills)
+    print("killed while at", dict(found))
+    assert sum(found.values()) == len(kills)
+    assert set(found) == {"plan", "generate", "score", "report"}
+    finish(start(data, out))
+    same(table(folder / "calm"), table(out))
+    for name in TABLES:
+        assert (out / name).read_text() == (folder / "calm" / name).read_text(), name
+    rows = [row["key"] for part in (out / "scores").glob("part-*") for row in read_table(part)]
+    assert len(rows) == len(set(rows)) == pictures  # nothing twice, nothing lost
+    assert len(list((out / "pictures").rglob("*.png"))) == pictures
+
+
 @pytest.mark.slow  # thirty-four processes: some minutes of CPU
 def test_fifteen_kills_change_nothing(tmp_path):
     data = miniatures.folder_of_pictures(tmp_path / "data", sizes=((64, 64),) * 24)
-    finish(start(data, tmp_path / "calm"))
-    whole = parts(tmp_path / "calm", "generated"), parts(tmp_path / "calm", "scores")
-    out, draw = tmp_path / "killed", random.Random(0)
-    found = Counter(kill(start(data, out), out, stage, whole, draw) for stage in KILLS)
-    print("killed while at", dict(found))
-    assert sum(found.values()) == 15
-    assert set(found) == {"plan", "generate", "score", "report"}
-    finish(start(data, out))
-    same(table(tmp_path / "calm"), table(out))
-    for name in ("table.csv", "changes.csv", "table.md", "table.tex"):
-        assert (out / name).read_text() == (tmp_path / "calm" / name).read_text(), name
-    rows = [row["key"] for part in (out / "scores").glob("part-*") for row in read_table(part)]
-    assert len(rows) == len(set(rows)) == 24 * 4  # nothing twice, nothing lost
-    assert len(list((out / "pictures").rglob("*.png"))) == 24 * 4
+    killed_again_and_again(data, tmp_path, KILLS, 24 * 4)
+
+
+@pytest.mark.slow  # twenty-four processes: some minutes of CPU
+def test_ten_kills_change_nothing_on_the_miniature(tmp_path):
+    killed_again_and_again("miniature", tmp_path, FEWER, 25 * 4)
+
+
+class Stopped(BaseException):
+    """What nothing catches, as a kill."""
+
+
+def test_miniature_stopped_at_some_writes_ends_with_the_same_tables(tmp_path, monkeypatch):
+    """The same in one process, stopped before a file gets its name."""
+    sweep = Sweep(
+        benchmarks=(Miniature(count=1, size=64, parts=("held-out",)),),
+        methods=(Noisy(), Copy()),
+        seeds=(0, 1),
+        baseline="copy",
+        batch_size=2,
+        shown=Shown(0, 1),
+        bootstrap=Bootstrap(resamples=50),
+    )
+    replace, written, last = os.replace, [], [10**9]
+
+    def named(old, new):
+        if len(written) >= last[0]:
+            raise Stopped
+        written.append(new)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", named)
+
+    def run(out):
+        Run(sweep, out, devices=[None], progress=False).all()
+
+    run(tmp_path / "calm")
+    whole = len(written)
+    for moment in range(5):
+        last[0] = len(written) + (whole // 6) - moment % 2  # each start comes a little further
+        with pytest.raises(Stopped):
+            run(tmp_path / "stopped")
+    last[0] = 10**9
+    run(tmp_path / "stopped")
+    same(table(tmp_path / "calm"), table(tmp_path / "stopped"))
+    for name in TABLES:
+        text = (tmp_path / "calm" / name).read_text()
+        assert (tmp_path / "stopped" / name).read_text() == text, name
+    assert not list((tmp_path / "stopped").rglob("*.part"))

@@ -12,7 +12,7 @@ import numpy as np
 from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
 from brushjax.evaluation.plans import PLAN_METRICS
-from brushjax.evaluation.records import Benchmark, Pixels, Record, check_ids
+from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.files import inside
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
@@ -106,7 +106,7 @@ class PieBench(Benchmark):
             values[name].replace("[", "").replace("]", "")
             for name in ("original_prompt", "editing_prompt")
         )
-        kind = KINDS[int(values["editing_type_id"])]
+        kind = _kind(values["editing_type_id"])
         return Record(
             self.name,
             key,
@@ -120,6 +120,12 @@ class PieBench(Benchmark):
             asked=ASKED.get(kind),
             results=(f"annotation_images/{stem}", stem, key),
         )
+
+
+def _kind(number: str | int) -> str:
+    if not 0 <= int(number) < len(KINDS):
+        raise BenchmarkError(f"expected a kind of 0 to {len(KINDS) - 1}, got {number!r}")
+    return KINDS[int(number)]
 
 
 def edited_region(runs: list[int]) -> np.ndarray:

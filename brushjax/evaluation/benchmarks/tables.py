@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ class EmuEdit(Benchmark):
         drop_equal_captions: leave out rows whose two captions are the same, as some papers do.
         limit: how many records at most; 0 is all.
         skip: ids to leave out.
+        methods: labels of the methods that are asked; empty: all. Those that need a mask can't be.
 
     Source: facebook/emu_edit_test_set on the Hugging Face hub.
     """
@@ -33,7 +34,9 @@ class EmuEdit(Benchmark):
     drop_equal_captions: bool = False
     limit: int = 0
     skip: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
+    choosing = (*Benchmark.choosing, "methods")
     profiles = ("paper:ultraedit", "paper:fireedit", "paper:ip2p")
 
     @property
@@ -55,6 +58,16 @@ class EmuEdit(Benchmark):
             entries = [(at, row) for at, row in entries if not _equal_captions(row)]
         entries = chosen(entries, _emu_id, self.skip, self.limit)
         return check_ids(each(entries, self._record, _emu_id))
+
+    def wants(self, label: str, repeat: int) -> bool:
+        """Whether the method with this label is run on it."""
+        del repeat
+        return not self.methods or label in self.methods
+
+    def relabelled(self, labels: Mapping[str, Sequence[str]]) -> EmuEdit:
+        """Asks the methods that took the place of its own."""
+        methods = tuple(new for old in self.methods for new in labels.get(old, (old,)))
+        return dataclasses.replace(self, methods=methods)
 
     def _record(self, entry: tuple[RowAt, dict[str, Any]]) -> Record:
         at, row = entry

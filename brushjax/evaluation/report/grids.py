@@ -18,6 +18,8 @@ from brushjax.evaluation.score import Scored
 from brushjax.metrics.metric import Metric
 
 Picture = UInt8[np.ndarray, "H W C"]
+Place = tuple[str, int]
+"""Id and turn of a record."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,18 +30,30 @@ class Example:
     pictures: dict[str, Picture]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Panel:
     """Some records of a benchmark under a heading."""
 
     heading: str
-    rows: list[Example]
+    places: list[Place]
 
 
-def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: int) -> list[Panel]:
+def units_of(plan: Plan) -> dict[tuple[str, Place], dict[str, Unit]]:
+    """The scored units of every record of a benchmark, each method's of the first seed."""
+    found: dict[tuple[str, Place], dict[str, Unit]] = {}
+    for unit in plan.scored:
+        mine = found.setdefault((unit.record.benchmark, _place(unit)), {})
+        mine.setdefault(unit.method, unit)
+    return found
+
+
+def chosen(plan: Plan, scored: Scored, benchmark: str, count: int) -> list[Panel]:
     """Best and worst by the first metric that tells, and some of the others at random.
 
-    No record is shown twice; where there are few, all are shown, from best to worst.
+    No record is chosen twice; where there are few, all are, from best to worst.
+
+    Args:
+        count: of each kind.
     """
     if count < 1:
         return []
@@ -59,15 +73,12 @@ def grids(plan: Plan, scored: Scored, gallery: Gallery, benchmark: str, count: i
             found = [(f"best {by}", ranked[:count]), (f"worst {by}", ranked[count:][::-1])]
         else:
             found = [(f"from best to worst {by}", ranked)]
-    others = [place for place in places if place not in set(ranked)]
+    taken = set(ranked)
+    others = [place for place in places if place not in taken]
     draw = np.random.default_rng(0).permutation(len(others))[:count]
     name = "others at random" if ranked else "at random"
     found.append((name, [others[int(index)] for index in sorted(draw)]))
-    found = [(heading, chosen) for heading, chosen in found if chosen]
-    return [
-        Panel(heading, [shown(plan, gallery, benchmark, place) for place in chosen])
-        for heading, chosen in found
-    ]
+    return [Panel(heading, these) for heading, these in found if these]
 
 
 def ranking(metrics: Sequence[Metric], rows: Sequence[Mapping[str, Any]]) -> Metric | None:
@@ -79,12 +90,8 @@ def ranking(metrics: Sequence[Metric], rows: Sequence[Mapping[str, Any]]) -> Met
     return None
 
 
-def shown(plan: Plan, gallery: Gallery, benchmark: str, place: tuple[str, int]) -> Example:
-    """The pictures of a record, each method's from its first seed."""
-    units: dict[str, Unit] = {}
-    for unit in plan.scored:
-        if unit.record.benchmark == benchmark and _place(unit) == place:
-            units.setdefault(unit.method, unit)
+def shown(units: Mapping[str, Unit], gallery: Gallery) -> Example:
+    """The pictures of a record, by the units of its methods."""
     record = next(iter(units.values())).record
     pixels = record.read()
     pictures: dict[str, Picture] = {"source": pixels.source}
@@ -103,8 +110,8 @@ def strip_of(plan: Plan, gallery: Gallery, benchmark: str, count: int):
     """The first records of a benchmark as one picture; None if their pictures differ in kind."""
     from brushjax.inference.strip import strip
 
-    places = list(dict.fromkeys(_place(u) for u in plan.scored if u.record.benchmark == benchmark))
-    rows = [shown(plan, gallery, benchmark, place) for place in places[:count]]
+    mine = [units for (name, _), units in units_of(plan).items() if name == benchmark]
+    rows = [shown(units, gallery) for units in mine[:count]]
     kinds = {
         (tuple(row.pictures), *(picture.shape for picture in row.pictures.values())) for row in rows
     }
@@ -114,5 +121,5 @@ def strip_of(plan: Plan, gallery: Gallery, benchmark: str, count: int):
     return strip(columns, [row.caption for row in rows])
 
 
-def _place(unit: Unit) -> tuple[str, int]:
+def _place(unit: Unit) -> Place:
     return unit.record.id, unit.record.turn

@@ -1,11 +1,9 @@
-"""The report as one static HTML file: tables that sort at a click, pictures that enlarge at one."""
+"""The report as a static page: tables that sort at a click, and records to look through."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from PIL import Image
 
-from brushjax.evaluation.report.grids import Panel
 from brushjax.evaluation.report.lint import Finding
+from brushjax.evaluation.report.samples import Samples
 from brushjax.evaluation.report.tables import Table
 
-SIDE = 768  # pixels of an enlarged picture's longer side; the page shows it smaller
-QUALITY = 88
+FOLDER = Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +24,6 @@ class Section:
     """What is said of a benchmark; tables of its groups are folded away."""
 
     tables: Sequence[Table]
-    grids: Sequence[Panel] = ()
     groups: Sequence[Table] = ()
     note: str = ""
 
@@ -54,38 +48,49 @@ def page(
     sections: Mapping[str, Section],
     findings: Sequence[Finding],
     about: Mapping[str, Any],
+    samples: Samples | None = None,
 ) -> str:
-    """The whole report.
+    """The whole report; what it shows of records lies beside it.
 
     Args:
         head: what a reader should know first.
         sections: by heading.
         findings: shown before the numbers.
         about: environment, settings and command, shown last as JSON.
+        samples: what can be looked through; None leaves that part out.
     """
-    described = json.dumps(about, indent=2, default=str, ensure_ascii=False)
-    return _template().render(head=head, sections=sections, findings=findings, about=described)
+    others = {name: value for name, value in about.items() if name != "settings"}
+    settings = {name: _text(value) for name, value in about.get("settings", {}).items()}
+    return _template().render(
+        head=head,
+        sections=sections,
+        findings=findings,
+        about=_text(others),
+        settings=settings,
+        samples=None if samples is None or not samples.rows else _data(samples, list(settings)),
+    )
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
+def _data(samples: Samples, methods: Sequence[str]) -> str:
+    """The records as JSON within a script element, which no text of theirs can end."""
+    known = {**dataclasses.asdict(samples), "settings": methods}
+    text = json.dumps(known, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
 
 
 @functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["embedded"] = embedded
+    environment.globals["file"] = lambda name: (FOLDER / name).read_text(encoding="utf-8")
     environment.tests["nan"] = math.isnan
     return environment.get_template("page.html.jinja")
-
-
-def embedded(picture: np.ndarray) -> str:
-    """A picture as a data address."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

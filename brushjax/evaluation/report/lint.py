@@ -18,7 +18,8 @@ class Finding:
     """Something to look at.
 
     Attributes:
-        level: "error": the numbers must not be used; "warning": know this before using them.
+        level: "error": the numbers must not be used; "warning": know this before using them;
+            "note": what a reader should know.
         where: benchmark and method.
         text: what it is, and what to do.
     """

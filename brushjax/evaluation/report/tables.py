@@ -142,6 +142,30 @@ def changes_table(
     return Table(title_, head, rows, "Gains are above 0 where the method is better.")
 
 
+def overview_table(
+    changes: Sequence[Change], names: Sequence[str] = (), oracles: Sequence[str] = ()
+) -> Table | None:
+    """What the methods gain over the baseline on all benchmarks; None where there is one.
+
+    Args:
+        names, oracles: see `changes_table`.
+    """
+    mine = [one for one in changes if one.method not in oracles]
+    mine = [one for one in mine if not names or one.metric.name in names]
+    if len({one.benchmark for one in mine}) < 2:
+        return None
+    methods = list(dict.fromkeys(one.method for one in mine))
+    rows: dict[str, dict[str, Cell]] = {}
+    for one in mine:
+        verdict = {True: " better", False: " worse", None: ""}[one.better]
+        row = rows.setdefault(f"{one.benchmark}: {title(one.metric)}", {})
+        row[one.method] = Cell(number(one.gain) + verdict, one.gain.value)
+    cells = [[Cell(name), *(row.get(m, Cell("-")) for m in methods)] for name, row in rows.items()]
+    head = [f"gain over {mine[0].baseline} [95 % interval]", *methods]
+    note = "Paired: the same records, the same noise. A dash: the method was not run there."
+    return Table("all benchmarks", head, cells, note)
+
+
 def legend(methods: Mapping[str, str], means: Sequence[Summary]) -> dict[str, str]:
     """What every method and metric of a report is, by the name that the tables have for it."""
     metrics = {title(one.metric): meaning(one.metric) for one in means}

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float
 
 from brushjax.diffusion.samplers import Sampler, sample
 from brushjax.inference.engine.batch import by_groups
@@ -87,20 +86,20 @@ class FireOptions:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FireOutputs:
-    """What an edit gives.
+    """What an edit gives; in groups of samples, each with an axis more, while a program runs.
 
     Attributes:
-        latents: final ones, scaled, float32.
-        pictures: decoded.
-        boxes, boxes_mask: the regions that were looked at, as shares of the picture.
-        finite: whether what each of NETWORKS gave is free of NaN and infinity.
+        latents: final ones, scaled. float32 [B, h, w, 4]
+        pictures: decoded. uint8 [B, H, W, 3]
+        boxes, boxes_mask: regions that were looked at, shares of the picture. [B, R, 4], [B, R]
+        finite: whether what each of NETWORKS gave is free of NaN and infinity. [B, 3]
     """
 
-    latents: Float[Array | np.ndarray, "B h w 4"]
-    pictures: UInt8[Array | np.ndarray, "B H W 3"]
-    boxes: Float[Array | np.ndarray, "B R 4"]
-    boxes_mask: Bool[Array | np.ndarray, "B R"]
-    finite: Bool[Array | np.ndarray, "B 3"]
+    latents: Any
+    pictures: Any
+    boxes: Any
+    boxes_mask: Any
+    finite: Any
 
 
 @functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))

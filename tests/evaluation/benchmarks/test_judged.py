@@ -4,8 +4,6 @@ import json
 import math
 
 import numpy as np
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 import pytest
 
 from brushjax.evaluation.benchmarks.judged import gedit, i2ebench, imgedit, kris, risebench
@@ -15,6 +13,7 @@ from brushjax.evaluation.records import BenchmarkError
 from brushjax.evaluation.results import Shown
 from brushjax.evaluation.sweep import Run, Sweep
 from tests.evaluation.benchmarks import edit_miniatures as miniatures
+from tests.evaluation.benchmarks.faults import cell, changed, cut, gone
 
 BENCHMARKS = {
     "gedit": gedit.GEditBench,
@@ -222,39 +221,6 @@ def test_files_of_answers_that_cannot_be_trusted_are_refused(tmp_path, rows, mes
     miniatures.lines(tmp_path / "said.jsonl", rows)
     with pytest.raises(BenchmarkError, match=message):
         Answers.load(tmp_path / "said.jsonl")
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def gone(path):
-    path.unlink()
-
-
-def changed(key, **fields):
-    """A fault in an entry of a JSON file: fields of it replaced; None takes one away."""
-
-    def fault(path):
-        rows = json.loads(path.read_text())
-        rows[key].update(fields)
-        rows[key] = {name: value for name, value in rows[key].items() if value is not None}
-        path.write_text(json.dumps(rows))
-
-    return fault
-
-
-def cell(**fields):
-    """The same in the first row of a Parquet file; None takes the column away."""
-
-    def fault(path):
-        rows = parquet.read_table(path).to_pylist()
-        lost = [name for name, value in fields.items() if value is None]
-        rows[0].update(fields)
-        rows = [{k: v for k, v in row.items() if k not in lost} for row in rows]
-        parquet.write_table(arrow.Table.from_pylist(rows), path)
-
-    return fault
 
 
 BASIC, KRIS, RISE = "basic_edit.json", "color_change/annotation.json", "datav2_total_w_subtask.json"

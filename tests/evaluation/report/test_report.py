@@ -16,11 +16,18 @@ from brushjax.evaluation.records import Pixels, Record, Unit
 from brushjax.evaluation.report.aggregate import by_group as grouped
 from brushjax.evaluation.report.aggregate import changes, macro_mean, summaries
 from brushjax.evaluation.report.formats import markdown_table, number, percent, write_json
-from brushjax.evaluation.report.grids import Example, Panel, grids
+from brushjax.evaluation.report.grids import chosen
 from brushjax.evaluation.report.html import Head, Section, page
 from brushjax.evaluation.report.lint import Finding
 from brushjax.evaluation.report.names import meaning, title
-from brushjax.evaluation.report.tables import Cell, Table, changes_table, means_table
+from brushjax.evaluation.report.samples import Samples
+from brushjax.evaluation.report.tables import (
+    Cell,
+    Table,
+    changes_table,
+    means_table,
+    overview_table,
+)
 from brushjax.evaluation.score import Scored
 from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.bootstrap import Bootstrap, Interval
@@ -172,6 +179,22 @@ def test_gains_are_above_zero_where_a_method_is_better():
     assert [row[3].text.partition(" [")[0] for row in table.rows] == ["-", "10.0 %", "10.0 %"]
 
 
+def test_gains_on_all_benchmarks_stand_in_one_table():
+    column = [0.2, 0.4, 0.6, 0.8]
+    rows = scored({("zero", 0): column, ("m", 0): [0.9 * value for value in column]})
+    found = changes(rows, "zero", FAST)
+    assert overview_table(found) is None  # there is one benchmark
+    other = [dataclasses.replace(one, benchmark="c", method="n") for one in found]
+    table = overview_table([*found, *other], ("ring_error",))
+    assert table.head == ["gain over zero [95 % interval]", "m", "n"]
+    first, second = table.rows
+    assert [cell.text for cell in first][::2] == ["b: ring_error ↓", "-"]
+    assert first[1].text.endswith(" better")
+    assert second[1].text == "-"
+    assert second[2].text == first[1].text
+    assert overview_table([*found, *other], oracles=("n",)) is None
+
+
 def test_percentages_need_a_baseline_above_zero():
     column = [-0.2, -0.4, 0.1, 0.1]
     rows = scored({("zero", 0): column, ("m", 0): [value - 1 for value in column]})
@@ -197,11 +220,12 @@ def test_every_metric_has_one_name_an_arrow_and_a_meaning():
 
 def test_best_and_worst_do_not_overlap(tmp_path):
     for count, expected in ((3, [3, 3, 3]), (5, [5, 5, 1]), (6, [11])):
-        found = grids(*few_records(tmp_path, 11), "b", count)
-        assert [len(grid.rows) for grid in found] == expected
-        captions = [row.caption for grid in found for row in grid.rows]
-        assert len(set(captions)) == len(captions)
-    assert found[0].rows[0].caption == "r0: p"  # the least error
+        plan, rows, _ = few_records(tmp_path, 11)
+        found = chosen(plan, rows, "b", count)
+        assert [len(panel.places) for panel in found] == expected
+        places = [place for panel in found for place in panel.places]
+        assert len(set(places)) == len(places)
+    assert found[0].places[0] == ("r0", 1)  # the least error
 
 
 def few_records(folder, count):
@@ -236,19 +260,25 @@ def test_table_turns_and_writes_latex():
 
 def test_page_is_one_file_that_escapes_and_sorts():
     cells = [[Cell("<b>m</b>"), Cell("0.10 [0.05, 0.15]", 0.1, True)], [Cell("n"), Cell("-")]]
-    picture = np.zeros((400, 200, 3), np.uint8)
-    grid = Panel("best", [Example("caption & more", {"source": picture})])
     finding = Finding("error", "b, m", "impossible: x < y")
-    section = Section([Table("t", ["m", "x"], cells)], [grid], note="a note")
+    section = Section([Table("t", ["m", "x"], cells)], note="a note")
     head = Head("<t>", {"made": "today"}, {"n": "a <method>", "x": "a metric"})
-    text = page(head, {"b": section}, [finding], {"a": 1})
+    text = page(head, {"b": section}, [finding], {"a": 1, "settings": {"n": {"steps": 2}}})
     assert "<title>&lt;t&gt;</title>" in text
     assert 'title="a &lt;method&gt;"' in text
     assert "<b>m</b>" not in text
     assert "&lt;b&gt;m&lt;/b&gt;" in text
     assert 'data-value="0.1"' in text
     assert 'class="error"' in text
-    assert "caption &amp; more" in text
-    assert len(re.findall(r'src="data:image/jpeg;base64,', text)) == 1
     assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing is fetched from anywhere
     assert "aria-sort" in text
+    assert 'id="settings-0"' in text
+    assert 'id="data"' not in text  # there are no samples
+
+
+def test_records_cannot_end_the_scripts_element():
+    row = {"benchmark": "b", "prompt": "</script><b>", "results": []}
+    samples = Samples({"b": {"metrics": [], "methods": []}}, [row])
+    text = page(Head("t"), {}, [], {}, samples)
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    assert json.loads(found)["rows"] == [row]

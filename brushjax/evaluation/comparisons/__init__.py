@@ -1,0 +1,1 @@
+"""Sweeps over methods of several papers, made of what is there."""

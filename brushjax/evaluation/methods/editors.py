@@ -1,0 +1,127 @@
+"""Editors that are given picture and instruction alone, and make the whole picture anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
+from brushjax.evaluation.records import BenchmarkError, Record
+
+
+@dataclasses.dataclass(frozen=True)
+class _Editor(Recipe):
+    """What they have in common.
+
+    Attributes:
+        label: its name in the report.
+        steps, scheduler: of the sampling.
+        text_guidance, image_guidance: s_T and s_I of instruct-pix2pix's equation 3.
+        side: pixels of the longer side that is worked on; 0 is what the UNet was trained at.
+    """
+
+    label: str = "editor"
+    steps: int = 100
+    scheduler: str = "euler-a"
+    text_guidance: float = 7.5
+    image_guidance: float = 1.5
+    side: int = 0
+    seeded = True
+    reads = ("instruction",)
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raises BenchmarkError where there is nothing to be told."""
+        without = [record.id for record in records if not record.instruction]
+        if without:
+            raise BenchmarkError(
+                f"expected an instruction with every record for {self.label!r}; {len(without)} have"
+                f" none, such as {without[0]}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pix2Pix(_Editor):
+    """An 8-channel UNet alone, as instruct-pix2pix: no mask, no language model.
+
+    Attributes:
+        base: published pipeline folder, such as timbrooks/instruct-pix2pix.
+    """
+
+    label: str = "instruct-pix2pix"
+    base: str = ""
+
+    def method(self, resources: Resources) -> Method:
+        """The editor of its folder."""
+        from brushjax.inference.engine.pix2pix import EditSettings, InstructPix2Pix
+        from brushjax.inference.fireedit import SIDE, worked_at
+        from brushjax.inference.images import resize
+
+        models = resources.models
+        own = {**dataclasses.asdict(self), "kind": "instruct-pix2pix", "base": ""}
+        own |= {"networks": models.base_digests(self.base)}
+        guidance = (self.text_guidance, self.image_guidance)
+        how = EditSettings(self.steps, *guidance, self.scheduler, resources.together)
+
+        @functools.cache
+        def editor() -> Any:
+            return InstructPix2Pix(models.base(self.base), resources.mesh)
+
+        def fill(tasks: Sequence[Task]) -> Made:
+            height, width = tasks[0].pixels.source.shape[:2]
+            side = self.side or models.base(self.base).get("side") or SIDE
+            size = worked_at(height, width, side)
+            sources = np.stack([resize(task.pixels.source, size) for task in tasks])
+            words = [task.record.instruction for task in tasks]
+            made = editor()(sources, words, [task.seed for task in tasks], how)
+            return Made(np.stack([resize(one, (height, width)) for one in made]))
+
+        return Filling(own, fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class FireEdit(_Editor):
+    """FireEdit: region tokens, a language model and hybrid attention drive an 8-channel UNet.
+
+    Attributes:
+        folder: as `python train.py configs/fireedit/...` exports it.
+    """
+
+    label: str = "FireEdit"
+    folder: str = ""
+
+    def method(self, resources: Resources) -> Method:
+        """The editor of its folder."""
+        from flax import nnx
+
+        from brushjax.identity import arrays
+        from brushjax.weights.fireedit import load_fireedit
+
+        parts = load_fireedit(self.folder)
+        states = {k: nnx.to_pure_dict(nnx.state(model)) for k, model in parts.models.items()}
+        own = {**dataclasses.asdict(self), "kind": "fireedit", "folder": ""}
+        own |= {"parts": arrays({**states, "null": parts.null_context})}
+        names = ("steps", "scheduler", "text_guidance", "image_guidance")
+        how = {name: getattr(self, name) for name in names}
+
+        @functools.cache
+        def editor() -> Any:
+            from brushjax.inference.fireedit import FireEditor
+
+            return FireEditor.load(self.folder, mesh=resources.mesh)
+
+        def fill(tasks: Sequence[Task]) -> Made:
+            result = editor()(
+                [task.pixels.source for task in tasks],
+                [task.record.instruction for task in tasks],
+                seed=[task.seed for task in tasks],
+                together=resources.together,
+                side=self.side or None,
+                **how,
+            )
+            return Made(result.images)
+
+        return Filling(own, fill)
