@@ -223,6 +223,7 @@ def test_inpaint_command_leaves_out_what_is_there(files, pipeline, capsys, monke
         command.main(words)
 
 
+@pytest.mark.slow
 def test_inpaint_command_shows_steps_on_a_terminal(files, pipeline, monkeypatch, capsys):
     command.main(arguments(files, pipeline, out=files / "quiet.png"))
     assert "batch 1 of 1" not in capsys.readouterr().err
@@ -236,6 +237,7 @@ def test_inpaint_command_shows_steps_on_a_terminal(files, pipeline, monkeypatch,
     np.testing.assert_array_equal(pixels(files / "shown.png"), pixels(files / "quiet.png"))
 
 
+@pytest.mark.slow
 def test_inpaint_command_crops_around_the_mask(files, pipeline):
     big = np.random.default_rng(1).integers(0, 256, (600, 700, 3), np.uint8)
     mask = np.zeros((600, 700), np.uint8)

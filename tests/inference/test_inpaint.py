@@ -55,7 +55,9 @@ PARTIAL = {"scale": 0.7, "control_start": 0.2, "control_end": 0.8}
         ("ddim_mode", {"scheduler": "ddim"}),
         ("unipc_mode", {"scheduler": "unipc-reference"}),
         ("unipc_mode_partial", {"scheduler": "unipc-reference", **PARTIAL}),
-        ("ddim_mode_nocfg", {"scheduler": "ddim", "guidance": 1.0}),
+        pytest.param(
+            *("ddim_mode_nocfg", {"scheduler": "ddim", "guidance": 1.0}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_inpainter_reproduces_stored_reference_runs(golden_painter, golden, run, arguments):

@@ -96,7 +96,9 @@ def test_guess_mode_equals_reference(golden):
     assert error(out, golden.io["unet_out_with_guess"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("trace", ["trace_with", "trace_without"])
+@pytest.mark.parametrize(
+    "trace", ["trace_with", pytest.param("trace_without", marks=pytest.mark.slow)]
+)
 def test_unet_blocks_equal_reference(golden, trace, monkeypatch):
     """Every activation inside the UNet: a residual at a wrong place shows here, not at the end."""
     seen = {}
@@ -145,6 +147,7 @@ def test_odd_sizes_equal_reference():
     assert error(out, golden.io["odd/unet_out_with"]) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_branch_gradients_equal_reference(golden):
     grads = np.load(golden.folder / "grads.npz")
     sample, timestep, context, condition = golden.inputs()

@@ -144,6 +144,7 @@ def test_best_checkpoint_stays_beside_the_newest(tmp_path):
     assert kept == {2, 5, 6}
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_of_the_steps(tmp_path):
     run(recipe(steps=6, checkpoint_every=6), tmp_path, profile=(2, 3))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

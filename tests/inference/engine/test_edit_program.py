@@ -159,6 +159,7 @@ def test_compilation_cache_goes_where_it_is_told(tmp_path, monkeypatch):
         jax.config.update("jax_enable_compilation_cache", before[1])
 
 
+@pytest.mark.slow
 def test_approximations_leave_out_what_they_say(program):
     inputs, chosen = make_inputs(steps=6), sampler("ddim", 6)
     exact, _ = program(chosen, inputs)

@@ -61,6 +61,7 @@ def test_unet_of_eight_channels_equals_diffusers(golden, unet):
     assert deviation(nchw(odd), golden.io["odd/output"]) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_unet_of_eight_channels_has_the_gradients_of_diffusers(golden, unet):
     x, time, context = sample(golden), golden["timesteps"], golden["context"]
     target = nhwc(golden["target"])
@@ -134,6 +135,7 @@ TINY = UNetConfig(
 )
 
 
+@pytest.mark.slow
 def test_unet_projects_both_streams_once_or_each_time_alike():
     unet = UNet(TINY, rngs=Keys(0))
     draw = lambda *shape: jax.random.normal(Keys(len(shape)).params(), shape)  # noqa: E731
@@ -156,6 +158,7 @@ def test_unet_projects_both_streams_once_or_each_time_alike():
     assert np.abs(plain - without).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_unet_with_zeros_for_the_image_is_the_unet_of_four_channels():
     unet = UNet(TINY, rngs=Keys(0))
     unet.conv_in.kernel[...] = unet.conv_in.kernel.at[:, :, 4:].set(0)

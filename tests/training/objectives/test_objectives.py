@@ -68,6 +68,7 @@ def test_edge_loss_sees_edges_and_not_brightness():
     assert float(edge_loss(stripes, image, scales=1)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_autoencoder_exports_latents_of_unit_variance(batch, tmp_path):
     objective = AutoencoderObjective(VAE)
     trainable, frozen = loaded(objective, KEY)
@@ -88,6 +89,7 @@ def test_autoencoder_loss_adds_its_parts(batch):
     assert float(parts["psnr"]) > 0
 
 
+@pytest.mark.slow
 def test_autoencoder_is_taught_by_itself_to_see_every_place_alone(base, batch, tmp_path):
     objective = LocalityObjective(str(base))
     vae, frozen = loaded(objective, KEY)
