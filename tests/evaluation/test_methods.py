@@ -40,7 +40,7 @@ class Finder(Recipe):
             pictures[regions > 0] = 255
             # Checked while tests run, and by the sweep itself where nothing checks annotations.
             made = Made if self.kind is bool else types.SimpleNamespace
-            return made(pictures=pictures, regions=regions)
+            return made(pictures=pictures, regions=regions, plans=None)
 
         return Filling({"kind": "finder", "box": self.box}, fill)
 

@@ -68,7 +68,7 @@ def test_step_computes_three_predictions_and_little_more(count):
     def prediction(model, features, seen, picture):
         unet = model.unet
         keys = unet.text_keys(features), unet.visual_keys(features[:, :16])
-        time = unet.embed_time(jnp.ones(1), None, jnp.float32)
+        time = unet.embed_time(jnp.ones(1), None, jnp.dtype("float32"))
         x = jnp.concatenate([picture, picture], axis=-1)
         return unet.denoise(x, time, Streams(*keys))[0], keys
 
