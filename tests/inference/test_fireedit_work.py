@@ -82,7 +82,7 @@ def test_step_computes_three_predictions_and_little_more(count):
     def shared(model, features, seen, picture):
         """Up to where the text comes in, the two conditions with a picture are one."""
         block = model.unet.down_blocks[0]
-        time = model.unet.embed_time(jnp.ones(1), None, jnp.float32)
+        time = model.unet.embed_time(jnp.ones(1), None, jnp.dtype("float32"))
         x = model.unet.conv_in(jnp.concatenate([picture, picture], axis=-1))
         x = block.resnets[0](x, block.resnets[0].time_shift(time))
         transformer = block.attentions[0]
