@@ -24,7 +24,7 @@ from brushjax.weights.maps import MAPS, map_of
 from brushjax.weights.reading import Config, Weights, read, unjoined
 from brushjax.weights.rules import EACH, WeightsError, checkpoint_axes, checkpoint_name
 from brushjax.weights.rules import Path as ParameterPath
-from brushjax.weights.store import Joined, Tensor, naming
+from brushjax.weights.store import Joined, Tensor, copy_cast, naming
 
 ALIGNMENT = 64  # bytes; JAX takes over a host array without a copy if it starts at such an address
 READERS = min(4, os.cpu_count() or 1)  # threads; more find no more memory bandwidth
@@ -239,7 +239,7 @@ def _filled(
 ) -> jax.Array:
     """Reads a tensor into an array of our layout, which JAX takes over without a copy if it can.
 
-    Stacked layers are read one at a time, so that beside the shards there is never more than one.
+    Of stacked layers a few rows are read at a time, so that there is little beside the shards.
     """
     dtype = np.dtype(struct.dtype)
     if sharding is None:
@@ -277,17 +277,23 @@ def _fill_layers(
     struct: jax.ShapeDtypeStruct,
     shards: dict[tuple[tuple[int, int], ...], np.ndarray],
 ) -> None:
-    """Reads each layer that a shard here has a part of, once, and copies the parts."""
+    """Reads each layer that a shard here has a part of, once, and copies the parts out of the few
+    rows that are read at a time."""
     axes = checkpoint_axes(path[-1:], len(struct.shape) - 1)  # of one layer
     for number, part in enumerate(tensor.parts):
-        wanting = [bounds for bounds in shards if bounds[0][0] <= number < bounds[0][1]]
-        if not wanting:
+        targets = []
+        for bounds, shard in shards.items():
+            if bounds[0][0] <= number < bounds[0][1]:
+                stored = shard[number - bounds[0][0]].transpose(axes)
+                targets.append((stored, [bounds[1:][axis] for axis in axes]))
+        if not targets:
             continue
-        values = np.empty(struct.shape[1:], struct.dtype)
-        part.fill(values.transpose(axes))
-        for bounds in wanting:
-            cut = tuple(slice(start, stop) for start, stop in bounds[1:])
-            shards[bounds][number - bounds[0][0]] = values[cut]
+        for first, rows in part.slabs():
+            for stored, ((start, stop), *others) in targets:
+                low, high = max(start, first), min(stop, first + len(rows))
+                if low < high:
+                    cut = (slice(low - first, high - first), *(slice(*other) for other in others))
+                    copy_cast(stored[low - start : high - start], rows[cut])
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

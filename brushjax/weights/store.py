@@ -66,6 +66,10 @@ class Tensor:
         """Returns rows [start, stop) along the first axis, unread."""
         raise NotImplementedError
 
+    def slabs(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads the tensor in pieces: the first row of each, and its rows, valid until the next."""
+        yield 0, self.array()
+
     def array(self, dtype: np.dtype | None = None) -> np.ndarray:
         """Reads the tensor into a new array."""
         out = np.empty(self.shape, dtype or self.dtype)
@@ -104,20 +108,26 @@ class FileTensor(Tensor):
     dtype: np.dtype
 
     def fill(self, out: np.ndarray) -> None:
+        if out.dtype == self.dtype and out.flags.c_contiguous:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                read_exactly(file, out)
+            return
+        target = out if self.shape else out[None]
+        for start, slab in self.slabs():
+            copy_cast(target[start : start + len(slab)], slab)
+
+    def slabs(self) -> Iterator[tuple[int, np.ndarray]]:
+        rows = self.shape[0] if self.shape else 1
+        row_bytes = max(self.nbytes // max(rows, 1), 1)
+        step = min(max(SLAB_ROWS, SLAB_BYTES // row_bytes), max(rows, 1))
+        slab = np.empty((step, *self.shape[1:]), self.dtype)
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self.offset)
-            if out.dtype == self.dtype and out.flags.c_contiguous:
-                read_exactly(file, out)
-                return
-            rows = self.shape[0] if self.shape else 1
-            row_bytes = max(self.nbytes // max(rows, 1), 1)
-            step = min(max(SLAB_ROWS, SLAB_BYTES // row_bytes), max(rows, 1))
-            slab = np.empty((step, *self.shape[1:]), self.dtype)
-            target = out if self.shape else out[None]
             for start in range(0, rows, step):
-                stop = min(start + step, rows)
-                read_exactly(file, slab[: stop - start])
-                copy_cast(target[start:stop], slab[: stop - start])
+                read = slab[: min(step, rows - start)]
+                read_exactly(file, read)
+                yield start, read
 
     def rows(self, start: int, stop: int) -> Tensor:
         offset = self.offset + start * (self.nbytes // self.shape[0])
