@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from brushjax.models.backbone import Backbone, BackboneConfig, ByBlock, add, pop, size_of
-from brushjax.nn import GroupNorm, Keys, Rngs, Streams, conv, plus
+from brushjax.nn import GroupNorm, Rngs, Shapes, Streams, conv, plus
 from brushjax.typing import AddedCondition, Residuals
 
 SECOND_STREAM = {"to_k_ip": "to_k", "to_v_ip": "to_v"}  # what each starts from
@@ -100,7 +100,7 @@ class UNet(Backbone):
         config = dataclasses.replace(
             unet.config, visual_cross_attention_dim=unet.config.cross_attention_dim
         )
-        model = nnx.eval_shape(lambda: cls(config, rngs=Keys(0)))
+        model = nnx.eval_shape(lambda: cls(config, rngs=Shapes()))
         state, parameters = nnx.state(model), nnx.to_flat_state(nnx.state(unet))
         own: dict[Any, Any] = dict(parameters)
         empty: Any = nnx.to_flat_state(state)

@@ -4,7 +4,17 @@ from brushjax.nn.attention import Attention, KeyValue, Streams, attention, part
 from brushjax.nn.batch import alike, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, constrain, executing, execution, rematerialised
-from brushjax.nn.layers import GroupNorm, Keys, RMSNorm, Rngs, conv, layer_norm, linear, zero_conv
+from brushjax.nn.layers import (
+    GroupNorm,
+    Keys,
+    RMSNorm,
+    Rngs,
+    Shapes,
+    conv,
+    layer_norm,
+    linear,
+    zero_conv,
+)
 from brushjax.nn.projection import Projection, projection, quantize
 from brushjax.nn.resnet import Downsample, ResnetBlock, TimeShift, Upsample
 from brushjax.nn.transformer import Transformer2D
@@ -20,6 +30,7 @@ __all__ = [
     "RMSNorm",
     "ResnetBlock",
     "Rngs",
+    "Shapes",
     "Streams",
     "TimeShift",
     "TimestepEmbedding",

@@ -1,10 +1,11 @@
 """Constructors of the stock nnx layers with the conventions of Stable Diffusion checkpoints."""
 
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.linear import default_kernel_init
 from jaxtyping import Array, Float
 
 
@@ -25,7 +26,22 @@ class Keys:
         return jax.random.fold_in(self._key, self._count)
 
 
+class Shapes(Keys):
+    """Stands in for keys where a model's shapes alone are wanted: nothing is drawn.
+
+    Half of what tracing a full-size UNet costs would be random numbers that nobody sees.
+    """
+
+    def params(self) -> jax.Array:
+        """Returns the one key."""
+        return self._key
+
+
 Rngs = nnx.Rngs | Keys
+
+
+def _kernel(rngs: Rngs) -> Any:
+    return nnx.initializers.zeros if isinstance(rngs, Shapes) else default_kernel_init
 
 
 def conv(
@@ -45,6 +61,7 @@ def conv(
         (kernel, kernel),
         strides=stride,
         padding=((pad, pad), (pad, pad)),
+        kernel_init=_kernel(rngs),
         rngs=cast(nnx.Rngs, rngs),
     )
 
@@ -62,7 +79,13 @@ def zero_conv(channels: int, *, rngs: Rngs) -> nnx.Conv:
 
 def linear(width_in: int, width_out: int, *, bias: bool = True, rngs: Rngs) -> nnx.Linear:
     """Builds a linear layer."""
-    return nnx.Linear(width_in, width_out, use_bias=bias, rngs=cast(nnx.Rngs, rngs))
+    return nnx.Linear(
+        width_in,
+        width_out,
+        use_bias=bias,
+        kernel_init=_kernel(rngs),
+        rngs=cast(nnx.Rngs, rngs),
+    )
 
 
 class GroupNorm(nnx.Module):

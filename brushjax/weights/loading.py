@@ -148,11 +148,11 @@ def abstract_model(
 
 @functools.lru_cache(maxsize=16)
 def _traced(kind: str, settings: Any) -> tuple[Any, dict[ParameterPath, jax.ShapeDtypeStruct]]:
-    from brushjax.nn import Keys
+    from brushjax.nn import Shapes
 
     module_name, model_name, _ = map_of(kind).model
     model_class = getattr(importlib.import_module(module_name), model_name)
-    graph, state = nnx.split(nnx.eval_shape(lambda: model_class(settings, rngs=Keys(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: model_class(settings, rngs=Shapes())))
     return graph, {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in flat(nnx.to_pure_dict(state)).items()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import ml_dtypes
 import numpy as np
 from tqdm import tqdm
@@ -40,7 +41,8 @@ DTYPES = {
 DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 SLAB_BYTES = 1 << 20  # stays in a core's cache between the read and the transposing copy
-SLAB_ROWS = 16  # 16 float32 rows fill one 64-byte cache line of a transposed destination
+BLOCK = 256, 32  # rows and columns that are turned at once: a kernel's 3 x 3 values lie in each
+BITS = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}  # by bytes: OpenCV knows no bfloat16
 LARGEST_HEADER = 100_000_000  # bytes; the limit that the safetensors library sets itself
 
 
@@ -120,7 +122,7 @@ class FileTensor(Tensor):
     def slabs(self) -> Iterator[tuple[int, np.ndarray]]:
         rows = self.shape[0] if self.shape else 1
         row_bytes = max(self.nbytes // max(rows, 1), 1)
-        step = min(max(SLAB_ROWS, SLAB_BYTES // row_bytes), max(rows, 1))
+        step = min(max(BLOCK[0], SLAB_BYTES // row_bytes), max(rows, 1))
         slab = np.empty((step, *self.shape[1:]), self.dtype)
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self.offset)
@@ -255,6 +257,10 @@ def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def copy_cast(out: np.ndarray, values: np.ndarray) -> None:
     """Copies and casts `values` into `out`; WeightsError if a float becomes infinite by it."""
+    turned = values.ndim > 1 and out.strides[0] == out.itemsize and values.flags.c_contiguous
+    if turned and out.dtype == values.dtype and out.itemsize in BITS:
+        copy_turned(out, values)
+        return
     try:
         with np.errstate(over="raise"):
             out[...] = values
@@ -264,6 +270,25 @@ def copy_cast(out: np.ndarray, values: np.ndarray) -> None:
             f"a value of {largest:.4g} does not fit into {out.dtype}; ask for bfloat16 or float32 "
             f"instead"
         ) from error
+
+
+def copy_turned(out: np.ndarray, values: np.ndarray) -> None:
+    """Copies C-ordered values to where their first axis is the innermost, block by block.
+
+    NumPy does so value by value; a block turned in the cache is then copied in runs of its rows.
+    """
+    bits = BITS[out.itemsize]
+    out, values = np.moveaxis(out.view(bits), 0, -1), values.view(bits)
+    if values.ndim == 2:
+        cv2.transpose(values, out)
+        return
+    height, width = BLOCK
+    for top in range(0, len(values), height):
+        for left in range(0, values.shape[1], width):
+            block = values[top : top + height, left : left + width]
+            place = out[left : left + width, ..., top : top + height]
+            turned = cv2.transpose(block.reshape(len(block), -1))
+            place[...] = turned.reshape(place.shape)
 
 
 def read_exactly(file: Any, out: np.ndarray) -> None:

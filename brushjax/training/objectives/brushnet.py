@@ -22,7 +22,7 @@ from brushjax.models.brushnet import CELL, BrushNet, BrushNetConfig, keep_mask_c
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from brushjax.pipelines.bases import SHIPPED_BASE
 from brushjax.pipelines.published import (
     Base,
@@ -243,4 +243,4 @@ LATENTS = ("mean", "deviation", "condition", "masked_deviation")
 @functools.cache
 def branch_config(unet: UNetConfig) -> BrushNetConfig:
     """Returns the config of the branch that `BrushNet.from_unet` makes for a UNet."""
-    return nnx.eval_shape(lambda: BrushNet.from_unet(UNet(unet, rngs=Keys(0)))).config
+    return nnx.eval_shape(lambda: BrushNet.from_unet(UNet(unet, rngs=Shapes()))).config

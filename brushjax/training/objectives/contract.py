@@ -19,7 +19,7 @@ from brushjax import weights
 from brushjax.config import ConfigError
 from brushjax.distributed import place
 from brushjax.models.vae import VAEConfig, in_working_dtype
-from brushjax.nn import Keys
+from brushjax.nn import Keys, Shapes
 from brushjax.sharding import path_name
 from brushjax.training.state import cast
 from brushjax.typing import Params
@@ -225,7 +225,7 @@ def blueprint(model: Callable[..., nnx.Module], config: Any) -> tuple[Any, Param
     Args:
       model: its class, or a function `(config, rngs=)` that builds it.
     """
-    abstract = nnx.eval_shape(lambda: model(config, rngs=Keys(0)))
+    abstract = nnx.eval_shape(lambda: model(config, rngs=Shapes()))
     graph, state = nnx.split(abstract)
     return graph, nnx.to_pure_dict(state)
 

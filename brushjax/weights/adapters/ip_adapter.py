@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from brushjax.models.unet import UNet
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from brushjax.weights.formats import is_pickle, read_file
 from brushjax.weights.formats.pickles import read_content
 from brushjax.weights.rules import WeightsError, checkpoint_axes, checkpoint_name
@@ -67,7 +67,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _filled(unet: UNet, tensors: dict[str, Tensor], width: int, source: str) -> UNet:
     config = dataclasses.replace(unet.config, visual_cross_attention_dim=width)
-    model = nnx.eval_shape(lambda: UNet(config, rngs=Keys(0)))
+    model = nnx.eval_shape(lambda: UNet(config, rngs=Shapes()))
     parameters: Any = nnx.to_flat_state(nnx.state(unet))
     own = dict(parameters)
     state = nnx.state(model)
