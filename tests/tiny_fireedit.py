@@ -90,9 +90,14 @@ def write(folder):
             model = random_model(Llama, ours.llama, 0)
         brushjax.save(model, folder / ("llm" if kind == "llama" else kind))
     save_file({"null_context": null_context()}, folder / "null_context.safetensors")
+    return objective(folder)
+
+
+def objective(folder):
+    """What trains the parts of a folder that `write` wrote."""
     sources = dict.fromkeys((field.name for field in dataclasses.fields(Sources)), "")
     sources |= {"start": str(folder), "llama": str(SHIPPED_BASE)}
-    return FireEditObjective(ours, Sources(**sources), PROMPT)
+    return FireEditObjective(sizes(), Sources(**sources), PROMPT)
 
 
 def write_whole(folder):
