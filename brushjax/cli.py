@@ -26,6 +26,7 @@ COMMANDS = {
     "instruct": ("brushjax.agents.instruct", "main", "make instructions for captioned pictures"),
     "donors": ("brushjax.agents.donors", "main", "make the pictures that regions learn from"),
     "prepare": ("brushjax.agents.prepare", "main", "make records for training, on Beam runners"),
+    "propose": ("brushjax.training.propose", "main", "find FireEdit's regions beforehand"),
     "convert": ("brushjax.weights.command", "run", "convert weights, compare and list them"),
     "tokenizer": ("brushjax.cli", "tokenizer", "make a small tokenizer from captions"),
     "evaluate": ("brushjax.evaluation.command", "main", "score a model on a benchmark"),

@@ -69,6 +69,17 @@ def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") ->
     )
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """Reads a share of the work: "3/8" -> (3, 8).
+
+    Raises: ConfigError if it is none.
+    """
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"expected --shard I/N with I < N, such as 0/8; got {text!r}")
+    return int(index), int(count)
+
+
 def own_options(
     kind: type[C], arguments: Sequence[str] | None, program: str, examples: str
 ) -> tuple[C, list[str]]:

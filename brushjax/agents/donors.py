@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from brushjax import config as configs
 from brushjax.files import inside, whole_file, write_text
 from brushjax.identity import digest
 
@@ -70,7 +71,7 @@ def donors(options: DonorArguments, generator: Any) -> int:
     """
     from tqdm import tqdm
 
-    index, count = _shard(options.shard)
+    index, count = configs.shard_of(options.shard)
     rows = _rows(options.edits / LIST)
     places = [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
     own = range(index, len(rows), count)
@@ -151,10 +152,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
             raise ValueError(f"{path}:{number}: expected {', '.join(NAMED)}; no {missing[0]}")
         rows.append(row)
     return rows
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ValueError(f"expected --shard I/N with I < N, such as 0/8; got {text!r}")
-    return int(index), int(count)

@@ -168,12 +168,22 @@ def look(dino: DINO, clip: CLIPVision, images: Float[Array, "B H W 3"], sizes: S
     Source: Groma's image processor, which keeps no shape either.
     Differs: docs/deviations.md#fireedit-views.
     """
-    side = sizes.region_encoder.image_size
-    ours = dino(_view(images, side, IMAGENET_MEAN, IMAGENET_STD))
+    ours = dino(_watched(images, sizes))
     theirs = clip(_view(images, sizes.clip_vision.image_size, CLIP_MEAN, CLIP_STD))
     hidden = jnp.stack(ours.hidden_states[-sizes.layers :], axis=1)
     tokens = theirs.hidden_states[sizes.edit.visual_layer]
     return Sight(hidden, Seen(tokens, ours.tokens[:, 1:]))
+
+
+def states(
+    dino: DINO, images: Float[Array, "B H W 3"], sizes: Sizes
+) -> tuple[Float[Array, "B M C"], ...]:
+    """What proposals need of `look`: the states of the vision transformer's last layers."""
+    return dino(_watched(images, sizes)).hidden_states[-sizes.layers :]
+
+
+def _watched(images: Array, sizes: Sizes) -> Float[Array, "B S S 3"]:
+    return _view(images, sizes.region_encoder.image_size, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _view(images: Array, side: int, mean: Any, deviation: Any) -> Float[Array, "B S S 3"]:

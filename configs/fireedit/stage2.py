@@ -19,38 +19,57 @@ from brushjax.training.recipe import TrainConfig
 
 SIZE = 256  # SmartEdit's and instruct-pix2pix's; FireEdit says nothing
 COCO = "data/coco"
+BOXES = ""
+"""Folder of regions found beforehand, such as "data/boxes", which `python -m brushjax propose
+configs/fireedit/stage2.py` fills; empty finds them in each step."""
 INSTANCES = f"{COCO}/annotations/instances_train2014.json"
+
+
+def boxes(name: str) -> str:
+    """Folder of a set's regions, if they are found beforehand."""
+    return BOXES and f"{BOXES}/{name}"
 
 
 def edits() -> tuple[Part, ...]:
     """45 % of published edits, the three sets alike: SmartEdit's 1 : 1 with UltraEdit added."""
     sets = (
-        EditPairs("data/instructpix2pix-clip-filtered/data/train-*.parquet", size=SIZE),
-        EditPairs("data/MagicBrush/data/train-*.parquet", "magicbrush", SIZE),
-        EditPairs("data/UltraEdit_500k/data/FreeForm*.parquet", "ultraedit", SIZE),
+        ("data/instructpix2pix-clip-filtered/data/train-*.parquet", "instruct-pix2pix"),
+        ("data/MagicBrush/data/train-*.parquet", "magicbrush"),
+        ("data/UltraEdit_500k/data/FreeForm*.parquet", "ultraedit"),
     )
-    return tuple(Part(one, 0.15) for one in sets)
+    return tuple(Part(EditPairs(path, form, SIZE, boxes=boxes(form)), 0.15) for path, form in sets)
 
 
 def masks() -> tuple[Part, ...]:
     """25 % of segmentation as edits, divided about as the sets' sizes: 118, 42 and 209 thousand."""
     pictures, refs = f"{COCO}/train2014", f"{COCO}/refcoco/refs(unc).p"
-    one = Segmentation(refs, pictures, INSTANCES, form="refcoco", size=SIZE)
     grefs = f"{COCO}/grefcoco/grefs(unc).json"
-    several = Segmentation(grefs, pictures, INSTANCES, form="grefcoco", size=SIZE)
-    stuff = Segmentation(
-        f"{COCO}/stuffthingmaps/train2017", f"{COCO}/train2017", f"{COCO}/labels.txt", size=SIZE
+    maps, labels = f"{COCO}/stuffthingmaps/train2017", f"{COCO}/labels.txt"
+    one, several, stuff = (
+        Segmentation(path, images, names, form=form, size=SIZE, boxes=boxes(form))
+        for path, images, names, form in (
+            (refs, pictures, INSTANCES, "refcoco"),
+            (grefs, pictures, INSTANCES, "grefcoco"),
+            (maps, f"{COCO}/train2017", labels, "coco-stuff"),
+        )
     )
     return Part(stuff, 0.08), Part(one, 0.03), Part(several, 0.14)
 
 
 def get_config() -> TrainConfig:
     """Returns the recipe."""
-    reasoning = EditPairs("data/ReasonEdit/train.json", "reasonedit", SIZE)
-    questions = Conversations("data/llava_instruct_150k.json", f"{COCO}/train2017", SIZE)
+    reasoning = EditPairs(
+        "data/ReasonEdit/train.json", "reasonedit", SIZE, boxes=boxes("reasonedit")
+    )
+    questions = Conversations(
+        "data/llava_instruct_150k.json", f"{COCO}/train2017", SIZE, boxes=boxes("llava")
+    )
     return TrainConfig(
         name="fireedit_stage2",
-        objective=FireEditObjective(sources=Sources(start="runs/fireedit/stage1/export")),
+        objective=FireEditObjective(
+            sources=Sources(start="runs/fireedit/stage1/export"),
+            boxes="given" if BOXES else "proposed",
+        ),
         # 15 % of ReasonEdit as SmartEdit; 15 % of questions keep the language model's answers.
         data=Mixture((*edits(), *masks(), Part(reasoning, 0.15), Part(questions, 0.15)), workers=8),
         optimizer=OptimizerConfig(

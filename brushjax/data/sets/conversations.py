@@ -13,14 +13,14 @@ import numpy as np
 from brushjax.data.faults import Fault
 from brushjax.data.schema import Conversation
 from brushjax.data.sets.edit_pairs import picture_file
-from brushjax.data.sets.shuffled import ShuffledData, Stored, member, stretched, words
-from brushjax.data.sources.pictures import decode
+from brushjax.data.sets.shuffled import Pictured, PicturedData, member, stretched, words
+from brushjax.data.sources.pictures import Picture, decode
 
 PLACEHOLDER = "<image>"  # where LLaVA puts the picture; here it has a place of its own
 
 
 @dataclasses.dataclass(frozen=True)
-class Conversations(ShuffledData):
+class Conversations(PicturedData):
     """LLaVA-Instruct-150k: of each conversation one question with its answer is drawn.
 
     Attributes:
@@ -33,7 +33,7 @@ class Conversations(ShuffledData):
     images: str = ""
     size: int = 256
 
-    def stored(self) -> Stored:
+    def stored(self) -> Pictured:
         return Talks(self)
 
     def shapes(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Conversations(ShuffledData):
         return {"image": np.zeros((self.size, self.size, 3), np.uint8), "id": np.int64(0)}
 
 
-class Talks:
+class Talks(Pictured):
     """The conversations of a file.
 
     Raises: ValueError if it is no JSON list.
@@ -54,6 +54,7 @@ class Talks:
             raise ValueError(f"{file}: expected a JSON list, got {type(rows).__name__}")
         self._rows, self._size = rows, config.size
         self._folder = Path(config.images).expanduser()
+        self.found = config.found(len(self))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -61,6 +62,9 @@ class Talks:
     def name(self, number: int) -> str:
         row = self._rows[number]
         return str(row.get("id", number)) if isinstance(row, dict) else str(number)
+
+    def picture(self, number: int) -> Picture:
+        return decode(picture_file(self._folder, member(self._rows[number], "image")))
 
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> Conversation:
         row = self._rows[number]
@@ -74,9 +78,8 @@ class Talks:
             raise Fault("bad caption", "expected a turn of human and then one of gpt")
         question, answer = (turn.get("value") for turn in asked[rng.integers(len(asked))])
         question = words(question, "a question").replace(PLACEHOLDER, " ")
-        picture = decode(picture_file(self._folder, member(row, "image")))
+        picture = self.picture(number)
         met.extend(picture.notes)
         pixels = stretched(picture.pixels, self._size)
-        return Conversation(
-            number, pixels, words(question, "a question"), words(answer, "an answer")
-        )
+        texts = words(question, "a question"), words(answer, "an answer")
+        return Conversation(number, pixels, *texts, self.regions(number))

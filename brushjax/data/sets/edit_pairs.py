@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from brushjax.data.boxes import mirrored
 from brushjax.data.faults import Fault, as_fault
 from brushjax.data.schema import EditPair
-from brushjax.data.sets.shuffled import ShuffledData, Stored, member, stretched, words
-from brushjax.data.sources.pictures import decode
+from brushjax.data.sets.shuffled import Pictured, PicturedData, member, stretched, words
+from brushjax.data.sources.pictures import Picture, decode
 from brushjax.data.sources.tables import GroupOrder, Table
 
 FORMS = {
@@ -31,7 +32,7 @@ SIDED = re.compile(
 
 
 @dataclasses.dataclass(frozen=True)
-class EditPairs(ShuffledData):
+class EditPairs(PicturedData):
     """One published set of edits.
 
     Attributes:
@@ -49,7 +50,7 @@ class EditPairs(ShuffledData):
     size: int = 256
     mirrored: float | int = 0.5
 
-    def stored(self) -> Stored:
+    def stored(self) -> Pictured:
         return Listed(self) if self.form == "reasonedit" else Tabled(self)
 
     def shapes(self) -> dict[str, Any]:
@@ -58,13 +59,14 @@ class EditPairs(ShuffledData):
         return {"image": image, "target": image, "id": np.int64(0)}
 
 
-class Tabled:
+class Tabled(Pictured):
     """The edits of Parquet files."""
 
     def __init__(self, config: EditPairs):
         self._config, self._columns = config, FORMS[config.form]
         self._table = Table(config.path, self._columns)
         self.order = GroupOrder(self._table.sizes, config.seed)
+        self.found = config.found(len(self))
 
     def __len__(self) -> int:
         return len(self._table)
@@ -72,13 +74,17 @@ class Tabled:
     def name(self, number: int) -> str:
         return self._table.name(number)
 
+    def picture(self, number: int) -> Picture:
+        return decode(self._table[number][self._columns[0]])
+
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
         row = self._table[number]
         image, instruction, target = (row[name] for name in self._columns)
-        return pair(self._config, number, (image, target), words(instruction, "an edit"), rng, met)
+        edit = pair(self._config, number, (image, target), words(instruction, "an edit"), met)
+        return drawn(self._config, edit, self.regions(number), rng)
 
 
-class Listed:
+class Listed(Pictured):
     """ReasonEdit's edits: a JSON object of paths, with several wordings of each instruction.
 
     Raises: ValueError if the file is no JSON object.
@@ -90,6 +96,7 @@ class Listed:
         if not isinstance(rows, dict):
             raise ValueError(f"{file}: expected a JSON object, got {type(rows).__name__}")
         self._folder, self._rows = file.parent, list(rows.items())
+        self.found = config.found(len(self))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -97,14 +104,22 @@ class Listed:
     def name(self, number: int) -> str:
         return self._rows[number][0]
 
+    def picture(self, number: int) -> Picture:
+        return decode(self._file(number, "origin_img_path"))
+
+    def _file(self, number: int, name: str) -> bytes:
+        return picture_file(self._folder, member(self._rows[number][1], name))
+
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
         row = self._rows[number][1]
         said = member(row, "instruction")
         said = said if isinstance(said, list) else [said]
         text = words(said[rng.integers(len(said))] if said else "", "an edit")
-        names = (member(row, name) for name in ("origin_img_path", "target_img_path"))
-        before, after = (picture_file(self._folder, name) for name in names)
-        return pair(self._config, number, (before, after), text, rng, met)
+        before, after = (
+            self._file(number, name) for name in ("origin_img_path", "target_img_path")
+        )
+        edit = pair(self._config, number, (before, after), text, met)
+        return drawn(self._config, edit, self.regions(number), rng)
 
 
 def picture_file(folder: Path, name: Any) -> bytes:
@@ -122,17 +137,21 @@ def picture_file(folder: Path, name: Any) -> bytes:
 
 
 def pair(
-    config: EditPairs,
-    number: int,
-    files: tuple[bytes, bytes],
-    instruction: str,
-    rng: np.random.Generator,
-    met: list[str],
+    config: EditPairs, number: int, files: tuple[bytes, bytes], instruction: str, met: list[str]
 ) -> EditPair:
-    """Decodes an edit, and mirrors it where that does no harm."""
+    """Decodes an edit."""
     decoded = [decode(data) for data in files]
     met.extend(note for one in decoded for note in one.notes)
     image, target = (stretched(one.pixels, config.size) for one in decoded)
-    if rng.random() < config.mirrored and not SIDED.search(instruction):
-        image, target = image[:, ::-1], target[:, ::-1]
-    return EditPair(number, np.ascontiguousarray(image), np.ascontiguousarray(target), instruction)
+    return EditPair(number, image, target, instruction)
+
+
+def drawn(
+    config: EditPairs, edit: EditPair, boxes: np.ndarray | None, rng: np.random.Generator
+) -> EditPair:
+    """Gives an edit its boxes, and mirrors it now and then where that does no harm."""
+    image, target = edit.image, edit.target
+    if rng.random() < config.mirrored and not SIDED.search(edit.instruction):
+        image, target, boxes = image[:, ::-1], target[:, ::-1], mirrored(boxes)
+    image, target = (np.ascontiguousarray(one) for one in (image, target))
+    return dataclasses.replace(edit, image=image, target=target, boxes=boxes)

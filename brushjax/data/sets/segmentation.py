@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from brushjax.data import boxes as regions
 from brushjax.data.faults import Fault, as_fault
 from brushjax.data.masks import rle
 from brushjax.data.schema import EditPair
 from brushjax.data.sets.edit_pairs import picture_file
-from brushjax.data.sets.shuffled import ShuffledData, Stored, member, stretched, words
-from brushjax.data.sources.pictures import decode
+from brushjax.data.sets.shuffled import Pictured, PicturedData, member, stretched, words
+from brushjax.data.sources.pictures import Picture, decode
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -52,7 +53,7 @@ VOID = 255  # pixels of COCO-Stuff's maps without a class
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmentation(ShuffledData):
+class Segmentation(PicturedData):
     """Pictures with named masks, as edits.
 
     Attributes:
@@ -74,7 +75,7 @@ class Segmentation(ShuffledData):
     absent: float | int = 0.2
     size: int = 256
 
-    def stored(self) -> Stored:
+    def stored(self) -> Pictured:
         return Stuff(self) if self.form == "coco-stuff" else Referred(self)
 
     def shapes(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Segmentation(ShuffledData):
         return {"image": image, "target": image, "id": np.int64(0)}
 
 
-class Stuff:
+class Stuff(Pictured):
     """COCO-Stuff: a map of classes for each picture.
 
     Raises:
@@ -103,6 +104,7 @@ class Stuff:
             raise ValueError(f"{config.labels}: expected lines such as '1: person'")
         # The list counts from 1, the maps from 0.
         self._classes = {int(m[1]) - 1: m[2].lower() for m in found if m and int(m[1]) > 0}
+        self.found = config.found(len(self))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -110,28 +112,34 @@ class Stuff:
     def name(self, number: int) -> str:
         return self._names[number]
 
+    def picture(self, number: int) -> Picture:
+        return decode(picture_file(self._images, f"{self._names[number]}.jpg"))
+
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
         name, size = self._names[number], self._config.size
-        picture = decode(picture_file(self._images, f"{name}.jpg"))
+        picture = self.picture(number)
         met.extend(picture.notes)
         classes = class_map(picture_file(self._maps, f"{name}.png"))
         if classes.shape != picture.pixels.shape[:2]:
             raise Fault("wrong size", f"map {classes.shape}, picture {picture.pixels.shape[:2]}")
         cut = square(classes.shape, rng)
+        boxes = regions.cut(self.regions(number), cut, classes.shape)
         image = _resized(picture.pixels[cut], size, Image.Resampling.LANCZOS)
         classes = _resized(classes[cut], size, Image.Resampling.NEAREST)
         present = [int(c) for c in np.unique(classes) if c in self._classes]
         if rng.random() < self._config.absent:
             missing = sorted(self._classes.keys() - present)
             thing = self._classes[missing[rng.integers(len(missing))]] if missing else ""
-            return painted(number, image, np.zeros_like(classes, bool), thing, rng)
-        if not present:
-            return EditPair(number, image, image, UNCHANGED)
-        chosen = present[rng.integers(len(present))]
-        return painted(number, image, classes == chosen, self._classes[chosen], rng)
+            edit = painted(number, image, np.zeros_like(classes, bool), thing, rng)
+        elif present:
+            chosen = present[rng.integers(len(present))]
+            edit = painted(number, image, classes == chosen, self._classes[chosen], rng)
+        else:
+            edit = EditPair(number, image, image, UNCHANGED)
+        return dataclasses.replace(edit, boxes=boxes)
 
 
-class Referred:
+class Referred(Pictured):
     """RefCOCO and gRefCOCO: expressions that name none, one or several things of a picture.
 
     Raises: ValueError if a file has another layout.
@@ -153,6 +161,7 @@ class Referred:
         self._refs = [one for one in refs if one.get("split") == config.split]
         if not self._refs:
             raise ValueError(f"{file}: expected expressions of split {config.split!r}, found none")
+        self.found = config.found(len(self))
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -160,16 +169,22 @@ class Referred:
     def name(self, number: int) -> str:
         return f"ref {self._refs[number].get('ref_id', number)}"
 
+    def picture(self, number: int) -> Picture:
+        return decode(picture_file(self._images, member(self._about(number), "file_name")))
+
+    def _about(self, number: int) -> dict[str, Any]:
+        image = member(self._refs[number], "image_id")
+        if image not in self._files:
+            raise Fault("missing member", f"no image {image} in {self._config.labels}")
+        return self._files[image]
+
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> EditPair:
         ref = self._refs[number]
         sentences = member(ref, "sentences")
         if not sentences:
             raise Fault("bad caption", "no sentences")
         thing = words(sentences[rng.integers(len(sentences))].get("sent"), "an expression")
-        about = self._files.get(member(ref, "image_id"))
-        if about is None:
-            raise Fault("missing member", f"no image {ref['image_id']} in {self._config.labels}")
-        picture = decode(picture_file(self._images, member(about, "file_name")))
+        about, picture = self._about(number), self.picture(number)
         met.extend(picture.notes)
         height, width = picture.pixels.shape[:2]
         stated = about.get("height", height), about.get("width", width)
@@ -182,7 +197,8 @@ class Referred:
                 mask |= shape_mask(self._shapes.get(one), height, width)
         size = self._config.size
         small = _resized(mask.astype(np.uint8), size, Image.Resampling.NEAREST) > 0
-        return painted(number, stretched(picture.pixels, size), small, thing, rng)
+        edit = painted(number, stretched(picture.pixels, size), small, thing, rng)
+        return dataclasses.replace(edit, boxes=self.regions(number))
 
 
 def painted(

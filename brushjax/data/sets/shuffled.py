@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from brushjax.data.boxes import Boxes
 from brushjax.data.faults import (
     ATTEMPTS,
     FAULTS,
@@ -24,6 +25,7 @@ from brushjax.data.faults import (
 from brushjax.data.feed import UNLIMITED, Feed, stacked
 from brushjax.data.order import Order
 from brushjax.data.schema import Encode
+from brushjax.data.sources.pictures import Picture
 
 DRAWN, SUBSTITUTE = 0, 1  # streams of random numbers
 
@@ -83,6 +85,46 @@ class ShuffledData:
         """Returns an endless series of this host's parts of the batches."""
         samples = self.source(encode)
         return Feed(samples, batch_size, shard, self.workers, self.threads, self.ahead)
+
+
+class Pictured(Stored, Protocol):
+    """Records about pictures, whose regions may have been found beforehand."""
+
+    found: Boxes | None
+
+    def picture(self, number: int) -> Picture:
+        """Returns the picture that a record is about, as it is stored.
+
+        Raises: Fault if it can't be used.
+        """
+        ...
+
+    def regions(self, number: int) -> np.ndarray | None:
+        """Returns the regions of the stored picture, float32 [n, 4]; None where none were found
+        beforehand."""
+        return None if self.found is None else self.found.of(number, self.name(number))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PicturedData(ShuffledData):
+    """Settings of training data about pictures.
+
+    Attributes:
+      boxes: folder of the pictures' regions, as `python -m brushjax propose` writes it; empty gives
+        records without.
+    """
+
+    boxes: str = ""
+
+    def stored(self) -> Pictured:
+        raise NotImplementedError
+
+    def found(self, records: int) -> Boxes | None:
+        """Returns the regions of so many records, if they were found beforehand.
+
+        Raises: ValueError if they are not complete.
+        """
+        return Boxes.complete(self.boxes, records) if self.boxes else None
 
 
 @functools.lru_cache(maxsize=32)
