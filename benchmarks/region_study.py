@@ -81,7 +81,9 @@ def variant(config: TrainConfig, clip: Path, settings: dict[str, Any]) -> TrainC
     """The recipe with other settings, as `VARIANTS` has them."""
     ours = config.objective
     encoders = dataclasses.replace(
-        ours.encoders, clip=str(clip), patch_layer=settings.get("layer", -2)
+        ours.encoders,
+        clip=str(clip),
+        patch_layer=settings.get("layer", ours.encoders.patch_layer),
     )
     predictor = dataclasses.replace(ours.predictor, residual=settings.get("residual", True))
     losses = dataclasses.replace(

@@ -131,9 +131,13 @@ class Run:
         rows = jax.ShapeDtypeStruct(
             (self.every, len(self.seeds), self.config.batch_size), jnp.int32
         )
-        return jax.jit(self._steps, donate_argnums=0).lower(state, frozen, pool, rows).compile()
+        seeds = jax.ShapeDtypeStruct((len(self.seeds),), jnp.int32)
+        steps = jax.jit(self._steps, donate_argnums=0)
+        return steps.lower(state, frozen, pool, rows, seeds).compile()
 
-    def _steps(self, state: State, frozen: Params, pool: Any, rows: jax.Array) -> tuple[State, Any]:
+    def _steps(
+        self, state: State, frozen: Params, pool: Any, rows: jax.Array, seeds: jax.Array
+    ) -> tuple[State, Any]:
         config = self.config
         optimizer = make_optimizer(config.optimizer, config.steps)
 
@@ -149,8 +153,6 @@ class Run:
             batch = {name: array[rows] for name, array in pool.items()}
             state, metrics = step(state, frozen, batch)
             return state, {name: _value(metric) for name, metric in metrics.items()}
-
-        seeds = jnp.asarray(self.seeds)
 
         def all_seeds(state: State, rows: jax.Array) -> tuple[State, Any]:
             return jax.vmap(one)(seeds, state, rows)
@@ -170,9 +172,10 @@ class Run:
         if self.config.steps % self.every:
             raise ValueError(f"expected steps divisible by {self.every}, got {self.config.steps}")
         state, rows = self.start(), self.orders(len(pool["id"]))
+        seeds = np.asarray(self.seeds, np.int32)  # an argument: other seeds, the same program
         program = program or self.compiled(state, frozen, pool)
         for step in range(0, self.config.steps, self.every):
-            state, metrics = program(state, frozen, pool, rows[step : step + self.every])
+            state, metrics = program(state, frozen, pool, rows[step : step + self.every], seeds)
             if report is not None:
                 report(step + self.every, jax.device_get(metrics))
         return export_parameters(state)

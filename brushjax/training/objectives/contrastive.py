@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from brushjax import weights
 from brushjax.config import ConfigError
@@ -27,6 +28,7 @@ from brushjax.training.objectives.contract import (
     dtype_of,
     fresh,
     placed,
+    read,
     to_unit_range,
 )
 from brushjax.training.objectives.region import unit
@@ -34,6 +36,7 @@ from brushjax.training.state import named_keys
 from brushjax.typing import Params
 
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0
+SURENESS, LEAST = 4, 1e-6  # of `patch_choice`: order of the mean over patches, floor of a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +44,25 @@ class ContrastiveObjective(Objective):
     """Half of CLIP's loss: of all texts in the batch, wrong ones of each picture included, a
     picture's own is to be the likeliest. Texts that name the same things count as one.
 
+    Attributes:
+      text: the size of the vocabulary and its special ids are replaced by the tokenizer's.
+      patches: weight of `patch_choice`, by which single patches tell things apart.
+      patch_layer: whose patches those are, see `CLIPVision.embed`.
+      jitter: largest relative change of a colour channel, drawn anew in every step.
+      hidden: share of a picture's patches that a step shows in the mean colour.
+      start: export of an earlier run, to go on from; empty starts from noise.
+
     Source: arXiv 2103.00020, figure 3. Differs: docs/deviations.md, region-tiny-clip.
     """
 
     vision: ViTConfig
     text: CLIPTextConfig
-    """The size of the vocabulary and its special ids are replaced by the tokenizer's."""
     tokenizer_folder: str
+    patches: float = 0.0
+    patch_layer: int = -1
+    jitter: float = 0.0
+    hidden: float = 0.0
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.vision.projection_dim != self.text.projection_dim or not self.text.with_projection:
@@ -71,12 +86,15 @@ class ContrastiveObjective(Objective):
     def load(self, key: jax.Array, wanted: Params) -> Params:
         keys = named_keys(key, "vision", "text")
         made = {}
-        if "clip_vision" in wanted:
-            made["clip_vision"] = fresh(
-                CLIPVision, self.vision, keys["vision"], wanted["clip_vision"]
-            )
-        if "clip_text" in wanted:
-            made["clip_text"] = fresh(CLIPText, self.text_config, keys["text"], wanted["clip_text"])
+        towers = {
+            "clip_vision": (CLIPVision, self.vision, keys["vision"]),
+            "clip_text": (CLIPText, self.text_config, keys["text"]),
+        }
+        for name, (tower, config, own) in towers.items():
+            if name in wanted and self.start:
+                made[name] = read(name, self.start, wanted[name])
+            elif name in wanted:
+                made[name] = fresh(tower, config, own, wanted[name])
         if "logit_scale" in wanted:
             scale = {"logit_scale": np.float32(np.log(FIRST_SCALE))}
             made |= placed(scale, {"logit_scale": wanted["logit_scale"]})
@@ -104,20 +122,42 @@ class ContrastiveObjective(Objective):
         vision = build(CLIPVision, self.vision, params["clip_vision"])
         text = build(CLIPText, self.text_config, params["clip_text"])
         image = to_unit_range(batch["image"], dtype_of(params["clip_vision"]))
-        seen = vision(self.placement.view(image)).embeds  # [B, E]
-        read = text(batch["all_ids"][0]).text_embeds  # [T, E]
-        assert seen is not None
-        assert read is not None
+        found = vision.embed(self._varied(image, keys), self.patch_layer)
+        told = text(batch["all_ids"][0]).text_embeds  # [T, E]
+        assert told is not None
         scale = jnp.minimum(jnp.exp(params["logit_scale"].astype(jnp.float32)), LARGEST_SCALE)
-        cosines = jnp.einsum("be,te->bt", *(unit(x.astype(jnp.float32)) for x in (seen, read)))
+        seen, patches, told = (
+            unit(x.astype(jnp.float32)) for x in (found.image_embeds, found.patch_embeds, told)
+        )
         same = batch["things"][:, :1] == batch["all_things"]  # [B, T, classes]
         true = same.all(axis=-1)  # [B, T]
-        scores = scale * cosines
+        scores = scale * jnp.einsum("be,te->bt", seen, told)
         right = jax.nn.logsumexp(scores, axis=1, where=true)
         each = jax.nn.logsumexp(scores, axis=1) - right  # [B]
         best = jnp.take_along_axis(true, scores.argmax(axis=1, keepdims=True), axis=1)[:, 0]
         logged = {"found": Mean.over(best), "scale": Mean(scale, jnp.float32(1))}
-        return Losses({"choice": Mean.over(each)}, logged)
+        terms = {"choice": Mean.over(each)}
+        if self.patches:
+            shown, everything = batch["things"][:, 0], batch["all_things"][0]
+            scores = scale * jnp.einsum("bne,te->bnt", patches, told)
+            of_patches = patch_choice(scores, shown, everything)
+            terms["patches"] = Mean.over(self.patches * of_patches)
+        return Losses(terms, logged)
+
+    def _varied(self, image: jax.Array, keys: jax.Array) -> jax.Array:
+        """What the encoder sees of pictures in [-1, 1]."""
+        named, grid = named_keys(keys, "gains", "shown"), self.vision.grid
+        if self.jitter:
+            draw = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 3), minval=-1, maxval=1))
+            gains = 1 + self.jitter * draw(named["gains"]).astype(image.dtype)
+            image = jnp.clip((image + 1) * gains - 1, -1, 1)
+        view = self.placement.view(image)
+        if self.hidden:
+            shape, side = (grid, grid, 1), self.vision.patch_size
+            draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.hidden, shape))
+            shown = draw(named["shown"]).astype(view.dtype)
+            view = view * shown.repeat(side, axis=1).repeat(side, axis=2)
+        return view
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch
@@ -149,3 +189,31 @@ class ContrastiveObjective(Objective):
             eos_token_id=tokenizer.end_id,
             pad_token_id=tokenizer.end_id,
         )
+
+
+def patch_choice(
+    scores: Float[Array, "B N T"], shown: UInt8[Array, "B C"], named: UInt8[Array, "T C"]
+) -> Float[Array, " B"]:
+    """Returns how badly patches choose among the texts that name one thing.
+
+    Where something lies isn't said: what a patch chooses has to be a thing that its picture's
+    caption names, and each of those has to be chosen by some patches surely, rather than by all of
+    them a little. Pictures of many pairs of things leave one way to do both.
+
+    Args:
+      scores: of each patch with each text; their softmax is the choice.
+      shown: 1 for the things that a picture's caption names.
+      named: the same for each text.
+
+    Source: ours; multiple-instance learning with the power mean of order `SURENESS` over patches.
+    """
+    single = named.sum(axis=-1) == 1  # [T]
+    things = (named * single[:, None]).astype(scores.dtype)  # [T, C]
+    chosen = jax.nn.softmax(jnp.where(single, scores, -jnp.inf)) @ things  # [B, N, C]
+    there = shown * things.any(axis=0)  # [B, C]: no text of the batch may name a thing alone
+    allowed = jnp.log((chosen * there[:, None]).sum(axis=-1) + LEAST)  # [B, N]
+    powers = ((chosen + LEAST) ** SURENESS).mean(axis=1)  # [B, C]
+    found = jnp.log(powers) / SURENESS * there
+    count = there.sum(axis=-1)
+    each = -allowed.mean(axis=1) - found.sum(axis=-1) / jnp.maximum(count, 1)
+    return jnp.where((shown == there).all(axis=-1), each, 0)
