@@ -11,11 +11,11 @@ import numpy as np
 
 from brushjax.metrics import region as metrics
 from brushjax.metrics.bootstrap import Bootstrap
-from brushjax.models import RegionPredictor
+from brushjax.models import CLIPText, RegionPredictor
 from brushjax.models.placement import Placement
 from brushjax.pipelines.proposals import boxes, chosen
 from brushjax.training.objectives.contract import build, placed_in
-from brushjax.training.objectives.region import cosine
+from brushjax.training.objectives.region import cosine, unit
 
 BATCH = 64
 UNTRAINED = (
@@ -23,6 +23,8 @@ UNTRAINED = (
     "random patches, the mean area",
     "untrained predictor",
     "boxes + CLIP's choice",
+    "CLIP's patches, by the captions' difference",
+    "CLIP's patches, by the thing's name",
     "the true region on the grid",
 )
 
@@ -82,11 +84,34 @@ def chosen_boxes(objective: Any, frozen: Any, pool: Any) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def baselines(objective: Any, frozen: Any, pool: Any) -> dict[str, np.ndarray]:
-    """Answers that nothing was trained for: [samples, N] each.
+def by_words(pool: Any, words: jax.Array) -> np.ndarray:
+    """How well each patch agrees with a text's direction, from 0 to 1 within a picture: [B, N].
+
+    Args:
+      words: [B, D].
+    """
+    found = jnp.einsum("bnd,bd->bn", unit(pool["source_patches"]), words)
+    low, high = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
+    return np.asarray((found - low) / (high - low))
+
+
+def named(objective: Any, frozen: Any, things: Iterable[str]) -> jax.Array:
+    """CLIP's embeddings of "a photo of a THING": [B, D]."""
+    ids = objective.encoders.captions([f"a photo of a {thing}" for thing in things])
+    text = build(CLIPText, objective.encoders.text, frozen["clip_text"])
+    embeds = text(jnp.asarray(ids)).text_embeds
+    assert embeds is not None
+    return unit(embeds)
+
+
+def baselines(
+    objective: Any, frozen: Any, pool: Any, things: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Answers that no predictor was trained for: [samples, N] each.
 
     Args:
       pool: the held-out samples, prepared.
+      things: what each sample's instruction asks for.
     """
     rng = np.random.default_rng(0)
     truths = np.asarray(pool["region"])
@@ -102,6 +127,8 @@ def baselines(objective: Any, frozen: Any, pool: Any) -> dict[str, np.ndarray]:
         (rng.random((count, patches)) < share).astype(np.float32),
         np.asarray(predictor(*(pool[name] for name in names)).probability),
         chosen_boxes(objective, frozen, pool),
+        by_words(pool, unit(pool["source_text"]) - unit(pool["target_text"])),
+        by_words(pool, named(objective, frozen, things)),
         np.asarray(patches_of(truths, objective.encoders.placement.grid)),
     )
     return dict(zip(UNTRAINED, answers, strict=True))

@@ -58,16 +58,16 @@ class Labels(RegionObjective):
         return Losses({"labels": Mean.over(each)}, {"region_iou": overlap})
 
 
-MAIN = "eq. 11, residual"
+MAIN = "eq. 11, residual, concrete"
 VARIANTS: dict[str, dict[str, Any]] = {
     MAIN: {},
     "labels": {"labels": True},
     "last layer's patches": {"layer": -1},
+    "soft": {"gradient": "soft"},
     "straight-through": {"gradient": "straight-through"},
     "literal": {"residual": False},
     "lambda_s 1": {"structure": 1.0},
     "lambda_s 5": {"structure": 5.0},
-    "concrete": {"gradient": "concrete"},
     "rloo": {"gradient": "rloo"},
     "literal, labels": {"residual": False, "labels": True},
     "last layer's patches, labels": {"layer": -1, "labels": True},
@@ -279,9 +279,17 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
         objective = study.main.objective
         if UNTRAINED[0] not in kept.scores:
             held_out = prepared(objective, frozen, arrays["held_out"])
-            for name, probability in baselines(objective, frozen, held_out).items():
+            answers = baselines(objective, frozen, held_out, asked_for(HELD_OUT))
+            for name, probability in answers.items():
                 kept.add(name, found=scores(objective.encoders.placement, probability[None], truth))
                 print(f"{name}: {_short(kept, name)}")
+
+
+def asked_for(data: PlantedRegions) -> list[str]:
+    """What each sample's instruction, "replace the THING with ...", names."""
+    source = data.source(lambda record: {})
+    instructions = (source.record(n).instruction for n in range(data.pool))
+    return [text.split(" with ")[0].removeprefix("replace the ") for text in instructions]
 
 
 def _short(kept: Kept, name: str) -> str:

@@ -38,7 +38,8 @@ class EditArguments:
         method: agent (mask and inpainting), region (a predictor's mask, instead of a segmenter's)
             or fireedit (the instruction as it is, without a mask).
         fireedit: of the method fireedit: folder that a run of configs/fireedit exports.
-        region: of the method region: folder that a run of configs/region exports.
+        region: of the method region: folder that a run of configs/region exports; else the small
+            predictor that ships, which knows the things in the shipped photographs alone.
         source_caption: what the picture shows.
         target_caption: what it shows after the edit, instead of the instructor's.
         instructor: patterns (no model), endpoint (OpenAI's protocol) or local (transformers).
@@ -217,11 +218,6 @@ def _check(arguments: EditArguments) -> None:
         raise ValueError("expected --out FILE (or --session FOLDER, --step plan, --dry-run)")
     if arguments.step == "plan" and not (arguments.plan_out or arguments.dry_run):
         raise ValueError("expected --plan-out FILE with --step plan")
-    if arguments.method == "region" and arguments.region is None:
-        raise ValueError(
-            "expected --region FOLDER with --method region: what a run of "
-            "configs/region/predictor.py exports"
-        )
     if arguments.method == "fireedit" and arguments.fireedit is None:
         raise ValueError(
             "expected --fireedit FOLDER with --method fireedit: what a run of configs/fireedit/ "
@@ -293,10 +289,9 @@ def _segmenter(arguments: EditArguments) -> Segmenter:
 
 
 def _finder(arguments: EditArguments) -> Any:
-    from brushjax.pipelines.regions import RegionFinder
+    from brushjax.pipelines.regions import SHIPPED_REGION, RegionFinder
 
-    assert arguments.region is not None  # _check
-    return RegionFinder.load(arguments.region)
+    return RegionFinder.load(arguments.region or SHIPPED_REGION)
 
 
 def _editor(arguments: EditArguments) -> Editor:

@@ -19,7 +19,7 @@ from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.brushnet import CELL
 from brushjax.models.region import Threshold
 from brushjax.pipelines.generators import Capabilities, Masks, Pictures
-from brushjax.pipelines.regions import OTSU, Found, RegionFinder
+from brushjax.pipelines.regions import OTSU, SHIPPED_REGION, Found, RegionFinder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RegionEditor:
     @classmethod
     def load(
         cls,
-        region: str | Path,
+        region: str | Path = SHIPPED_REGION,
         base: str | Path | None = None,
         brushnet: str | Path | None = None,
         dtype: Any = jnp.float32,
@@ -63,7 +63,7 @@ class RegionEditor:
         """Loads the export of a region predictor's run, and what paints.
 
         Args:
-            region: folder with region/ and encoders.json.
+            region: folder with region/ and encoders.json; else the small one that ships.
             base, brushnet: as `Inpainter.load` takes them.
         """
         painter = Inpainter.load(base, brushnet, dtype)

@@ -27,6 +27,7 @@ from brushjax.pipelines.published import read_config, read_tokenizer
 from brushjax.weights import folders
 
 DESCRIPTION = "encoders.json"
+SHIPPED_REGION = Path(__file__).parents[1] / "assets/region"  # with its tiny CLIP
 OTSU = Threshold("otsu", min_area=0.02, max_area=0.9)
 PAD = 0  # T5's
 PROJECTED = ("CLIPTextModelWithProjection",)
@@ -184,9 +185,9 @@ class RegionFinder:
     models: Mapping[str, Any]
 
     @classmethod
-    def load(cls, folder: str | Path, dtype: Any = jnp.float32) -> RegionFinder:
+    def load(cls, folder: str | Path = SHIPPED_REGION, dtype: Any = jnp.float32) -> RegionFinder:
         """Reads a folder as training exports it: region/, and encoders.json, which says where the
-        encoders are; relative places are meant from the folder.
+        encoders are; relative places are meant from the folder. Without one, what ships.
 
         Raises: FileNotFoundError without encoders.json; WeightsError as `brushjax.load`.
         """

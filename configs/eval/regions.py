@@ -8,7 +8,7 @@ from brushjax.evaluation.benchmarks.piebench import PieBench
 from brushjax.evaluation.methods.regions import Fixed, Predicted, Proposed
 from brushjax.evaluation.sweep import Sweep
 
-PREDICTOR = "runs/predictor/export"  # of configs/region/predictor.py
+PREDICTOR = ""  # runs/predictor/export of configs/region/predictor.py; empty: the one that ships
 
 
 def get_config() -> Sweep:

@@ -10,6 +10,7 @@ from brushjax.data.sets.collages import PlantedRegions
 from brushjax.models.region import RegionConfig
 from brushjax.pipelines.regions import RegionEncoders
 from brushjax.training.objectives.region import RegionLosses
+from brushjax.training.objectives.region_masks import MaskPath
 from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
@@ -29,6 +30,7 @@ def get_config() -> TrainConfig:
             ),
             predictor=RegionConfig(width=96, instruction_width=64, residual=True),
             losses=RegionLosses(structure=2.0, normalize_before_difference=True),
+            path=MaskPath(gradient="concrete"),
         ),
         data=PlantedRegions(pool=4096, jitter=0.1),
         encode_once=True,
@@ -38,10 +40,10 @@ def get_config() -> TrainConfig:
             decay="cosine",
             final_fraction=0.02,
         ),
-        steps=500,
+        steps=1200,
         batch_size=32,
         log_every=50,
-        checkpoint_every=250,
+        checkpoint_every=600,
         validation=PlantedRegions(pool=512, split="held_out", seed=1),
         validation_batches=16,
     )

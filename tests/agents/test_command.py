@@ -163,7 +163,6 @@ def test_edit_command_shows_a_plan_without_writing(files, capsys):
         ({"instruction": "the quick brown fox"}, "expected an edit such as"),
         ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
         ({"method": "fireedit"}, "expected --fireedit FOLDER"),
-        ({"method": "region"}, "expected --region FOLDER"),
         ({"step": "plan"}, "expected --plan-out"),
     ],
 )

@@ -31,7 +31,7 @@ class ThreePapers:
     Attributes:
         base, weights: pipeline folder and branch of the agent, of regions and of blended latents;
             empty: the package's.
-        region: export folder of a region predictor's run.
+        region: export folder of a region predictor's run; empty is the small one that ships.
         pix2pix: published pipeline folder of instruct-pix2pix.
         fireedit: folder that a run of configs/fireedit/ exported.
         magicbrush, emuedit, piebench: folders of the published files, see docs/evaluating.md.
@@ -47,7 +47,7 @@ class ThreePapers:
 
     base: str = ""
     weights: str = ""
-    region: str = "runs/region/export"
+    region: str = ""
     pix2pix: str = "weights/instruct-pix2pix"
     fireedit: str = "runs/tiny_fireedit/export"
     magicbrush: str = "data/MagicBrush/test"
