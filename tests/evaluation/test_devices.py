@@ -42,6 +42,7 @@ def compare(one, other):
     return largest
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_numbers_of_one(models, tmp_path):
     devices = jax.local_devices()
     assert len(devices) == 8

@@ -47,9 +47,16 @@ def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     np.testing.assert_array_equal(other[0], first[0])
     assert (other[1] != first[1]).any()
 
-    unguided = painter(list(picture), list(hole), ["a", "b"], [1, 2], HOW.changed(guidance=1.0))
+
+@pytest.mark.slow
+def test_guidance_that_ends_at_once_is_no_guidance(parts):
+    picture = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
+    hole = list(np.pad(np.ones((2, 16, 16), bool), ((0, 0), (8, 8), (8, 8))))
+    painter, rest = BlendedLatents(parts), (["a", "b"], [1, 2])
+    first = painter(picture, hole, *rest, HOW)
+    unguided = painter(picture, hole, *rest, HOW.changed(guidance=1.0))
     never = HOW.changed(approximations=Approximations(guidance_end=0.01))
-    ended = painter(list(picture), list(hole), ["a", "b"], [1, 2], never)
+    ended = painter(picture, hole, *rest, never)
     assert np.abs(ended.astype(int) - unguided).max() <= 1  # guided by 1 is not guided
     assert (ended != first).any()
 

@@ -1,5 +1,6 @@
 """UNet and branch against stored outputs of the PyTorch reference (float32, tiny, random)."""
 
+import functools
 import json
 
 import jax
@@ -56,53 +57,15 @@ def golden(request):
     return Golden(request.param)
 
 
+@functools.partial(jax.jit, static_argnames="guess_mode")
+def taps(branch, sample, timestep, condition, scale, added, guess_mode=False):
+    return branch(sample, timestep, condition, scale, added, guess_mode=guess_mode)
+
+
 @jax.jit
-def run(unet, branch, sample, timestep, context, condition, added, scale):
-    residuals = branch(sample, timestep, condition, scale, added)
-    return residuals, unet(sample, timestep, context, residuals, added)
-
-
-def test_branch_taps_equal_reference(golden):
-    residuals, _ = run(golden.unet, golden.branch, *golden.inputs(), golden.added, 1.0)
-    assert len(residuals.down) == sum(key.startswith("down_") for key in golden.io)
-    assert len(residuals.up) == sum(key.startswith("up_") for key in golden.io)
-    for i, tap in enumerate(residuals.down):
-        assert error(tap, golden.io[f"down_{i}"]) <= TOLERANCE
-    assert error(residuals.mid, golden.io["mid"]) <= TOLERANCE
-    for i, tap in enumerate(residuals.up):
-        assert error(tap, golden.io[f"up_{i}"]) <= TOLERANCE
-
-
-@pytest.mark.parametrize(
-    ("scale", "key"), [(1.0, "unet_out_with"), (0.6, "unet_out_with_scale0.6")]
-)
-def test_unet_with_branch_equals_reference(golden, scale, key):
-    _, out = run(golden.unet, golden.branch, *golden.inputs(), golden.added, scale)
-    assert error(out, golden.io[key]) <= TOLERANCE
-
-
-def test_guess_mode_equals_reference(golden):
-    sample, timestep, context, condition = golden.inputs()
-
-    @jax.jit
-    def guess(unet, branch):
-        residuals = branch(sample, timestep, condition, 1.0, golden.added, guess_mode=True)
-        return residuals, unet(sample, timestep, context, residuals, golden.added)
-
-    residuals, out = guess(golden.unet, golden.branch)
-    assert error(residuals.down[0], golden.io["guess_down_0"]) <= TOLERANCE
-    assert error(residuals.mid, golden.io["guess_mid"]) <= TOLERANCE
-    assert error(residuals.up[-1], golden.io["guess_up_last"]) <= TOLERANCE
-    assert error(out, golden.io["unet_out_with_guess"]) <= TOLERANCE
-
-
-@pytest.mark.parametrize(
-    "trace", ["trace_with", pytest.param("trace_without", marks=pytest.mark.slow)]
-)
-def test_unet_blocks_equal_reference(golden, trace, monkeypatch):
-    """Every activation inside the UNet: a residual at a wrong place shows here, not at the end."""
+def predict(unet, sample, timestep, context, residuals, added):
+    """The prediction, and every activation inside the UNet by its name."""
     seen = {}
-    unet = golden.unet
     names = {id(unet.mid_block): "mid_block", id(unet.conv_in): "conv_in"}
     names[id(unet.conv_norm_out)] = "conv_norm_out"
     names |= {id(block): f"down_blocks.{i}" for i, block in enumerate(unet.down_blocks)}
@@ -117,28 +80,69 @@ def test_unet_blocks_equal_reference(golden, trace, monkeypatch):
                 seen[names[id(self)]] = out[-1] if isinstance(out, tuple) else out
             return out
 
-        monkeypatch.setattr(kind, "__call__", call)
+        patch.setattr(kind, "__call__", call)
 
-    for kind in (DownBlock, UpBlock, MidBlock, nnx.Conv, GroupNorm):
-        record(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (DownBlock, UpBlock, MidBlock, nnx.Conv, GroupNorm):
+            record(kind)
+        out = unet(sample, timestep, context, residuals, added)
+    return out, seen
 
-    sample, timestep, context, condition = golden.inputs()
 
-    def traced(sample):
-        residuals = golden.branch(sample, timestep, condition, 1.0, golden.added)
-        unet(sample, timestep, context, residuals if trace == "trace_with" else None, golden.added)
-        return dict(seen)
+def run(golden, scale=1.0, prefix="", **options):
+    """Residuals, prediction and activations, of two programs that most tests share."""
+    sample, timestep, context, condition = golden.inputs(prefix)
+    added = None if prefix else golden.added
+    residuals = taps(golden.branch, sample, timestep, condition, scale, added, **options)
+    return residuals, *predict(golden.unet, sample, timestep, context, residuals, added)
 
-    seen = jax.jit(traced)(sample)
+
+def test_branch_taps_equal_reference(golden):
+    residuals, *_ = run(golden)
+    assert len(residuals.down) == sum(key.startswith("down_") for key in golden.io)
+    assert len(residuals.up) == sum(key.startswith("up_") for key in golden.io)
+    for i, tap in enumerate(residuals.down):
+        assert error(tap, golden.io[f"down_{i}"]) <= TOLERANCE
+    assert error(residuals.mid, golden.io["mid"]) <= TOLERANCE
+    for i, tap in enumerate(residuals.up):
+        assert error(tap, golden.io[f"up_{i}"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("scale", "key"), [(1.0, "unet_out_with"), (0.6, "unet_out_with_scale0.6")]
+)
+def test_unet_with_branch_equals_reference(golden, scale, key):
+    _, out, _ = run(golden, scale)
+    assert error(out, golden.io[key]) <= TOLERANCE
+
+
+def test_guess_mode_equals_reference(golden):
+    residuals, out, _ = run(golden, guess_mode=True)
+    assert error(residuals.down[0], golden.io["guess_down_0"]) <= TOLERANCE
+    assert error(residuals.mid, golden.io["guess_mid"]) <= TOLERANCE
+    assert error(residuals.up[-1], golden.io["guess_up_last"]) <= TOLERANCE
+    assert error(out, golden.io["unet_out_with_guess"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "trace", ["trace_with", pytest.param("trace_without", marks=pytest.mark.slow)]
+)
+def test_unet_blocks_equal_reference(golden, trace):
+    """Every activation inside the UNet: a residual at a wrong place shows here, not at the end."""
+    if trace == "trace_with":
+        *_, seen = run(golden)
+    else:
+        sample, timestep, context, _ = golden.inputs()
+        _, seen = predict(golden.unet, sample, timestep, context, None, golden.added)
     expected = [key for key in golden.io if key.startswith(trace + "/")]
-    assert len(expected) == len(names)
+    assert len(expected) == len(seen)
     for key in expected:
         assert error(seen[key.split("/")[1]], golden.io[key]) <= TOLERANCE, key
 
 
 def test_odd_sizes_equal_reference():
     golden = Golden("tiny_sd15")
-    residuals, out = run(golden.unet, golden.branch, *golden.inputs("odd/"), None, 1.0)
+    residuals, out, _ = run(golden, prefix="odd/")
     for group in ("down", "up"):
         for key in (key for key in golden.io if key.startswith(f"odd/{group}_")):
             tap = getattr(residuals, group)[int(key.rsplit("_", 1)[1])]

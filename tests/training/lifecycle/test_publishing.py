@@ -45,6 +45,7 @@ def test_numbers_of_evaluators_keep_checkpoint_and_export(tmp_path):
     assert (tmp_path / "export" / "card.md").read_text() == "mine"  # it is not ours to delete
 
 
+@pytest.mark.slow
 def test_best_step_by_validation_is_saved_and_exported_though_neither_is_due(tmp_path):
     config = recipe(
         steps=12,

@@ -24,6 +24,7 @@ def has_saved(workdir, config, step):
     (workdir / "checkpoints" / str(step)).mkdir(parents=True)
 
 
+@pytest.mark.slow  # three runs; the next one looks at the same before any step
 def test_run_with_a_constant_rate_can_be_lengthened(tmp_path):
     run(constant(steps=6), tmp_path / "longer")
     run(constant(steps=9), tmp_path / "longer")
@@ -31,6 +32,13 @@ def test_run_with_a_constant_rate_can_be_lengthened(tmp_path):
     assert_same_weights(tmp_path / "longer", tmp_path / "whole")
     with pytest.raises(ConfigError, match="has done 9 steps already"):
         run(constant(steps=8), tmp_path / "longer")
+
+
+def test_constant_rate_may_be_lengthened_and_not_cut_below_what_is_done(tmp_path):
+    has_saved(tmp_path, constant(steps=9), 9)
+    with pytest.raises(ConfigError, match="has done 9 steps already"):
+        claim(constant(steps=8), tmp_path)
+    claim(constant(steps=12), tmp_path)
 
 
 def test_run_with_a_decay_says_how_to_go_on(tmp_path):
@@ -44,7 +52,7 @@ def test_run_with_a_decay_says_how_to_go_on(tmp_path):
         claim(recipe(steps=48, optimizer=other), tmp_path, extend=True)
 
 
-def test_message_names_the_branch_to_go_on_from(tmp_path, base):
+def test_message_names_the_branch_to_go_on_from(tmp_path):
     from tests.training import tiny_branch
 
     config = tiny_branch.get_config()
@@ -120,8 +128,6 @@ def test_other_frozen_weights_under_the_same_name_are_refused(tmp_path, monkeypa
     monkeypatch.setattr(tiny.Line, "load", lambda self, *given: load(exchanged, *given))
     with pytest.raises(ConfigError, match="holds others under the same name"):
         run(constant(steps=6), tmp_path)
-    monkeypatch.undo()
-    run(constant(steps=6), tmp_path)
 
 
 def test_best_by_an_evaluator_needs_one(tmp_path):

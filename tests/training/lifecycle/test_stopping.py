@@ -37,6 +37,7 @@ def held(state):
     return process
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_as_sigterm_does(tmp_path):
     folder = tmp_path / "run"
     settings = ("--log_every", "1", "--data.pause", "0.02", "--checkpoint_every", "99")
