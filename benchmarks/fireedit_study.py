@@ -69,6 +69,7 @@ def edited(folder, records, options):
         steps=options.sampling,
         text_guidance=options.text_guidance,
         image_guidance=options.image_guidance,
+        scheduler="ddim",
     )
     return result.images
 

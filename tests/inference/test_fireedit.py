@@ -75,6 +75,19 @@ def test_loaded_parts_have_the_sizes_they_were_made_with(folder):
     assert (found.sequence, found.edit, found.dino) == (ours.sequence, ours.edit, ours.dino)
 
 
+def test_picture_stays_where_the_edit_changes_nothing_and_fades_into_it():
+    """What the autoencoder does to all of the picture is no change."""
+    image, before = np.zeros((2, 1, 24, 24, 3), np.float32)
+    before += 0.3
+    after = before.copy()
+    after[:, :, 12:] += 0.5  # of 2
+    result = np.asarray(engine.kept(*map(jnp.asarray, (image, before, after)), 0.05))
+    np.testing.assert_array_equal(result[:, 3:-3, :8], 0)
+    np.testing.assert_allclose(result[:, 3:-3, 14:-3], 0.8, rtol=1e-6)
+    fading = result[0, 12, 8:12, 0]
+    assert (np.diff(fading) >= 0).all() and fading[-1] < 0.3
+
+
 def test_regions_are_drawn_over_the_picture():
     box = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32)
     black = np.zeros((1, 41, 41, 3), np.uint8)

@@ -22,6 +22,7 @@ from brushjax.pipelines.fireedit import Sizes, join, look, propose
 from brushjax.typing import Params
 
 NULL = "null_context"
+AROUND = 5  # pixels: side of the square in which changes are averaged
 NETWORKS = ("the encoders and the language model", "the UNet", "the autoencoder's decoder")
 
 
@@ -150,8 +151,33 @@ def _edit(
     guidance = jnp.asarray(inputs.guidance)
     latents = sample(sampler, predict, inputs.noise, guidance, seeds=inputs.seeds)
     pictures = decode(vae, latents, options.tile)
+    if sizes.edit.least_change:
+        before = decode(vae, picture * vae.config.scaling_factor, options.tile)
+        pictures = kept(image, before, pictures, sizes.edit.least_change)
     found = finite(features[..., None], latents, pictures)
     return FireOutputs(latents, as_bytes(pictures), boxes, mask, found)
+
+
+def kept(
+    image: Float[Array, "B H W 3"],
+    before: Float[Array, "B H W 3"],
+    after: Float[Array, "B H W 3"],
+    least: float,
+) -> Float[Array, "B H W 3"]:
+    """Returns what an edit decodes to, and the picture itself where the edit changed nothing.
+
+    Args:
+      image, before: the picture, and what the autoencoder makes of it, in [-1, 1].
+      after: the edit, decoded.
+      least: `FireEditConfig.least_change`.
+
+    Differs: docs/deviations.md#fireedit-small.
+    """
+    change = jnp.abs(after - before).mean(axis=-1, keepdims=True) / 2  # [B, H, W, 1], 0..1
+    window = (1, AROUND, AROUND, 1)
+    around = jax.lax.reduce_window(change, 0.0, jax.lax.add, window, (1,) * 4, "SAME")
+    share = jnp.clip((around / AROUND**2 - least) / (2 * least), 0, 1)
+    return image.astype(after.dtype) * (1 - share) + after * share
 
 
 class Predictor:

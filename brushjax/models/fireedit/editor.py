@@ -19,7 +19,7 @@ from brushjax.models.fireedit.regions import RegionEncoder
 from brushjax.models.fireedit.tati import TATI
 from brushjax.models.fireedit.vlm import VLMConfig
 from brushjax.models.unet import UNet
-from brushjax.nn import Streams, alike
+from brushjax.nn import Streams, alike, plus
 
 HVCA_TEXTS = ("qformer", "tati")
 
@@ -39,6 +39,12 @@ class FireEditConfig(PartConfig):
       drop_probability: of the instruction alone, of picture and instruction, of the picture alone.
       null_after_tati: whether a dropped instruction replaces the UNet's context rather than the
         resampler's input.
+      picture_scale: of the picture's latents. None: the UNet reads them as they are and predicts
+        everything, as instruct-pix2pix's. A number: it reads them times this, and what it gives is
+        added to them, so that a small UNet learns the change alone; for prediction type "sample".
+      least_change: mean difference of colours around a pixel, in 0..1, up to which the result keeps
+        the picture's own; beyond three times this it is the decoder's, and fades in between. 0: all
+        is the decoder's, as in instruct-pix2pix.
     """
 
     detector_layers: int = 4
@@ -51,6 +57,8 @@ class FireEditConfig(PartConfig):
     visual_scale: float = 1.0
     drop_probability: float = 0.05
     null_after_tati: bool = True
+    picture_scale: float | None = None
+    least_change: float = 0.0
 
     CLASS_NAME: ClassVar[str] = "FireEdit"
 
@@ -264,12 +272,18 @@ class FireEdit(nnx.Module):
 
         Args:
           noisy: one for each of the conditions, or one for several that follow one another.
+
+        Differs: docs/deviations.md#fireedit-small.
         """
+        scale = self.config.picture_scale
         time = self.unet.embed_time(timestep, None, noisy.dtype)
         streams = Streams(conditions.context, conditions.visual, self.config.visual_scale)
         picture = conditions.image_latents.astype(noisy.dtype)
+        if scale is not None:
+            picture = scale * picture
         x = jnp.concatenate(alike(noisy, picture), axis=-1)  # [B, h, w, 8]
-        return self.unet.denoise(x, time, streams)[0]
+        output = self.unet.denoise(x, time, streams)[0]
+        return output if scale is None else plus(picture, output)
 
     def guided(
         self,

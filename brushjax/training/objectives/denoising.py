@@ -24,7 +24,7 @@ class NoiseConfig:
     beta_start: float = STABLE_DIFFUSION["beta_start"]
     beta_end: float = STABLE_DIFFUSION["beta_end"]
     beta_schedule: str = STABLE_DIFFUSION["beta_schedule"]
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a published scheduler_config.json, for sampling as Stable Diffusion 1.5 does."""

@@ -19,21 +19,25 @@ from brushjax.config import ConfigError
 from brushjax.data.schema import Conversation, EditPair
 from brushjax.diffusion.losses import prediction_errors, timestep_quarters
 from brushjax.diffusion.schedule import Schedule
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.fireedit import vlm
 from brushjax.models.fireedit.editor import Dropped, FireEdit, Seen, detector_features, dropped
 from brushjax.nn import Keys, lora
 from brushjax.pipelines import instructions
 from brushjax.pipelines.fireedit import Sight, Sizes, join, look, propose
 from brushjax.pipelines.instructions import Prompt, Writer, read_words, read_writer
+from brushjax.pipelines.published import read_config, read_tokenizer
 from brushjax.training.objectives.contract import (
     Batch,
     Losses,
     Mean,
     Objective,
+    blueprint,
     build,
     dtype_of,
     placed,
     placed_in,
+    read,
     split,
     to_unit_range,
     with_autoencoder,
@@ -69,6 +73,7 @@ TRAINED = {
     "unet": (r"unet\..*",),
 }
 """What learns, by part; all else is frozen."""
+TEXT = "clip_text"
 PARTLY = ("llama", "region_encoder")
 """Parts of which some learns; the rest is read."""
 WATCHING = ("dino", "clip_vision", "proposer")
@@ -101,6 +106,9 @@ class FireEditObjective(Objective):
     small model, which has no published ones. `WATCHING` go together."""
     proposal_weight: float = 1.0
     """Of the error of a proposer that is learnt, from the records' boxes."""
+    alignment_weight: float = 0.0
+    """Of the Q-Former's distance to the text encoder's states of the instruction, which is stage
+    1's: where no first stage was run, the UNet otherwise learns to do without the instruction."""
     mean_over_edits: bool = False
     """Take the noise's error as a mean over edits. By default questions are counted with an error
     of 0, as in SmartEdit's code: the more of them, the smaller it is."""
@@ -134,18 +142,21 @@ class FireEditObjective(Objective):
     def shapes(self) -> Params:
         tati = self.sizes.tati
         null = jax.ShapeDtypeStruct((1, tati.num_latents, tati.width), jnp.float32)
-        return {**part_shapes(self.sizes, self.kinds), NULL: null}
+        text = {TEXT: blueprint(CLIPText, self._text)[1]} if self.alignment_weight else {}
+        return {**part_shapes(self.sizes, self.kinds), NULL: null, **text}
 
     def load(self, key: jax.Array, wanted: Params) -> Params:
-        read = (kind for kind in (*SEEING, *PARTLY) if kind not in self.afresh)
-        homeless = [kind for kind in read if not self.sources.of(kind)]
+        frozen = (kind for kind in (*SEEING, *PARTLY) if kind not in self.afresh)
+        homeless = [kind for kind in frozen if not self.sources.of(kind)]
         if homeless:
             raise ConfigError(
                 f"expected a folder or hub id in sources for {', '.join(homeless)}: what is not "
                 "trained can't start afresh"
             )
-        parts = {kind: structs for kind, structs in wanted.items() if kind != NULL}
+        parts = {k: structs for k, structs in wanted.items() if k not in (NULL, TEXT)}
         params = load_parts(self.sizes, self.sources, key, parts, self.afresh)
+        if TEXT in wanted:
+            params = {**params, TEXT: read("clip_text", self.sources.clip, wanted[TEXT])}
         if NULL not in wanted:
             return params
         null = {NULL: null_context(self.sizes, self.sources)}
@@ -157,9 +168,9 @@ class FireEditObjective(Objective):
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         writer, arrays = self._writer, record.arrays()
         if isinstance(record, EditPair):
-            sequence = writer.edit(record.instruction)
+            sequence, words = writer.edit(record.instruction), record.instruction
         elif isinstance(record, Conversation):
-            sequence = writer.question(record.question, record.answer)
+            sequence, words = writer.question(record.question, record.answer), ""
             arrays["target"] = record.image
         else:
             raise ConfigError(
@@ -169,8 +180,14 @@ class FireEditObjective(Objective):
         arrays.pop("region", None)
         if self.boxes == "given" or self._watches:
             arrays |= _slots(boxes, self.sizes.sequence.region_slots)
+        if self.alignment_weight:
+            arrays["token_ids"] = read_tokenizer(self.sources.clip)([words])[0]
         edit = np.asarray(isinstance(record, EditPair), np.float32)
         return {**arrays, **instructions.columns(sequence), "edit": edit}
+
+    @property
+    def _text(self) -> CLIPTextConfig:
+        return read_config(CLIPTextConfig, self.sources.clip, "text_encoder")
 
     @property
     def _writer(self) -> Writer:
@@ -193,6 +210,9 @@ class FireEditObjective(Objective):
             "deviation": deviation,
             "image_latents": vae.encode(image).mode(),  # not scaled, as instruct-pix2pix's
         }
+        if self.alignment_weight:
+            text = build(CLIPText, self._text, frozen[TEXT])(batch["token_ids"])
+            known["text"] = text.last_hidden_state[:, : self.sizes.qformer.num_queries]
         if self._watches:
             return known | {name: batch[name] for name in ("image", "boxes", "boxes_mask")}
         return {**known, **self._seen(frozen, batch)[0]}
@@ -267,6 +287,9 @@ class FireEditObjective(Objective):
             "diffusion": Mean(errors.sum(), counted.sum()).scaled(self.diffusion_weight),
             **{name: error.scaled(self.proposal_weight) for name, error in watched.items()},
         }
+        if self.alignment_weight:
+            apart = prediction_errors(known.features, batch["text"]) * edit
+            terms["distance"] = Mean(apart.sum(), edit.sum()).scaled(self.alignment_weight)
         return Losses(terms, {"error_quarter": Mean(*quarters), "answer_right": right})
 
     def blank(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -274,6 +297,8 @@ class FireEditObjective(Objective):
         added = {"target": image, "edit": np.float32(0)} | _blank(sequence.max_length)
         if self.boxes == "given" or self._watches:
             added |= _slots(None, sequence.region_slots)
+        if self.alignment_weight:
+            added["token_ids"] = np.zeros(self._text.max_position_embeddings, np.int32)
         return {**added, **sample}
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:

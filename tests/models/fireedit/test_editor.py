@@ -16,6 +16,7 @@ from brushjax.diffusion.guidance import guided
 from brushjax.diffusion.schedule import Schedule
 from brushjax.models.fireedit import vlm
 from brushjax.models.fireedit.editor import (
+    Conditions,
     FireEdit,
     FireEditConfig,
     Seen,
@@ -331,6 +332,22 @@ def test_language_model_reads_regions_where_they_are_to_be_shown(golden, editor,
     FireEdit.understand(parts, plan, image, regions, there)
     assert masks[0][plan.kind == vlm.REGION].any() == shown
     np.testing.assert_array_equal(masks[0], vlm.visible(plan, there & shown))
+
+
+def test_small_model_adds_what_its_unet_gives_to_the_scaled_picture():
+    read = {}
+
+    def denoise(x, time, streams):
+        read["x"] = x
+        return (jnp.full((*x.shape[:3], 4), 0.25),)
+
+    unet = types.SimpleNamespace(embed_time=lambda *_: None, denoise=denoise)
+    picture = jnp.arange(2 * 2 * 2 * 4, dtype=jnp.float32).reshape(2, 2, 2, 4)
+    conditions = Conditions(jnp.zeros((2, 1, 3)), jnp.zeros((2, 1, 3)), picture)
+    scaled = types.SimpleNamespace(unet=unet, config=FireEditConfig(picture_scale=0.5))
+    output = FireEdit.predict(scaled, jnp.zeros((1, 2, 2, 4)), jnp.zeros(1), conditions)
+    np.testing.assert_array_equal(output, 0.5 * picture + 0.25)
+    np.testing.assert_array_equal(read["x"][..., 4:], 0.5 * picture)
 
 
 def test_map_of_patches_refuses_what_is_no_square():
