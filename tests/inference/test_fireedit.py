@@ -85,7 +85,8 @@ def test_picture_stays_where_the_edit_changes_nothing_and_fades_into_it():
     np.testing.assert_array_equal(result[:, 3:-3, :8], 0)
     np.testing.assert_allclose(result[:, 3:-3, 14:-3], 0.8, rtol=1e-6)
     fading = result[0, 12, 8:12, 0]
-    assert (np.diff(fading) >= 0).all() and fading[-1] < 0.3
+    assert (np.diff(fading) >= 0).all()
+    assert fading[-1] < 0.3
 
 
 def test_regions_are_drawn_over_the_picture():

@@ -187,7 +187,18 @@ class FireEditObjective(Objective):
 
     @property
     def _text(self) -> CLIPTextConfig:
-        return read_config(CLIPTextConfig, self.sources.clip, "text_encoder")
+        """The text encoder's config.
+
+        Raises:
+          ConfigError: if its states are not as wide as the Q-Former's, which are held to them.
+        """
+        config = read_config(CLIPTextConfig, self.sources.clip, "text_encoder")
+        if config.hidden_size != self.sizes.qformer.hidden:
+            raise ConfigError(
+                f"expected sources.clip with states of qformer.hidden {self.sizes.qformer.hidden} "
+                f"for alignment_weight, got {config.hidden_size} of {self.sources.clip}"
+            )
+        return config
 
     @property
     def _writer(self) -> Writer:

@@ -150,6 +150,25 @@ def test_parts_that_start_afresh_are_learnt_whole_and_need_no_source(objective):
             dataclasses.replace(objective, afresh=wrong)
 
 
+def test_features_are_held_to_a_frozen_text_encoder_of_their_width(objective):
+    sources = dataclasses.replace(objective.sources, clip=str(SHIPPED_BASE))
+    aligned = dataclasses.replace(objective, alignment_weight=1.0, sources=sources)
+    with pytest.raises(ConfigError, match=r"expected sources\.clip with states of qformer\.hidden 8"):
+        aligned.shapes()
+    queries = dataclasses.replace(objective.sizes.qformer, hidden=64)
+    aligned = dataclasses.replace(
+        aligned, sizes=dataclasses.replace(objective.sizes, qformer=queries)
+    )
+    trained, frozen = split(aligned.shapes(), aligned.trains)
+    assert "clip_text" in frozen
+    assert "clip_text" not in trained
+    edit, question = (aligned.encode(record) for record in (records(4)[0], records(4)[3]))
+    assert edit["token_ids"].shape == question["token_ids"].shape
+    assert len(set(edit["token_ids"])) > len(set(question["token_ids"])) == 2  # start and end
+    blank = aligned.blank({"image": picture(0), "id": np.int64(0)})
+    assert {k: v.shape for k, v in blank.items()} == {k: v.shape for k, v in edit.items()}
+
+
 @pytest.mark.slow  # a minute of compiling
 def test_loss_of_fresh_parts_reaches_all_of_them_and_is_exported(objective, tmp_path):
     kinds = ("llama", "region_encoder", "dino", "clip_vision", "proposer")
