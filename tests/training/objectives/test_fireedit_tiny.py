@@ -153,7 +153,7 @@ def test_parts_that_start_afresh_are_learnt_whole_and_need_no_source(objective):
 def test_features_are_held_to_a_frozen_text_encoder_of_their_width(objective):
     sources = dataclasses.replace(objective.sources, clip=str(SHIPPED_BASE))
     aligned = dataclasses.replace(objective, alignment_weight=1.0, sources=sources)
-    with pytest.raises(ConfigError, match=r"expected sources\.clip with states of qformer\.hidden 8"):
+    with pytest.raises(ConfigError, match=r"with states of qformer\.hidden 8 "):
         aligned.shapes()
     queries = dataclasses.replace(objective.sizes.qformer, hidden=64)
     aligned = dataclasses.replace(
