@@ -1,8 +1,6 @@
 """An endpoint on this machine that answers from a list, well and badly."""
 
-import http.server
 import json
-import threading
 import time
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 
 from brushjax.agents import EditPlan, NotUnderstood, instructor
 from brushjax.agents.endpoint import Endpoint, EndpointError
+from tests.local_server import LocalServer, chat
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 SECRET = "sk-verysecret-1234"
@@ -20,8 +19,16 @@ def text(**changes):
     return json.dumps(ROW | changes, ensure_ascii=False)
 
 
-def chat(content, finish="stop", **message):
-    return {"choices": [{"message": {"content": content, **message}, "finish_reason": finish}]}
+def spaces(times, seconds):
+    """A reply that is a space every so often."""
+
+    def write(connection):
+        for _ in range(times):
+            time.sleep(seconds)
+            connection.write(b" ")
+            connection.flush()
+
+    return write
 
 
 def ok(content, **more):
@@ -89,8 +96,8 @@ BAD = {  # reply: what the one error says
     "no JSON": ((200, b"<html>"), "answers no JSON: .*3 times"),
     "cut on the way": ((200, b'{"cho', {"Content-Length": "400"}), "gives no reply: .*3 times"),
     "too long": ((200, b" " * (1 << 21)), "more than 1048576 bytes"),
-    "slow": (("slow", 0.6), "timed out"),
-    "dripping": (("drip", 0.1), "timed out"),
+    "slow": ((200, spaces(1, 0.6)), "timed out"),
+    "dripping": ((200, spaces(8, 0.1)), "timed out"),
 }
 AGAIN = {  # what comes first; a plan follows
     "429 with seconds": ((429, "", {"Retry-After": "7"}), 7.0),
@@ -103,55 +110,23 @@ AGAIN = {  # what comes first; a plan follows
 }
 
 
-class Server:
+class Server(LocalServer):
     """Answers from `script`, its last entry for ever; keeps what it was asked."""
 
     def __init__(self):
+        super().__init__()
         self.script, self.asked = [], []
-        outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append((dict(self.headers), body))
-                script = outer.script
-                try:
-                    self.answer(*(script.pop(0) if len(script) > 1 else script[0]))
-                except OSError:  # the client has gone
-                    self.close_connection = True
-
-            def answer(self, status, content="", headers=None):
-                if status in ("slow", "drip"):
-                    self.send_response(200)
-                    self.end_headers()
-                    for _ in range(8 if status == "drip" else 1):
-                        time.sleep(content)
-                        self.wfile.write(b" ")
-                        self.wfile.flush()
-                    return
-                if not isinstance(content, bytes | str):
-                    content = json.dumps(content)
-                data = content if isinstance(content, bytes) else content.encode()
-                self.send_response(status)
-                for name, value in ({"Content-Length": str(len(data))} | (headers or {})).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+    def respond(self, headers, body):
+        self.asked.append((headers, body))
+        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
 
 @pytest.fixture(scope="module")
 def shared():
     server = Server()
     yield server
-    server.server.shutdown()
-    server.server.server_close()
+    server.close()
 
 
 @pytest.fixture

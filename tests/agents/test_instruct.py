@@ -1,12 +1,10 @@
 """Instructions by an endpoint: nothing lost, nothing doubled, nothing asked twice."""
 
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 
@@ -16,6 +14,7 @@ from brushjax.agents import instruct as module
 from brushjax.agents.endpoint import Endpoint, EndpointError
 from brushjax.agents.instruct import InstructArguments, instruct, main
 from brushjax.data.sets.region_edits import RegionEdits
+from tests.local_server import LocalServer, chat
 
 COUNT = 12
 
@@ -25,44 +24,29 @@ def good(caption):
     return json.dumps(reply)
 
 
-class Server:
+class Server(LocalServer):
     """Answers by what a caption says, and counts what was asked."""
 
     def __init__(self):
+        super().__init__()
         self.asked = Counter()
         self.pause = 0.0
         self.answer = lambda caption, times: (200, good(caption))
-        outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                user = body["messages"][1]["content"][0]["text"]
-                caption = user.splitlines()[0].removeprefix("Caption: ")
-                outer.asked[caption] += 1
-                time.sleep(outer.pause)
-                status, content = outer.answer(caption, outer.asked[caption])
-                message = {"message": {"content": content}, "finish_reason": "stop"}
-                data = json.dumps({"choices": [message]}).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+    def respond(self, headers, body):
+        user = body["messages"][1]["content"][0]["text"]
+        caption = user.splitlines()[0].removeprefix("Caption: ")
+        self.asked[caption] += 1
+        time.sleep(self.pause)
+        status, content = self.answer(caption, self.asked[caption])
+        return status, chat(content)
 
 
 @pytest.fixture
 def server():
     made = Server()
     yield made
-    made.http.shutdown()
-    made.http.server_close()
+    made.close()
 
 
 @pytest.fixture

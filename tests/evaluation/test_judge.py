@@ -1,10 +1,8 @@
 """A judge behind an endpoint, from the command's requests to its answers' scores."""
 
 import base64
-import http.server
 import io
 import json
-import threading
 from collections import Counter
 
 import numpy as np
@@ -17,6 +15,7 @@ from brushjax.evaluation.judging.ask import JudgeArguments, Pace, judge
 from brushjax.evaluation.judging.ask import main as ask
 from brushjax.evaluation.records import BenchmarkError
 from tests.evaluation.benchmarks import edit_miniatures as miniatures
+from tests.local_server import LocalServer, chat
 
 SAID = "Compliance: 5\nNaturalness: 4\nIntegrity: 4"
 CONFIG = """from brushjax.evaluation.benchmarks.judged.imgedit import ImgEdit
@@ -29,45 +28,28 @@ def get_config():
 """
 
 
-class Server:
+class Server(LocalServer):
     """A judge that says what was recorded, and keeps what it was asked."""
 
     def __init__(self):
+        super().__init__()
         self.bodies, self.keys, self.asked = [], [], Counter()
         self.reply = lambda times: (200, SAID, "stop")
-        outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                content = json.dumps(body["messages"])
-                outer.asked[content] += 1
-                outer.bodies.append(body)
-                outer.keys.append(self.headers["Authorization"])
-                status, text, finish = outer.reply(outer.asked[content])
-                message = {"message": {"content": text}, "finish_reason": finish}
-                data = json.dumps({"choices": [message]}).encode()
-                self.send_response(status)
-                if status == 429:
-                    self.send_header("Retry-After", "7")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+    def respond(self, headers, body):
+        content = json.dumps(body["messages"])
+        self.asked[content] += 1
+        self.bodies.append(body)
+        self.keys.append(headers["Authorization"])
+        status, text, finish = self.reply(self.asked[content])
+        return status, chat(text, finish), {"Retry-After": "7"} if status == 429 else {}
 
 
 @pytest.fixture
 def server():
     made = Server()
     yield made
-    made.http.shutdown()
-    made.http.server_close()
+    made.close()
 
 
 @pytest.fixture
