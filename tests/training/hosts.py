@@ -41,7 +41,7 @@ def launch(workdir, processes, devices, *overrides, config=LINE):
 def wait(processes, workdir):
     """Waits for all to end well."""
     for number, process in enumerate(processes):
-        code = process.wait(timeout=300)
+        code = process.wait(timeout=900)
         text = (workdir.parent / f"{workdir.name}.{number}.log").read_text()[-3000:]
         assert code == 0, f"process {number} ended with {code}:\n{text}"
 

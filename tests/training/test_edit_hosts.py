@@ -15,7 +15,8 @@ from tests import tiny_fireedit
 from tests.training.hosts import launch, losses, saved, wait, wait_for_rows
 
 CONFIG = "tests/training/tiny_edits.py"
-SHARDED = ("--parameter_rules", ".*", "cut:fsdp", "--optimizer_rules", ".*", "cut:fsdp")
+CUT = (".*", "cut:fsdp")
+SHARDED = ("--parameter_rules", *CUT, "--optimizer_rules", *CUT, "--frozen_rules", *CUT)
 MODES = {
     "data": (),
     "fsdp": ("--mesh.data", "1", "--mesh.fsdp", "-1", *SHARDED),
