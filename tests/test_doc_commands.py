@@ -63,6 +63,7 @@ def no_data_made(monkeypatch):
     """Commands that make training data parse their words, and only note that they were called."""
     from brushjax.agents import donors, instruct, prepare
     from brushjax.evaluation.judging import ask
+    from brushjax.training import propose
 
     called = []
     for module, name, result in (
@@ -71,6 +72,7 @@ def no_data_made(monkeypatch):
         (donors, "donor_generator", None),
         (donors, "donors", 0),
         (prepare, "prepare", [1]),
+        (propose, "propose", None),
     ):
 
         def call(*arguments, name=name, result=result):

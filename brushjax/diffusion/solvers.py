@@ -49,7 +49,9 @@ def pndm_rows(config: dict[str, Any], steps: int) -> Sampler:
     expect(values, "PNDM (its Runge-Kutta start is not implemented)", skip_prk_steps=(True,))
     schedule = Schedule.from_config(values)
     if schedule.prediction_type == "sample":
-        raise ValueError("expected a model that predicts noise or v for PNDM, got 'sample'")
+        raise ValueError(
+            "expected a model that predicts noise or v for PNDM, got 'sample'; ddim takes it"
+        )
     total = schedule.num_timesteps
     time = spaced_timesteps(steps, total, values["timestep_spacing"], values["steps_offset"])
     stride = total // steps
@@ -196,7 +198,9 @@ def euler_ancestral_rows(config: dict[str, Any], steps: int) -> Sampler:
     values = resolve(config, {"timestep_spacing": "linspace"})
     schedule = Schedule.from_config(values)
     if schedule.prediction_type == "sample":
-        raise ValueError("expected a model that predicts noise or v for euler-a, got 'sample'")
+        raise ValueError(
+            "expected a model that predicts noise or v for euler-a, got 'sample'; ddim takes it"
+        )
     time, chosen = _euler_levels(values, noise_ratios(schedule), steps)
     after = np.append(chosen[1:], 0.0)
     up = after * np.sqrt(np.maximum(0.0, 1.0 - (after / chosen) ** 2))
