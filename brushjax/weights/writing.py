@@ -67,8 +67,22 @@ class ModelTensor(Tensor):
         return np.dtype(self.parameter.dtype)
 
     def fill(self, out: np.ndarray) -> None:
-        values = self.parameter if self.layer is None else self.parameter[self.layer]
-        copy_cast(out, np.asarray(values))
+        copy_cast(out, self._fetched())
+
+    def _fetched(self) -> np.ndarray:
+        if self.layer is None:
+            return np.asarray(self.parameter)
+        if isinstance(self.parameter, np.ndarray) or self.dtype.itemsize != 2:
+            return np.asarray(self.parameter[self.layer])
+        return np.asarray(_bits(self.parameter, self.layer)).view(self.dtype)
+
+
+@jax.jit
+def _bits(stack: jax.Array, layer: jax.Array | int) -> jax.Array:
+    """Returns a layer of 16-bit numbers as integers: where a CPU computes with them in 32 bits on
+    the way, it may not keep the bits of what is no number."""
+    bits = jax.lax.bitcast_convert_type(stack, jnp.uint16)
+    return jax.lax.dynamic_index_in_dim(bits, layer, keepdims=False)
 
 
 def save(
