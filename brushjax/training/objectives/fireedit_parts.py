@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from brushjax import weights
 from brushjax.config import ConfigError
@@ -123,13 +125,18 @@ def _language(sizes: Sizes, sources: Sources, key: jax.Array, wanted: Params) ->
 def _mean_rows(params: Params, count: int) -> Params:
     """New tokens' rows, which start as the mean of the published ones, as SmartEdit's do."""
 
-    @jax.jit
-    def mean(table: jax.Array) -> jax.Array:
-        return jnp.tile(jnp.mean(table, axis=0, dtype=jnp.float32), (count, 1))
+    def mean(matrix: jax.Array, axis: int) -> jax.Array:
+        where: Any = matrix.sharding
+        if isinstance(where, NamedSharding):  # of several hosts, each needs the whole of it
+            where = NamedSharding(where.mesh, PartitionSpec())
+        of_rows = functools.partial(jnp.mean, axis=axis, dtype=jnp.float32)
+        means = jax.jit(of_rows, out_shardings=where)(matrix)
+        return jnp.tile(jax.device_get(means), (count, 1))
 
     table = params["model"]["embed_tokens"]["embedding"]
-    head = params["lm_head"]["kernel"].T if "lm_head" in params else table
-    return {"new_embed": mean(table), "new_head": mean(head)}
+    rows = mean(table, 0)
+    head = mean(params["lm_head"]["kernel"], 1) if "lm_head" in params else rows
+    return {"new_embed": rows, "new_head": head}
 
 
 def _unet(source: str, wanted: Params) -> Params:
