@@ -48,7 +48,6 @@ def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     assert (other[1] != first[1]).any()
 
 
-@pytest.mark.slow
 def test_guidance_that_ends_at_once_is_no_guidance(parts):
     picture = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
     hole = list(np.pad(np.ones((2, 16, 16), bool), ((0, 0), (8, 8), (8, 8))))

@@ -3,16 +3,12 @@
 pytest -s -m slow tests/training/test_edit_hosts.py
 """
 
-import random
 import shutil
-import time
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from tests import tiny_fireedit
-from tests.training.hosts import launch, losses, saved, wait, wait_for_rows
+from tests.training.hosts import killed, launch, losses, saved, wait
 
 CONFIG = "tests/training/tiny_edits.py"
 CUT = (".*", "cut:fsdp")
@@ -78,41 +74,5 @@ def test_edits_go_on_on_another_mesh(mode, whole, tmp_path):
 
 
 def test_edits_killed_at_random_moments_end_bit_identical(parts, tmp_path):
-    """Half of the kills hit while a checkpoint is being written, if one is."""
-    whole = tmp_path / "whole"
-    start = time.monotonic()
-    wait(launch(whole, 2, 4, config=CONFIG), whole)
-    lasted = time.monotonic() - start
-    rng, moments = random.Random(0), []
-    for kill in range(KILLS):
-        folder = tmp_path / f"killed{kill}"
-        processes = launch(folder, 2, 4, config=CONFIG)
-        if kill % 2:
-            wait_for_rows(folder, rng.randrange(1, 14), processes)
-            while not list((folder / "checkpoints").glob("*tmp*")) and processes[0].poll() is None:
-                pass
-            time.sleep(rng.random() * 0.02)
-        else:
-            time.sleep(rng.random() * lasted)
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
-        there = saved(folder) if (folder / "checkpoints").is_dir() else []
-        cut = len(list((folder / "checkpoints").glob("*tmp*")))
-        moments.append((len(losses(folder)), there[-1:], cut))
-        wait(launch(folder, 2, 4, config=CONFIG), folder)
-        assert losses(folder) == losses(whole)
-        compare(folder / "export", whole / "export")
-    print("(rows, last checkpoint, partial ones) at each kill:", moments)
+    moments = killed(tmp_path, KILLS, (), config=CONFIG, most_rows=14)
     assert any(rows for rows, _, _ in moments), "every kill hit before the first step"
-
-
-def compare(folder, expected):
-    files = sorted(expected.rglob("*.safetensors"))
-    assert files
-    for file in files:
-        tensors, ended = load_file(file), load_file(folder / file.relative_to(expected))
-        assert tensors.keys() == ended.keys()
-        for name, tensor in tensors.items():
-            np.testing.assert_array_equal(ended[name], tensor, err_msg=name)

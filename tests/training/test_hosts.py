@@ -1,20 +1,16 @@
 """Several processes as one run: equal losses, signals, kills, and going on on other machines."""
 
 import dataclasses
-import random
 import shutil
 import signal
-import time
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from brushjax.config import ConfigError
 from brushjax.distributed import _own_place, initialize
 from brushjax.training.loop import run
 from tests.training import tiny
-from tests.training.hosts import BRANCH, launch, losses, saved, wait, wait_for_rows
+from tests.training.hosts import BRANCH, killed, launch, losses, saved, wait, wait_for_rows
 
 EVERY_STEP = ("--log_every", "1")
 SHARDED = ("--parameter_rules", ".*", "cut:fsdp", "--optimizer_rules", ".*", "cut:fsdp")
@@ -148,35 +144,6 @@ def test_run_goes_on_on_other_machines(base, tmp_path):
 
 @pytest.mark.slow
 def test_run_killed_at_random_moments_ends_bit_identical(tmp_path):
-    """Half of the kills hit while a checkpoint is being written."""
     settings = (*EVERY_STEP, "--steps", "60", "--checkpoint_every", "4", "--data.pause", "0.002")
-    whole = tmp_path / "whole"
-    start = time.monotonic()
-    wait(launch(whole, 2, 4, *settings), whole)
-    lasted = time.monotonic() - start
-    expected = load_file(whole / "export" / "line.safetensors")
-    rng, moments = random.Random(0), []
-    for kill in range(KILLS):
-        folder = tmp_path / f"killed{kill}"
-        processes = launch(folder, 2, 4, *settings)
-        if kill % 2:
-            wait_for_rows(folder, rng.randrange(1, 40), processes)
-            while not list((folder / "checkpoints").glob("*tmp*")) and processes[0].poll() is None:
-                pass
-            time.sleep(rng.random() * 0.02)
-        else:
-            time.sleep(rng.random() * lasted)
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
-        steps = saved(folder) if (folder / "checkpoints").is_dir() else []
-        cut = len(list((folder / "checkpoints").glob("*tmp*")))
-        moments.append((len(losses(folder)), steps[-1:], cut))
-        wait(launch(folder, 2, 4, *settings), folder)
-        ended = load_file(folder / "export" / "line.safetensors")
-        for name, value in expected.items():
-            np.testing.assert_array_equal(ended[name], value, err_msg=f"kill {kill}: {name}")
-        assert losses(folder) == losses(whole)
-    print("(rows, last checkpoint, partial ones) at each kill:", moments)
+    moments = killed(tmp_path, KILLS, settings)
     assert any(cut for _, _, cut in moments), "no kill hit a checkpoint that was being written"

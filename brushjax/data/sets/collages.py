@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brushjax.data.masks.collage import mixed, paste, shares
+from brushjax.data.masks.collage import paste
 from brushjax.data.masks.shapes import MaskConfig, sample_mask
 from brushjax.data.schema import Encode, Record, RegionEdit, TextChoice
 from brushjax.data.sets.photos import SHIPPED, TEMPLATES, Crop, PhotoSource
@@ -110,13 +110,10 @@ class CaptionedCollages(Collages):
       counts: weights of pictures of one, two and three things.
       wrong: captions beside the true one, in each of which one thing was swapped, left out or put
         in.
-      patchwork: share of what is pasted that a coarse map of shares mixes in instead of a shape, as
-        the probabilities of a region predictor mix a picture with its donor.
     """
 
     counts: tuple[float, float, float] = (0.3, 0.5, 0.2)
     wrong: int = 1
-    patchwork: float = 0.0
 
     def record(self, n: int, photos: PhotoSource) -> TextChoice:
         rng = np.random.default_rng((self.seed, n, 2))
@@ -124,10 +121,7 @@ class CaptionedCollages(Collages):
         crops = distinct(photos, n, rng, 1 + int(rng.choice(3, p=weights)))
         image = crops[0].image
         for crop in crops[1:]:
-            if self.patchwork and rng.random() < self.patchwork:
-                image = mixed(image, crop.image, shares(self.size, rng))
-            else:
-                image = paste(image, crop.image, sample_mask(self.masks, self.size, rng), rng)
+            image = paste(image, crop.image, sample_mask(self.masks, self.size, rng), rng)
         shown = [crop.phrase for crop in crops]
         named = [{crop.class_id for crop in crops}]
         texts = [caption(shown, rng)]

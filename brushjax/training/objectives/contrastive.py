@@ -28,7 +28,6 @@ from brushjax.training.objectives.contract import (
     dtype_of,
     fresh,
     placed,
-    read,
     to_unit_range,
 )
 from brushjax.training.objectives.region import unit
@@ -48,9 +47,6 @@ class ContrastiveObjective(Objective):
       text: the size of the vocabulary and its special ids are replaced by the tokenizer's.
       patches: weight of `patch_choice`, by which single patches tell things apart.
       patch_layer: whose patches those are, see `CLIPVision.embed`.
-      jitter: largest relative change of a colour channel, drawn anew in every step.
-      hidden: share of a picture's patches that a step shows in the mean colour.
-      start: export of an earlier run, to go on from; empty starts from noise.
 
     Source: arXiv 2103.00020, figure 3. Differs: docs/deviations.md, region-tiny-clip.
     """
@@ -60,9 +56,6 @@ class ContrastiveObjective(Objective):
     tokenizer_folder: str
     patches: float = 0.0
     patch_layer: int = -1
-    jitter: float = 0.0
-    hidden: float = 0.0
-    start: str = ""
 
     def __post_init__(self) -> None:
         if self.vision.projection_dim != self.text.projection_dim or not self.text.with_projection:
@@ -86,15 +79,12 @@ class ContrastiveObjective(Objective):
     def load(self, key: jax.Array, wanted: Params) -> Params:
         keys = named_keys(key, "vision", "text")
         made = {}
-        towers = {
-            "clip_vision": (CLIPVision, self.vision, keys["vision"]),
-            "clip_text": (CLIPText, self.text_config, keys["text"]),
-        }
-        for name, (tower, config, own) in towers.items():
-            if name in wanted and self.start:
-                made[name] = read(name, self.start, wanted[name])
-            elif name in wanted:
-                made[name] = fresh(tower, config, own, wanted[name])
+        if "clip_vision" in wanted:
+            made["clip_vision"] = fresh(
+                CLIPVision, self.vision, keys["vision"], wanted["clip_vision"]
+            )
+        if "clip_text" in wanted:
+            made["clip_text"] = fresh(CLIPText, self.text_config, keys["text"], wanted["clip_text"])
         if "logit_scale" in wanted:
             scale = {"logit_scale": np.float32(np.log(FIRST_SCALE))}
             made |= placed(scale, {"logit_scale": wanted["logit_scale"]})
@@ -122,7 +112,7 @@ class ContrastiveObjective(Objective):
         vision = build(CLIPVision, self.vision, params["clip_vision"])
         text = build(CLIPText, self.text_config, params["clip_text"])
         image = to_unit_range(batch["image"], dtype_of(params["clip_vision"]))
-        found = vision.embed(self._varied(image, keys), self.patch_layer)
+        found = vision.embed(self.placement.view(image), self.patch_layer)
         told = text(batch["all_ids"][0]).text_embeds  # [T, E]
         assert told is not None
         scale = jnp.minimum(jnp.exp(params["logit_scale"].astype(jnp.float32)), LARGEST_SCALE)
@@ -143,21 +133,6 @@ class ContrastiveObjective(Objective):
             of_patches = patch_choice(scores, shown, everything)
             terms["patches"] = Mean.over(self.patches * of_patches)
         return Losses(terms, logged)
-
-    def _varied(self, image: jax.Array, keys: jax.Array) -> jax.Array:
-        """What the encoder sees of pictures in [-1, 1]."""
-        named, grid = named_keys(keys, "gains", "shown"), self.vision.grid
-        if self.jitter:
-            draw = jax.vmap(lambda key: jax.random.uniform(key, (1, 1, 3), minval=-1, maxval=1))
-            gains = 1 + self.jitter * draw(named["gains"]).astype(image.dtype)
-            image = jnp.clip((image + 1) * gains - 1, -1, 1)
-        view = self.placement.view(image)
-        if self.hidden:
-            shape, side = (grid, grid, 1), self.vision.patch_size
-            draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.hidden, shape))
-            shown = draw(named["shown"]).astype(view.dtype)
-            view = view * shown.repeat(side, axis=1).repeat(side, axis=2)
-        return view
 
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         del batch

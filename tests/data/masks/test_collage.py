@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brushjax.data.masks.collage import mixed, paste, shares
+from brushjax.data.masks.collage import paste
 from brushjax.data.masks.shapes import MaskConfig, sample_mask
 
 SIZE = 64
@@ -46,22 +46,3 @@ def test_paste_shows_the_filling_in_thin_holes_too():
     for seed in range(6):
         image = paste(DARK, LIGHT, mask, np.random.default_rng(seed))
         assert (image[:, 32] > 180).all()
-
-
-def test_shares_are_constant_in_cells_and_neither_nothing_nor_everything():
-    rng = np.random.default_rng(0)
-    maps = [shares(32, rng) for _ in range(50)]
-    for one in maps:
-        assert one.shape == (32, 32, 1)
-        assert one.dtype == np.float32
-        cells = one.reshape(8, 4, 8, 4)
-        assert (cells == cells[:, :1, :, :1]).all()
-        assert 0.2 <= one.mean() <= 0.8
-    spread = [one.std() for one in maps]
-    assert min(spread) < 0.2 < 0.35 < max(spread)  # vague ones and sharp ones
-
-
-def test_mixed_pictures_show_both_by_their_shares():
-    black, white = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 200, np.uint8)
-    alpha = np.array([[0, 0.25], [0.5, 1]], np.float32)[..., None]
-    np.testing.assert_array_equal(mixed(black, white, alpha)[..., 0], [[0, 50], [100, 200]])
