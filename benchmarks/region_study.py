@@ -36,6 +36,7 @@ from brushjax.data.sets.collages import CaptionedCollages, PlantedRegions
 from brushjax.files import whole_file, write_json
 from brushjax.models import RegionPredictor
 from brushjax.training.objectives.contract import Losses, Mean, build, parameters, placed_in
+from brushjax.training.objectives.contrastive import ContrastiveObjective
 from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.recipe import TrainConfig
 
@@ -77,9 +78,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def objective_of(config: TrainConfig) -> RegionObjective:
+    """The objective of a recipe for regions."""
+    objective = config.objective
+    assert isinstance(objective, RegionObjective)
+    return objective
+
+
 def variant(config: TrainConfig, clip: Path, settings: dict[str, Any]) -> TrainConfig:
     """The recipe with other settings, as `VARIANTS` has them."""
-    ours = config.objective
+    ours = objective_of(config)
     encoders = dataclasses.replace(
         ours.encoders,
         clip=str(clip),
@@ -174,7 +182,9 @@ class Study:
         if file.is_file():
             with np.load(file) as stored:
                 return dict(stored)
-        side = self.clip.objective.vision.image_size
+        clip = self.clip.objective
+        assert isinstance(clip, ContrastiveObjective)
+        side = clip.vision.image_size
         settings = {
             "clip": (self.clip, self.clip.data),
             "clip_held_out": (self.clip, CaptionedCollages(split="held_out", pool=512, seed=1)),
@@ -224,7 +234,7 @@ def clip_of(folder: Path) -> Any:
 
 def measured(config: TrainConfig, params: Any, held_out: Any) -> np.ndarray:
     """Probabilities of the held-out samples: [seeds, samples, N]."""
-    inner = config.objective._checked()
+    inner = objective_of(config)._checked()
 
     @jax.jit
     def predict(params: Any, batch: Any) -> jax.Array:
@@ -260,7 +270,7 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
             kept.add("asked", found={"inside": (truth.mean(axis=(1, 2)) <= 0.5).tolist()})
         pools: dict[Any, dict[str, Any]] = {}
         for name, run in runs.items():
-            began, objective = time.monotonic(), configs_of[name].objective
+            began, objective = time.monotonic(), objective_of(configs_of[name])
             known = _frozen(objective, frozen)
             key = objective.encoders.patch_layer, objective.path.space, objective.path.donor
             if key not in pools:
@@ -276,7 +286,7 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
                 f"{name}: {waited:.1f} s of preparing, {trained:.1f} s; {_short(kept, name)}",
                 flush=True,
             )
-        objective = study.main.objective
+        objective = objective_of(study.main)
         if UNTRAINED[0] not in kept.scores:
             held_out = prepared(objective, frozen, arrays["held_out"])
             answers = baselines(objective, frozen, held_out, asked_for(HELD_OUT))

@@ -19,7 +19,8 @@ class AppArguments:
         base: base models to choose from, as `python -m brushjax inpaint` takes them.
         brushnet: branches to choose from; without one the folder brushnet of each base.
         dtype: what the networks compute in.
-        region: folder that a run of configs/region exports: finds what an instruction is about.
+        region: folder that a run of configs/region exports: finds what an instruction is about;
+            else the small predictor in the package.
         fireedit: FireEdit folder: edits without a mask.
         instructor: patterns (no model), endpoint (OpenAI's protocol) or local (transformers).
         model: of the instructor.

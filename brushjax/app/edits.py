@@ -123,9 +123,11 @@ def probability(
     finder: Any, picture: UInt8[np.ndarray, "H W 3"], instruction: str
 ) -> UInt8[np.ndarray, "H W"]:
     """How likely an instruction is about a pixel, 255 = surely."""
+    import jax.numpy as jnp
+
     height, width = picture.shape[:2]
     place = finder.encoders.placement
-    patches = np.asarray(finder(picture, instruction), np.float32)[None]
+    patches = jnp.asarray(finder(picture, instruction), jnp.float32)[None]
     pixels = np.asarray(place.spread(patches, height, width, smooth=True))[0, ..., 0]
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 

@@ -52,15 +52,15 @@ class Models:
     @property
     def methods(self) -> list[str]:
         """The methods that there are models for."""
-        given = {"region": self._arguments.region, "fireedit": self._arguments.fireedit}
-        return ["agent", *(name for name, place in given.items() if place is not None)]
+        fireedit = self._arguments.fireedit is not None
+        return ["agent", "region", *(["fireedit"] if fireedit else [])]
 
     @property
     def finds(self) -> list[str]:
         """The ways of finding a mask that there are models for."""
         ways = {"phrase": ["grounded-sam"], "click": ["grounded-sam", "click"]}
         found = [way for way, names in ways.items() if self._arguments.segmenter in names]
-        return [*found, *(["region"] if self._arguments.region is not None else [])]
+        return [*found, "region"]  # a predictor is in the package
 
     def describe(self) -> dict[str, Any]:
         """What a page offers."""
@@ -98,11 +98,10 @@ class Models:
 
     @functools.cached_property
     def finder(self) -> RegionFinder:
-        """The region predictor."""
-        from brushjax.pipelines.regions import RegionFinder
+        """The region predictor; without `--region` the small one in the package."""
+        from brushjax.pipelines.regions import SHIPPED_REGION, RegionFinder
 
-        assert self._arguments.region is not None  # `finds` said so
-        return RegionFinder.load(self._arguments.region)
+        return RegionFinder.load(self._arguments.region or SHIPPED_REGION)
 
     @functools.cached_property
     def fireedit(self) -> FireEditor:

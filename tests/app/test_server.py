@@ -252,6 +252,16 @@ def test_region_is_found_as_the_probability_of_each_pixel(tmp_path, picture):
         assert page.post("find", turn=0, by="phrase").status == 400
 
 
+def test_region_is_found_by_the_predictor_in_the_package_without_a_flag(tmp_path, picture):
+    with serving(tmp_path, Stepping()) as app:
+        page = Page(app.port)
+        assert (page.offered["methods"], page.offered["finds"]) == (["agent", "region"], ["region"])
+        page.open(picture)
+        found = page.post("find", turn=0, by="region", instruction="replace the cat with a dog")
+        assert found.status == 200, found.json
+        assert len(np.unique(pixels(base64.b64decode(found.json["probability"])))) > 1
+
+
 def test_large_pictures_are_scaled_down(page):
     assert page.open(np.zeros((1200, 2400, 3), np.uint8)) == {"width": 1024, "height": 512}
 
