@@ -48,7 +48,7 @@ def test_toy_paper_is_swept_as_an_evaluator_of_its_run_and_again_on_its_export(t
     assert {row["sample"]: row["sha256"] for row in again.scored.of("fill", "mine")} == before
 
 
-def test_toy_paper_edits_alike_on_any_number_of_devices_and_with_cut_weights(trained):
+def test_toy_paper_edits_the_same_on_any_number_of_devices_and_with_cut_weights(trained):
     network = brushjax.load("toy", trained[2])
     photos = PhotoData(size=32, split="held_out").source(lambda record: record.arrays())
     images = [photos[n]["image"] for n in range(8)]
@@ -59,6 +59,10 @@ def test_toy_paper_edits_alike_on_any_number_of_devices_and_with_cut_weights(tra
     assert (one[~kept] != np.stack(images)[~kept]).any()
     mesh = sharding.make_mesh(devices=jax.devices())
     np.testing.assert_array_equal(ToyEditor(network, mesh=mesh)(images, holes, range(8)), one)
+    mesh = sharding.make_mesh(sharding.MeshShape(data=2, fsdp=4), jax.devices())
+    cut = ToyEditor(network, mesh=mesh, rules=((".*kernel", "cut:fsdp"),))
+    assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(cut._program._params))
+    np.testing.assert_array_equal(cut(images, holes, range(8)), one)
 
 
 def test_code_of_a_method_outside_the_package_is_part_of_its_settings(trained, tmp_path):

@@ -17,7 +17,7 @@ from brushjax.inference.engine.edit import Graphs, seeded_noise
 from brushjax.inference.engine.options import Condition, EditInputs, EditOptions
 from brushjax.inference.engine.program import EditProgram
 from brushjax.inference.engine.tiling import tiled
-from brushjax.sharding import make_mesh
+from brushjax.sharding import MeshShape, make_mesh
 from tests.inference.conftest import SD15_SCHEDULER
 
 HEIGHT, WIDTH = 24, 32
@@ -99,7 +99,10 @@ def test_fifty_different_edits_compile_nothing_after_the_first(program, compilat
 def test_devices_and_batch_do_not_change_a_sample(networks, program):
     chosen, eight = sampler("euler-a"), make_inputs(8)  # noise at every step, from each seed
     one_device, _ = program(chosen, eight)
-    many = EditProgram(*networks, mesh=make_mesh(), rules=((".*kernel", "cut:fsdp"),))
+    mesh = make_mesh(MeshShape(data=2, fsdp=4))
+    many = EditProgram(*networks, mesh=mesh, rules=((".*kernel", "cut:fsdp"),))
+    for name, params in many._params.items():
+        assert not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(params)), name
     eight_devices, pictures = many(chosen, eight)
     assert_same(eight_devices, one_device)
     alone, picture = program(chosen, make_inputs(1))
