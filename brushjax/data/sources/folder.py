@@ -17,11 +17,11 @@ from brushjax.data.sources import mask_files
 from brushjax.data.sources.captions import Captions
 from brushjax.data.sources.files import File, local
 from brushjax.data.sources.origins import Origin, origins_of, whole
-from brushjax.data.sources.records import select
+from brushjax.data.sources.records import Unindexed, select
 from brushjax.identity import digest
 
 
-class PictureFolder:
+class PictureFolder(Unindexed):
     """A folder of pictures with captions, and perhaps mask pictures (white = object).
 
     Args:
@@ -46,17 +46,17 @@ class PictureFolder:
         """Returns the captions, wherever they were read, and the pictures and masks."""
         text = self._captions()
         captions = Origin(self._source, len(text), mark := digest(text), mark, mark)
-        return [captions, *origins_of(self._files)]
+        return [captions, *origins_of(self.files)]
 
     def content(self, n: int) -> str:
         """Returns a digest of the captions (n = 0) or of a picture."""
-        return whole(self._files[n - 1]) if n else digest(self._captions())
+        return whole(self.files[n - 1]) if n else digest(self._captions())
 
     def _captions(self) -> str:
         return json.dumps([dataclasses.astuple(row) for row in self._rows])
 
     @functools.cached_property
-    def _files(self) -> list[File]:
+    def files(self) -> list[File]:
         names = [name for row in self._rows for name in (row.image, *row.masks)]
         paths = [str(self._folder / name) for name in dict.fromkeys(names)]
         return [file for path in paths if os.path.isfile(path) for file in [local(path)]]
@@ -70,13 +70,6 @@ class PictureFolder:
         if "segmentation" in needed:
             missing |= {n: "missing member" for n, r in enumerate(self._rows) if not r.masks}
         return missing
-
-    def lost(self, n: int) -> int:
-        del n
-        return 1
-
-    def members(self) -> dict[str, tuple[int, str]]:
-        return {}
 
     def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
         row, names = self._rows[n], {*needed, *optional}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,38 @@ from brushjax.files import whole_file
 RANDOM_ACCESS = "group_size:1,uncompressed"  # pictures don't shrink, and a group is read as a whole
 
 
-class RecordCollection:
+class Unindexed:
+    """Samples in files without an index: reading one tells what it has, and each stands for itself.
+
+    Attributes:
+      files: that the samples are made from.
+    """
+
+    @functools.cached_property
+    def files(self) -> list[File]:
+        raise NotImplementedError
+
+    def origins(self) -> list[Origin]:
+        """Returns the files by cheap marks."""
+        return origins_of(self.files)
+
+    def content(self, n: int) -> str:
+        """Returns a digest of file n."""
+        return whole(self.files[n])
+
+    def faults(self, needed: Sequence[str]) -> dict[int, str]:
+        del needed
+        return {}
+
+    def lost(self, n: int) -> int:
+        del n
+        return 1
+
+    def members(self) -> dict[str, tuple[int, str]]:
+        return {}
+
+
+class RecordCollection(Unindexed):
     """The samples of some ArrayRecord files, in the order of their names.
 
     Args:
@@ -37,33 +69,14 @@ class RecordCollection:
                 f"expected ArrayRecord files on this machine or mounted, got {remote[0]}; tars are "
                 "read from anywhere"
             )
-        self._files = list(files)
+        self.files = list(files)
         self._records = _open([file.path for file in files])
 
     def __len__(self) -> int:
         return len(self._records)
 
     def name(self, n: int) -> str:
-        return f"record {n} of {self._files[0].name} and the files after it"
-
-    def origins(self) -> list[Origin]:
-        """Returns the files by cheap marks."""
-        return origins_of(self._files)
-
-    def content(self, n: int) -> str:
-        """Returns a digest of file n."""
-        return whole(self._files[n])
-
-    def faults(self, needed: Sequence[str]) -> dict[int, str]:
-        del needed  # only reading a record tells
-        return {}
-
-    def lost(self, n: int) -> int:
-        del n
-        return 1
-
-    def members(self) -> dict[str, tuple[int, str]]:
-        return {}
+        return f"record {n} of {self.files[0].name} and the files after it"
 
     def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
         try:

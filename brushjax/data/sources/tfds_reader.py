@@ -13,13 +13,12 @@ import tensorflow_datasets as tfds
 
 from brushjax.config import ConfigError
 from brushjax.data.sources.files import File, find
-from brushjax.data.sources.origins import Origin, origins_of, whole
-from brushjax.data.sources.records import select
+from brushjax.data.sources.records import Unindexed, select
 
 OPTIONAL = ("height", "width", "segmentation")
 
 
-class TfdsCollection:
+class TfdsCollection(Unindexed):
     """The samples of a data source of tensorflow-datasets.
 
     Args:
@@ -56,28 +55,9 @@ class TfdsCollection:
     def name(self, n: int) -> str:
         return f"example {n} of {PurePath(self._place).name}"
 
-    def origins(self) -> list[Origin]:
-        """Returns the folder's files by cheap marks."""
-        return origins_of(self._files)
-
-    def content(self, n: int) -> str:
-        """Returns a digest of file n."""
-        return whole(self._files[n])
-
     @functools.cached_property
-    def _files(self) -> list[File]:
+    def files(self) -> list[File]:
         return find(f"{self._place.rstrip('/')}/*")
-
-    def faults(self, needed: Sequence[str]) -> dict[int, str]:
-        del needed  # only reading an example tells
-        return {}
-
-    def lost(self, n: int) -> int:
-        del n
-        return 1
-
-    def members(self) -> dict[str, tuple[int, str]]:
-        return {}
 
     def read(self, n: int, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, bytes]:
         example = self._source[n]
