@@ -228,6 +228,16 @@ def check_ids(records: Sequence[Record]) -> list[Record]:
     return list(records)
 
 
+def check_instructions(label: str, records: Sequence[Record]) -> None:
+    """Raises BenchmarkError if a record has no instruction, for the method of this label."""
+    without = [record.id for record in records if not record.instruction]
+    if without:
+        raise BenchmarkError(
+            f"expected an instruction with every record for {label!r}; {len(without)} have none, "
+            f"such as {without[0]}"
+        )
+
+
 def shortened(names: Sequence[str], shown: int = 5) -> str:
     """The first names, and how many there are."""
     text = ", ".join(names[:shown])

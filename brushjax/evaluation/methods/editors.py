@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
-from brushjax.evaluation.records import BenchmarkError, Record
+from brushjax.evaluation.records import Record, check_instructions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,8 @@ class _Editor(Recipe):
     reads = ("instruction",)
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raises BenchmarkError where there is nothing to be told."""
-        without = [record.id for record in records if not record.instruction]
-        if without:
-            raise BenchmarkError(
-                f"expected an instruction with every record for {self.label!r}; {len(without)} have"
-                f" none, such as {without[0]}"
-            )
+        """Instructions are read."""
+        check_instructions(self.label, records)
 
 
 @dataclasses.dataclass(frozen=True)

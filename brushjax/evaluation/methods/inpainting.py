@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
 from brushjax.evaluation.models import ZERO, Models, named_paths
 
 if TYPE_CHECKING:
-    from brushjax.inference.inpaint_settings import InpaintSettings
+    from brushjax.inference import Inpainter, InpaintSettings
+
+Paint = Callable[..., Any]
+"""(images, masks, prompts, [negative prompts,] seed=) -> uint8 [B, H, W, 3], all of them lists; see
+`brushjax.Inpainter`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +51,57 @@ class Sampling:
         return InpaintSettings(**named, blend=blend, together=together, approximations=left_out)
 
 
+class Painting(Recipe):
+    """A recipe for which a branch on a base paints.
+
+    Attributes:
+        checkpoint: of the branch; empty: what --weights names.
+        base: pipeline folder; empty: the sweep's.
+        sampling: how pictures are sampled.
+        blend: how the fill is put into the source.
+    """
+
+    checkpoint: str
+    base: str
+    sampling: Sampling
+    blend: str
+
+    @property
+    def takes_weights(self) -> bool:
+        """Where it names no checkpoint."""
+        return not self.checkpoint
+
+    def with_weights(self, label: str, path: str) -> Recipe:
+        """The same with another branch."""
+        own: Any = self  # each recipe is a dataclass
+        return dataclasses.replace(own, label=label, checkpoint=path)
+
+    def painter(self, resources: Resources) -> tuple[dict[str, Any], Paint]:
+        """Digests of the base and the branch, and what paints; the base is read at its first call.
+
+        Raises:
+            ValueError: a value of the sampling that is out of range.
+        """
+        models = resources.models
+        branch = models.branch(self.checkpoint, self.base)
+        digests = {"base": models.base_digests(self.base), "branch": models.digest(branch)}
+        settings = self.sampling.settings(self.blend, resources.together)
+
+        @functools.cache
+        def inpainter() -> Inpainter:
+            from brushjax.inference import Inpainter
+
+            parts = models.base(self.base)
+            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
+
+        def paint(images: Sequence[Any], masks: Sequence[Any], *prompts: Any, seed: Any) -> Any:
+            return inpainter()(images, masks, *prompts, seed=seed, settings=settings).images
+
+        return digests, paint
+
+
 @dataclasses.dataclass(frozen=True)
-class Branch(Recipe):
+class Branch(Painting):
     """A BrushNet branch on a base.
 
     Attributes:
@@ -77,42 +130,21 @@ class Branch(Recipe):
         scale = "" if self.sampling.scale == 1 else f", scale {self.sampling.scale:g}"
         return f"{what} ({self.sampling}{scale}, blend {self.blend})"
 
-    @property
-    def takes_weights(self) -> bool:
-        """Where it names no checkpoint."""
-        return not self.checkpoint
-
-    def with_weights(self, label: str, path: str) -> Branch:
-        """The same with another branch."""
-        return dataclasses.replace(self, label=label, checkpoint=path)
-
     def method(self, resources: Resources) -> Method:
         """The inpainter of its branch and base."""
-        models = resources.models
-        branch = models.branch(self.checkpoint, self.base)
+        digests, paint = self.painter(resources)
         how = {**dataclasses.asdict(self.sampling), "blend": self.blend}
-        bases = models.base_digests(self.base)
-        own = {"kind": "branch", **how, "base": bases, "branch": models.digest(branch)}
-        settings = self.sampling.settings(self.blend, resources.together)
-
-        @functools.cache
-        def painter():
-            from brushjax.inference import Inpainter
-
-            parts = models.base(self.base)
-            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
 
         def fill(tasks: Sequence[Task]) -> Made:
-            result = painter()(
+            pictures = paint(
                 [task.pixels.source for task in tasks],
                 [task.hole > 0 for task in tasks],
                 [task.record.prompt for task in tasks],
                 seed=[task.seed for task in tasks],
-                settings=settings,
             )
-            return Made(result.images)
+            return Made(pictures)
 
-        return Filling(own, fill)
+        return Filling({"kind": "branch", **how, **digests}, fill)
 
 
 @dataclasses.dataclass(frozen=True)

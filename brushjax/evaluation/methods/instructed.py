@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
-from brushjax.evaluation.methods.inpainting import Sampling
+from brushjax.evaluation.methods.contract import Filling, Made, Method, Resources, Task
+from brushjax.evaluation.methods.inpainting import Painting, Sampling
 
 
 @dataclasses.dataclass(frozen=True)
-class Agent(Recipe):
+class Agent(Painting):
     """An agent's plan of the instruction, painted by a BrushNet branch.
 
     An instruction that is not understood, or whose thing is not found, leaves the picture as it is.
@@ -41,29 +41,10 @@ class Agent(Recipe):
     seeded = True
     reads = ("instruction", "source_caption")
 
-    @property
-    def takes_weights(self) -> bool:
-        """Where it names no checkpoint."""
-        return not self.checkpoint
-
-    def with_weights(self, label: str, path: str) -> Agent:
-        """The same with another branch."""
-        return dataclasses.replace(self, label=label, checkpoint=path)
-
     def method(self, resources: Resources) -> Method:
         """Plans task by task, and paints what has a mask at once."""
-        models = resources.models
-        branch = models.branch(self.checkpoint, self.base)
-        own = {**dataclasses.asdict(self), "kind": "agent", "base": models.base_digests(self.base)}
-        own |= {"branch": models.digest(branch)}
-        settings = self.sampling.settings(self.blend, resources.together)
-
-        @functools.cache
-        def painter() -> Any:
-            from brushjax.inference import Inpainter
-
-            parts = models.base(self.base)
-            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
+        digests, paint = self.painter(resources)
+        own = {**dataclasses.asdict(self), "kind": "agent", **digests}
 
         @functools.cache
         def planner() -> Planner:
@@ -78,15 +59,13 @@ class Agent(Recipe):
             plans = {i: plan for i, plan in enumerate(made) if plan is not None and _edits(plan)}
             if plans:
                 told = [prompts(plan) for plan in plans.values()]
-                result = painter()(
+                pictures[list(plans)] = paint(
                     [plan.image for plan in plans.values()],
                     [plan.mask for plan in plans.values()],
                     [prompt for prompt, _ in told],
                     [negative for _, negative in told],
                     seed=[tasks[i].seed for i in plans],
-                    settings=settings,
                 )
-                pictures[list(plans)] = result.images
                 regions[list(plans)] = [plan.mask >= 128 for plan in plans.values()]
             taken = [("", "") if plan is None else (plan.category, plan.object) for plan in made]
             return Made(pictures, regions if self.masks == "found" else None, taken)

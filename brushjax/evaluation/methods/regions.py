@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from brushjax.evaluation.methods.contract import Filling, Made, Method, Recipe, Resources, Task
-from brushjax.evaluation.methods.inpainting import Sampling
-from brushjax.evaluation.records import BenchmarkError, Record
+from brushjax.evaluation.methods.contract import Filling, Made, Method, Resources, Task
+from brushjax.evaluation.methods.inpainting import Painting, Sampling
+from brushjax.evaluation.records import Record, check_instructions
 from brushjax.identity import arrays
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Find = Callable[[Sequence[Task]], list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Regions(Recipe):
+class _Regions(Painting):
     """What all of them have.
 
     Attributes:
@@ -48,11 +48,7 @@ class _Regions(Recipe):
     @property
     def takes_weights(self) -> bool:
         """Where it paints and names no checkpoint."""
-        return self.paints and not self.checkpoint
-
-    def with_weights(self, label: str, path: str) -> Recipe:
-        """The same with another branch."""
-        return dataclasses.replace(self, label=label, checkpoint=path)
+        return self.paints and super().takes_weights
 
     def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         """What the regions depend on, and what finds them."""
@@ -60,38 +56,21 @@ class _Regions(Recipe):
 
     def method(self, resources: Resources) -> Method:
         """Finds each task's region, then paints those that there are, together."""
-        models = resources.models
         found_by, find = self.finder(resources)
-        own: dict[str, Any] = {**dataclasses.asdict(self), "kind": type(self).__name__, **found_by}
-        branch: Any = None
-        if self.paints:
-            branch = models.branch(self.checkpoint, self.base)
-            own |= {"base": models.base_digests(self.base), "branch": models.digest(branch)}
-        settings = self.sampling.settings(self.blend, resources.together)
-
-        @functools.cache
-        def painter() -> Any:
-            from brushjax.inference import Inpainter
-
-            parts = models.base(self.base)
-            return Inpainter.from_parts(brushnet=branch, mesh=resources.mesh, **parts)
-
-        def paint(tasks: Sequence[Task], holes: Sequence[np.ndarray]) -> np.ndarray:
-            result = painter()(
-                [task.pixels.source for task in tasks],
-                [hole * np.uint8(255) for hole in holes],
-                [task.record.prompt for task in tasks],
-                seed=[task.seed for task in tasks],
-                settings=settings,
-            )
-            return result.images
+        digests, paint = self.painter(resources) if self.paints else ({}, None)
+        own = {**dataclasses.asdict(self), "kind": type(self).__name__, **found_by, **digests}
 
         def fill(tasks: Sequence[Task]) -> Made:
             regions = np.stack(find(tasks))
             pictures = np.stack([task.pixels.source for task in tasks])
             there = [i for i, region in enumerate(regions) if region.any()]
-            if self.paints and there:
-                pictures[there] = paint([tasks[i] for i in there], [regions[i] for i in there])
+            if paint and there:
+                pictures[there] = paint(
+                    list(pictures[there]),
+                    [regions[i] * np.uint8(255) for i in there],
+                    [tasks[i].record.prompt for i in there],
+                    seed=[tasks[i].seed for i in there],
+                )
             return Made(pictures, regions)
 
         return Filling(own, fill)
@@ -110,7 +89,7 @@ class Predicted(_Regions):
 
     def check(self, records: Sequence[Record]) -> None:
         """Instructions are read."""
-        _instructed(self.label, records)
+        check_instructions(self.label, records)
 
     def finder(self, resources: Resources) -> tuple[dict[str, Any], Find]:
         finder = _loaded(self)
@@ -224,12 +203,3 @@ def _identity(finder: RegionFinder) -> dict[str, Any]:
     models = {name: nnx.to_pure_dict(nnx.state(model)) for name, model in finder.models.items()}
     encoders = dataclasses.asdict(finder.encoders) | {"clip": "", "reader": ""}
     return {"encoders": encoders, "models": arrays(models)}
-
-
-def _instructed(label: str, records: Sequence[Record]) -> None:
-    without = [record.id for record in records if not record.instruction]
-    if without:
-        raise BenchmarkError(
-            f"expected an instruction with every record for {label!r}; {len(without)} have none, "
-            f"such as {without[0]}"
-        )
