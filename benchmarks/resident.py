@@ -23,7 +23,7 @@ from brushjax.training.objectives.contract import Mean, Objective, placed_in, sp
 from brushjax.training.optimizers import make_optimizer
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.state import State, export_parameters, make_state
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from brushjax.typing import Params
 
 Arrays = dict[str, np.ndarray]
@@ -146,9 +146,11 @@ class Run:
                 config.objective,
                 optimizer,
                 seed=seed,
-                compute_dtype=jnp.dtype(config.compute_dtype),
-                ema_decay=config.ema_decay,
-                prepared=True,
+                options=StepOptions(
+                    compute_dtype=jnp.dtype(config.compute_dtype),
+                    ema_decay=config.ema_decay,
+                    prepared=True,
+                ),
             )
             batch = {name: array[rows] for name, array in pool.items()}
             state, metrics = step(state, frozen, batch)

@@ -58,57 +58,83 @@ def run(
       FloatingPointError: if the loss or the gradient is not finite; names step and samples.
       EvaluationFailed: at the end, if an evaluator failed on the way.
     """
-    plan = make_plan(config)
-    with contextlib.ExitStack() as stack_of:
-        enter = stack_of.enter_context
-        interruption = enter(Interruption())
+    with contextlib.ExitStack() as opened:
+        run = _Run(config, workdir, evaluators, extend, opened)
+        tracing = opened.enter_context(contextlib.closing(Profile(profile, workdir / "profile")))
+        return run.to_its_end(tracing)
+
+
+class _Run:
+    """A run under way: all that it needs, and what it has come to after `step` steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        workdir: Path,
+        evaluators: Sequence[Evaluator],
+        extend: bool,
+        opened: contextlib.ExitStack,
+    ):
+        """Reads and opens everything; `opened` closes it in the end."""
+        enter, encode = opened.enter_context, config.objective.encode
+        self.config, self.plan = config, make_plan(config)
+        self.interruption = enter(Interruption())
         enter(locked(workdir))
         claim(config, workdir, extend)
-        encode = config.objective.encode
         judges = ready(config, evaluators, encode)
-        validate = Validation(config, plan, encode) if config.validation else None
-        checkpoints = Checkpoints(workdir / "checkpoints", config.keep, partial(best_step, workdir))
-        enter(contextlib.closing(checkpoints))
-        step = checkpoints.latest() or 0
-        state, frozen, position = restore_or_init(config, plan, checkpoints)
-        same_frozen(workdir, frozen, plan.mesh, step)
-        feed, faults = open_feed(config, plan.mesh, frozen, encode, position, step)
-        train_step = step_of(config, plan)
-        unpublished = step == config.steps or decided(published(workdir) < step)
-        run_log = enter(contextlib.closing(RunLog(config, workdir, step, faults, unpublished)))
-        publish = Publisher(config, workdir, judges, run_log)
-        tracing = enter(contextlib.closing(Profile(profile, workdir / "profile")))
-        agreement = Agreement(plan.mesh)
+        self.validate = Validation(config, self.plan, encode) if config.validation else None
+        saved = Checkpoints(workdir / "checkpoints", config.keep, partial(best_step, workdir))
+        self.checkpoints = enter(contextlib.closing(saved))
+        self.step = step = saved.latest() or 0
+        self.state, self.frozen, position = restore_or_init(config, self.plan, saved)
+        same_frozen(workdir, self.frozen, self.plan.mesh, step)
+        self.feed, faults = open_feed(config, self.plan.mesh, self.frozen, encode, position, step)
+        self.train_step = step_of(config, self.plan)
+        self.unpublished = step == config.steps or decided(published(workdir) < step)
+        run_log = RunLog(config, workdir, step, faults, self.unpublished)
+        self.log = enter(contextlib.closing(run_log))
+        self.publish = Publisher(config, workdir, judges, run_log)
 
-        while True:  # first what is due after `step` steps, also where a kill left it undone
-            stop, numbers = agreement.any(interruption.asked), {}
-            if validate and not stop and is_due(config, step, config.validate_every):
-                numbers = validate(state, frozen)
-                run_log.report(step, numbers)
-            judged = unpublished and is_due(config, step, config.export_every)
-            publishing = not stop and (judged or publish.is_best(numbers))
-            if step and (stop or publishing or is_due(config, step, config.checkpoint_every)):
-                run_log.settle()  # raises before a state that is not finite could be saved
-                checkpoints.save(step, state, feed.get_state() if feed else {})
+    def to_its_end(self, tracing: Profile) -> Path | None:
+        """Trains; returns the export folder, or None if a signal ended it early."""
+        agreement = Agreement(self.plan.mesh)
+        while True:
+            stop = agreement.any(self.interruption.asked)
+            self.do_what_is_due(stop)
             if stop:
                 return None
-            if publishing:
-                checkpoints.wait()
-                interruption.saved()
-                publish(state, step, numbers, judged)
-            if step == config.steps:
-                return publish.end()
+            if self.step == self.config.steps:
+                return self.publish.end()
+            self.advance(tracing)
 
-            with run_log.meter.waiting():
-                batch = next(feed)
-            arrays = to_devices(batch, plan.mesh)
-            tracing.before(step + 1)
-            with jax.transfer_guard("disallow"):
-                state, metrics = train_step(state, frozen, arrays)
-            step, unpublished = step + 1, True
-            interruption.learnt()
-            tracing.after(step, metrics)
-            run_log.step(step, metrics, batch["id"])
+    def do_what_is_due(self, stop: bool) -> None:
+        """Validates, saves and publishes, also what a kill left undone after this step."""
+        config, step, numbers = self.config, self.step, {}
+        if self.validate and not stop and is_due(config, step, config.validate_every):
+            numbers = self.validate(self.state, self.frozen)
+            self.log.report(step, numbers)
+        judged = self.unpublished and is_due(config, step, config.export_every)
+        publishing = not stop and (judged or self.publish.is_best(numbers))
+        if step and (stop or publishing or is_due(config, step, config.checkpoint_every)):
+            self.log.settle()  # raises before a state that is not finite could be saved
+            self.checkpoints.save(step, self.state, self.feed.get_state() if self.feed else {})
+        if publishing:
+            self.checkpoints.wait()
+            self.interruption.saved()
+            self.publish(self.state, step, numbers, judged)
+
+    def advance(self, tracing: Profile) -> None:
+        """Takes one step."""
+        with self.log.meter.waiting():
+            batch = next(self.feed)
+        arrays = to_devices(batch, self.plan.mesh)
+        tracing.before(self.step + 1)
+        with jax.transfer_guard("disallow"):
+            self.state, metrics = self.train_step(self.state, self.frozen, arrays)
+        self.step, self.unpublished = self.step + 1, True
+        self.interruption.learnt()
+        tracing.after(self.step, metrics)
+        self.log.step(self.step, metrics, batch["id"])
 
 
 def is_due(config: TrainConfig, step: int, every: int) -> bool:

@@ -28,18 +28,43 @@ Step = Callable[[State, Params, Batch], tuple[State, Metrics]]
 VALIDATION = 0x5EED  # in the place of a step's number: the noise that validation always uses
 
 
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """What a step computes beside the objective's loss.
+
+    Attributes:
+      compute_dtype: of the forward and backward pass; the parameters in the state stay float32.
+      reduce_dtype: of the gradients while they are added up over devices; None is compute_dtype.
+      ema_decay: of the moving average of the parameters; 0 for a state without one.
+      accumulation: parts that the batch is worked through in, one after the other; their gradients
+        are added up in float32.
+      prepared: the batches went through `objective.prepare` already.
+      skip: a step whose loss or gradient is not finite leaves everything but its number as it was.
+    """
+
+    compute_dtype: Any = jnp.float32
+    reduce_dtype: Any = None
+    ema_decay: float = 0.0
+    accumulation: int = 1
+    prepared: bool = False
+    skip: bool = False
+
+
 def step_of(config: TrainConfig, plan: Plan) -> Step:
     """Builds the step of a run."""
-    return make_step(
-        config.objective,
-        plan.optimizer,
-        seed=config.seed,
+    options = StepOptions(
         compute_dtype=jnp.dtype(config.compute_dtype),
         reduce_dtype=jnp.dtype(config.reduce_dtype) if config.reduce_dtype else None,
         ema_decay=config.ema_decay,
         accumulation=config.accumulation,
         prepared=config.encode_once,
         skip=config.nonfinite == "skip",
+    )
+    return make_step(
+        config.objective,
+        plan.optimizer,
+        seed=config.seed,
+        options=options,
         places=plan.places,
         execution=Execution(mesh=plan.mesh, rematerialise=config.rematerialise),
     )
@@ -50,12 +75,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     seed: int | jax.Array,
-    compute_dtype: Any = jnp.float32,
-    reduce_dtype: Any = None,
-    ema_decay: float = 0.0,
-    accumulation: int = 1,
-    prepared: bool = False,
-    skip: bool = False,
+    options: StepOptions = StepOptions(),
     places: Places | None = None,
     execution: Execution | None = None,
 ) -> Step:
@@ -68,30 +88,24 @@ def make_step(
       objective: gives the loss.
       optimizer: of make_optimizer.
       seed: of the run; a sample's key is this seed folded with the step and the sample's id.
-      compute_dtype: of the forward and backward pass; the parameters in the state stay float32.
-      reduce_dtype: of the gradients while they are added up over devices; None is compute_dtype.
-      ema_decay: of the moving average of the parameters; 0 for a state without one.
-      accumulation: parts that the batch is worked through in, one after the other; their gradients
-        are added up in float32.
-      prepared: the batches went through `objective.prepare` already.
-      skip: a step whose loss or gradient is not finite leaves everything but its number as it was.
+      options: what it computes.
       places: None for one device.
       execution: how layers run; None is the default.
     """
-    gradient = _gradient_of(objective, prepared, accumulation, places, compute_dtype, reduce_dtype)
+    gradient = _gradient_of(objective, options, places)
 
     def step(state: State, frozen: Params, batch: Batch) -> tuple[State, Metrics]:
         keys = sample_keys(seed, state["step"], batch["id"])
         batch = objective.across(batch)
-        params = _working_copy(state["params"], compute_dtype, places)
+        params = _working_copy(state["params"], options.compute_dtype, places)
         with executing(execution or Execution()):
             gradients, metrics = gradient(params, frozen, batch, keys)
         if places is not None:
             gradients = jax.lax.with_sharding_constraint(gradients, places.state["params"])
         gradients = widened(gradients)  # the norm and the moments add up millions of squares
         metrics["gradient_norm"] = optax.tree.norm(gradients)
-        new = _moved(state, gradients, optimizer, ema_decay)
-        if skip:
+        new = _moved(state, gradients, optimizer, options.ema_decay)
+        if options.skip:
             good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
             new = jax.tree.map(lambda ours, old: jnp.where(good, ours, old), new, state)
         return {**new, "step": state["step"] + 1}, metrics
@@ -101,29 +115,25 @@ def make_step(
 
 
 def _gradient_of(
-    objective: Objective,
-    prepared: bool,
-    accumulation: int,
-    places: Places | None,
-    compute_dtype: Any,
-    reduce_dtype: Any,
+    objective: Objective, options: StepOptions, places: Places | None
 ) -> Callable[..., tuple[Params, Metrics]]:
-    """Returns what gives gradient and metrics of a whole batch; see `make_step`."""
-    samples = _Gradient(objective, prepared)
+    """Returns what gives gradient and metrics of a whole batch."""
+    samples, parts = _Gradient(objective, options.prepared), options.accumulation
+    dtype = options.reduce_dtype or options.compute_dtype
     if places is not None and places.by_hand:
-        return _over_devices(samples, accumulation, places, reduce_dtype or compute_dtype)
-    if places and reduce_dtype and reduce_dtype != compute_dtype:
+        return _over_devices(samples, parts, places, dtype)
+    if places and dtype != options.compute_dtype:
         raise ConfigError(
-            f"expected gradients reduced in the compute dtype, {jnp.dtype(compute_dtype)}, on the "
-            f"mesh {dict(places.mesh.shape)}: another dtype needs whole parameters on a mesh that "
-            "has the data axis alone"
+            f"expected gradients reduced in the compute dtype, {jnp.dtype(options.compute_dtype)}, "
+            f"on the mesh {dict(places.mesh.shape)}: another dtype needs whole parameters on a "
+            "mesh that has the data axis alone"
         )
 
     def over_the_mesh(
         params: Params, frozen: Params, batch: Batch, keys: jax.Array
     ) -> tuple[Params, Metrics]:
         batch = {name: constrain(array, "batch") for name, array in batch.items()}
-        return _accumulated(samples, accumulation, params, frozen, batch, keys)
+        return _accumulated(samples, parts, params, frozen, batch, keys)
 
     return over_the_mesh
 

@@ -17,7 +17,7 @@ from brushjax.config import ConfigError
 from brushjax.training.objectives.contract import Losses, Mean, Objective, join, placed, split
 from brushjax.training.optimizers import Group, OptimizerConfig, make_optimizer
 from brushjax.training.state import Places, make_state, state_shardings
-from brushjax.training.step import make_step, without_unused
+from brushjax.training.step import StepOptions, make_step, without_unused
 from tests.support import loaded
 
 WIDTH, RANK, LENGTH, BATCH = 8, 2, 5, 16
@@ -78,7 +78,7 @@ def trained(batch, devices, rules=(), shape=None, **settings):
     state = make_state(trainable, optimizer)
     layout = state_shardings(state, mesh, rules)
     places = Places(mesh, layout, sharding.shardings(trainable, mesh, ()))
-    step = make_step(objective, optimizer, seed=0, places=places, **settings)
+    step = make_step(objective, optimizer, seed=0, options=StepOptions(**settings), places=places)
     state, rows = jax.device_put(state, layout), []
     data = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
     for _ in range(3):

@@ -23,7 +23,7 @@ from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import build, parameters, split
 from brushjax.training.optimizers import OptimizerConfig, make_optimizer
 from brushjax.training.state import make_state, named_keys, sample_keys
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from tests.models.test_parity import SD15, SDXL
 from tests.models.test_parity_branch import plain
 from tests.support import fill, to_torch, torch_names
@@ -129,7 +129,7 @@ def test_twenty_steps_equal_pytorch(kind):
 
     batch, optimizer = make_batch(), make_optimizer(OPTIMIZER, STEPS)
     objective = BrushNetObjective(base=f"tests/{name}")
-    step = make_step(objective, optimizer, seed=5, prepared=True)
+    step = make_step(objective, optimizer, seed=5, options=StepOptions(prepared=True))
     state, losses = make_state({"brushnet": branch}, optimizer), []
     for _ in range(STEPS):
         state, metrics = step(state, frozen, batch)

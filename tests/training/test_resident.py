@@ -13,7 +13,7 @@ from brushjax.pipelines.regions import RegionEncoders
 from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.optimizers import OptimizerConfig
 from brushjax.training.recipe import TrainConfig
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from tests import tiny_region
 from tests.support import loaded
 
@@ -44,7 +44,12 @@ def test_runs_of_several_seeds_are_the_training_loops_steps(tmp_path):
     for place, seed in enumerate(run.seeds):
         alone = dataclasses.replace(run, seeds=(seed,))
         state = jax.tree.map(lambda leaf: leaf[0], alone.start())
-        step = make_step(objective, run_optimizer(config), seed=seed, ema_decay=0.5, prepared=True)
+        step = make_step(
+            objective,
+            run_optimizer(config),
+            seed=seed,
+            options=StepOptions(ema_decay=0.5, prepared=True),
+        )
         for rows in orders[:, place]:
             batch = {name: jnp.asarray(array)[rows] for name, array in pool.items()}
             state, _ = step(state, frozen, batch)

@@ -16,7 +16,7 @@ from brushjax.training.objectives.contract import Losses, Mean
 from brushjax.training.optimizers import OptimizerConfig, learning_rate, make_optimizer
 from brushjax.training.recipe import FULLY_SHARDED
 from brushjax.training.state import Places, make_state, sample_keys, state_shardings
-from brushjax.training.step import make_step, make_validation
+from brushjax.training.step import StepOptions, make_step, make_validation
 from tests.support import loaded
 from tests.training import tiny
 
@@ -69,7 +69,7 @@ def test_step_donates_the_state_and_keeps_the_frozen_parameters(batch):
 
 
 def test_step_averages_parameters_faster_at_first(batch):
-    step = make_step(OBJECTIVE, optax.sgd(0.1), seed=0, ema_decay=0.99)
+    step = make_step(OBJECTIVE, optax.sgd(0.1), seed=0, options=StepOptions(ema_decay=0.99))
     state, frozen = start(optax.sgd(0.1), ema=True)
     average = np.array(state["ema"]["slope"])
     for count in (1, 2):
@@ -80,7 +80,9 @@ def test_step_averages_parameters_faster_at_first(batch):
 
 
 def test_step_computes_in_bfloat16_and_keeps_float32(batch):
-    step = make_step(OBJECTIVE, optax.sgd(0.1), seed=0, compute_dtype=jnp.bfloat16)
+    step = make_step(
+        OBJECTIVE, optax.sgd(0.1), seed=0, options=StepOptions(compute_dtype=jnp.bfloat16)
+    )
     state, frozen = start(optax.sgd(0.1))
     program = step.lower(state, frozen, batch).as_text()
     assert "bf16" in program
@@ -108,7 +110,7 @@ def trained(batch, mode, devices, steps=4, **settings):
     places = Places(mesh, layout, sharding.shardings(state["params"], mesh, parameter_rules))
     state = jax.device_put(state, layout)
     data = jax.device_put(batch, jax.sharding.NamedSharding(mesh, sharding.BATCH))
-    step = make_step(OBJECTIVE, optimizer, seed=0, places=places, **settings)
+    step = make_step(OBJECTIVE, optimizer, seed=0, options=StepOptions(**settings), places=places)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, frozen, data)
@@ -165,9 +167,8 @@ def test_gradients_are_added_up_in_the_dtype_of_the_config(batch, reduce, expect
         OBJECTIVE,
         optimizer,
         seed=0,
+        options=StepOptions(compute_dtype=jnp.bfloat16, reduce_dtype=reduce),
         places=places,
-        compute_dtype=jnp.bfloat16,
-        reduce_dtype=reduce,
     )
     program = step.lower(jax.device_put(state, layout), frozen, batch).as_text()
     scatter = re.search(r"reduce_scatter.*?->\s*tensor<4x1x(\w+)>", program, re.DOTALL)
@@ -187,7 +188,9 @@ def test_another_reduction_dtype_is_refused_where_the_compiler_reduces(batch):
 
 
 def test_step_that_is_not_finite_is_left_out(batch):
-    step = make_step(OBJECTIVE, optax.adamw(0.1), seed=0, ema_decay=0.9, skip=True)
+    step = make_step(
+        OBJECTIVE, optax.adamw(0.1), seed=0, options=StepOptions(ema_decay=0.9, skip=True)
+    )
     state, frozen = start(optax.adamw(0.1), ema=True)
     before = jax.tree.map(np.array, state)
     bad = {**batch, "y": np.full_like(batch["y"], np.inf)}
@@ -279,8 +282,7 @@ def test_gradient_norm_is_added_up_in_float32(batch, mode, accumulation):
         Wide(),
         optimizer,
         seed=0,
-        compute_dtype=jnp.bfloat16,
-        accumulation=accumulation,
+        options=StepOptions(compute_dtype=jnp.bfloat16, accumulation=accumulation),
         places=places,
     )
     state, metrics = step(state, frozen, batch)
@@ -297,7 +299,12 @@ def test_parts_of_a_batch_are_added_up_in_float32(batch):
     norms = []
     for parts in (1, 3):
         params, frozen = Wide().start()
-        step = make_step(Wide(), optimizer, seed=0, compute_dtype=jnp.bfloat16, accumulation=parts)
+        step = make_step(
+            Wide(),
+            optimizer,
+            seed=0,
+            options=StepOptions(compute_dtype=jnp.bfloat16, accumulation=parts),
+        )
         norms.append(float(step(make_state(params, optimizer), frozen, six)[1]["gradient_norm"]))
     assert norms[1] == pytest.approx(norms[0], rel=1e-6)
 

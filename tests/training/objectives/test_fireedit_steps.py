@@ -16,7 +16,7 @@ from brushjax.training.objectives.contract import build, join, parameters, split
 from brushjax.training.objectives.fireedit_parts import NULL
 from brushjax.training.optimizers import make_optimizer
 from brushjax.training.state import make_state, named_keys, sample_keys
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from brushjax.weights.fireedit import JOINED
 from tests import tiny_fireedit
 from tests.models.conftest import float64
@@ -137,7 +137,12 @@ def draws_of(batch, number):
 def ours(objective, trained, frozen, batch):
     """Losses and gradients' norms of the steps, and the parameters behind them."""
     optimizer = make_optimizer(OPTIMIZER, STEPS)
-    step = make_step(objective, optimizer, seed=SEED, compute_dtype=jnp.float64, prepared=True)
+    step = make_step(
+        objective,
+        optimizer,
+        seed=SEED,
+        options=StepOptions(compute_dtype=jnp.float64, prepared=True),
+    )
     state, run = make_state(trained, optimizer), []
     for _ in range(STEPS):
         state, metrics = step(state, frozen, batch)

@@ -37,7 +37,7 @@ from brushjax.training.objectives.denoising import (
     weighted_error,
 )
 from brushjax.training.state import Places, make_state, state_shardings
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from tests.support import loaded
 from tests.training.conftest import QUICK, UNET, VAE
 
@@ -142,7 +142,9 @@ def test_autoencoder_is_taught_alike_on_any_number_of_devices(base, batch):
         state = make_state(vae, optimizer)
         layout = state_shardings(state, mesh, ())
         places = Places(mesh, layout, sharding.shardings(vae, mesh, ()))
-        step = make_step(objective, optimizer, seed=0, accumulation=parts, places=places)
+        step = make_step(
+            objective, optimizer, seed=0, options=StepOptions(accumulation=parts), places=places
+        )
         moved = {name: array[order] for name, array in whole.items()}
         data = jax.device_put(moved, jax.sharding.NamedSharding(mesh, sharding.BATCH))
         metrics = step(jax.device_put(state, layout), frozen, data)[1]

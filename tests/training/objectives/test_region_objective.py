@@ -24,7 +24,7 @@ from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.optimizers import OptimizerConfig, make_optimizer
 from brushjax.training.scale.program import flops, trace
 from brushjax.training.state import Places, make_state, state_shardings
-from brushjax.training.step import make_step
+from brushjax.training.step import StepOptions, make_step
 from tests.support import GOLDEN, loaded
 
 FOLDER = GOLDEN / "region"
@@ -96,7 +96,9 @@ def steps(objective, devices, rules=()):
     state = make_state(jax.tree.map(jnp.array, trained), optimizer)
     layout = state_shardings(state, mesh, rules)
     places = Places(mesh, layout, sharding.shardings(trained, mesh, ()))
-    step = make_step(objective, optimizer, seed=0, places=places, prepared=True)
+    step = make_step(
+        objective, optimizer, seed=0, options=StepOptions(prepared=True), places=places
+    )
     state, rows = jax.device_put(state, layout), []
     batch = sixteen()
     batch = {**jax.jit(objective.prepare)(frozen, batch), "id": batch["id"]}
