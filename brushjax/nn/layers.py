@@ -8,6 +8,8 @@ from flax import nnx
 from flax.nnx.nn.linear import default_kernel_init
 from jaxtyping import Array, Float
 
+from brushjax.nn.convolution import convolve
+
 
 class Keys:
     """Hands out initialisation keys; stands in for `nnx.Rngs` where a model is only traced.
@@ -62,6 +64,7 @@ def conv(
         strides=stride,
         padding=((pad, pad), (pad, pad)),
         kernel_init=_kernel(rngs),
+        conv_general_dilated=convolve,
         rngs=cast(nnx.Rngs, rngs),
     )
 
@@ -72,7 +75,9 @@ def zero_conv(channels: int, *, rngs: Rngs) -> nnx.Conv:
         channels,
         channels,
         (1, 1),
+        padding=((0, 0), (0, 0)),
         kernel_init=nnx.initializers.zeros,
+        conv_general_dilated=convolve,
         rngs=cast(nnx.Rngs, rngs),
     )
 
