@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=0, help="of training; 0: the recipe's")
     parser.add_argument("--export", type=Path, help="of a run of the recipe: not trained again")
-    parser.add_argument("--sampling", type=int, default=8, help="steps of an edit")
+    parser.add_argument("--sampling", type=int, default=1, help="steps of an edit")
     parser.add_argument("--text-guidance", type=float, default=1.0)
     parser.add_argument("--image-guidance", type=float, default=1.0)
     options = parser.parse_args()

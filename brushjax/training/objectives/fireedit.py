@@ -112,6 +112,9 @@ class FireEditObjective(Objective):
     mean_over_edits: bool = False
     """Take the noise's error as a mean over edits. By default questions are counted with an error
     of 0, as in SmartEdit's code: the more of them, the smaller it is."""
+    spacing: Literal["leading", "trailing"] = "leading"
+    """Which timesteps samplers of the export take. "trailing" begins at the noisiest, "leading"
+    the more below it the fewer steps there are: one alone at the cleanest."""
 
     def __post_init__(self) -> None:
         odd = sorted(set(self.afresh) - {*WATCHING, *PARTLY})
@@ -312,6 +315,12 @@ class FireEditObjective(Objective):
             added["token_ids"] = np.zeros(self._text.max_position_embeddings, np.int32)
         return {**added, **sample}
 
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """A published scheduler_config.json, of what is exported."""
+        trailing = {"timestep_spacing": "trailing", "steps_offset": 0}
+        return self.noise.to_dict() | (trailing if self.spacing == "trailing" else {})
+
     def export(self, trainable: Params, folder: Path, batch: Batch) -> None:
         """Writes the whole FireEdit folder, with what was frozen as it was read."""
         del batch
@@ -323,7 +332,7 @@ class FireEditObjective(Objective):
         save_fireedit(Parts(models, self.sizes.edit, self.sizes.sequence, null), folder)
         read_words(self.sources.tokenizer).save(folder / "tokenizer")
         (folder / "scheduler").mkdir()
-        write_json(folder / "scheduler" / "scheduler_config.json", self.noise.to_dict())
+        write_json(folder / "scheduler" / "scheduler_config.json", self.scheduler)
         write_json(folder / PROMPT, dataclasses.asdict(self.prompt))
 
     def _trained(self, kind: str, own: Params, frozen: Params) -> nnx.Module:

@@ -13,6 +13,7 @@ from brushjax import sharding
 from brushjax.config import ConfigError
 from brushjax.data.feed import stacked
 from brushjax.data.schema import Conversation, EditPair, Inpainting
+from brushjax.diffusion.samplers import make_sampler
 from brushjax.models.encoders.clip import CLIPTextConfig
 from brushjax.models.encoders.llama import Llama
 from brushjax.models.fireedit import vlm
@@ -239,6 +240,13 @@ def test_stage_2_gives_the_same_losses_on_one_and_on_eight_devices(objective):
     one, eight = (step_on(objective, data, devices, steps=20) for devices in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-6)
     assert eight[-1] < eight[0]
+
+
+def test_one_step_of_an_export_is_at_the_noisiest_timestep_where_asked_for(objective):
+    trailing = dataclasses.replace(objective, spacing="trailing")
+    last = objective.noise.num_train_timesteps - 1
+    for one, first in ((trailing, last), (objective, 1)):
+        assert make_sampler("ddim", one.scheduler, 1).rows.timestep.tolist() == [first]
 
 
 @pytest.mark.slow  # half a minute of compiling
