@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
 
-from brushjax.data.text import Tokenizer
 from brushjax.diffusion.guidance import guided as weigh
 from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
@@ -24,7 +22,8 @@ from brushjax.inference.inpaint_settings import InpaintSettings
 from brushjax.models.brushnet import CELL
 from brushjax.models.vae import in_working_dtype
 from brushjax.nn import Execution, executing
-from brushjax.pipelines.text import Encoder, TextEncoders
+from brushjax.pipelines.parts import graphs_and_weights
+from brushjax.pipelines.text import Encoder, TextEncoders, tokenizer_of
 from brushjax.sharding import BATCH
 
 LATENT = 4
@@ -56,13 +55,13 @@ class BlendedLatents:
                 f"got {channels}"
             )
         self.reads_mask = channels == INPAINTING
-        tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
-        if isinstance(tokenize, (str, Path)):
-            tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)
+        encoder = parts["text_encoder"]
+        tokenize = tokenizer_of(parts["tokenizer"], encoder)
         self._text = TextEncoders(Encoder.of(encoder, tokenize))
-        self._unet, unet = _split(parts["unet"])
-        self._vae, vae = _split(parts["vae"])
-        self._params = {"unet": unet, "vae": in_working_dtype(vae, parts["vae"].config)}
+        networks = {name: parts[name] for name in ("unet", "vae")}
+        graphs, self._params = graphs_and_weights(networks)
+        self._graphs = tuple(graphs.values())
+        self._params["vae"] = in_working_dtype(self._params["vae"], parts["vae"].config)
         self._scheduler, self._mesh = parts["scheduler"], mesh
         if mesh is not None:
             self._params = jax.device_put(self._params, NamedSharding(mesh, PartitionSpec()))
@@ -103,10 +102,8 @@ class BlendedLatents:
         end = 1.0 if how.approximations is None else how.approximations.guidance_end
         ends = (np.arange(sampler.steps) + 1) / sampler.steps
         strength = np.where(ends <= end, how.guidance, 1.0).astype(np.float32)
-        graphs = (self._unet, self._vae)
-        filled = fill(
-            *graphs, self._params, sampler, batch, strength, how.together or 1, self._mesh
-        )
+        together = how.together or 1
+        filled = fill(*self._graphs, self._params, sampler, batch, strength, together, self._mesh)
         _, pictures, found = jax.device_get(filled)
         check_finite(found)
         return prepared.finish(pictures, how.blend)
@@ -162,8 +159,3 @@ def fill(
 
     with executing(Execution(mesh=mesh)):
         return by_groups(run, batch, together, mesh)
-
-
-def _split(module: nnx.Module) -> tuple[Any, Any]:
-    graph, state = nnx.split(module)
-    return graph, nnx.to_pure_dict(state)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
@@ -38,6 +37,7 @@ from brushjax.models.fireedit.vlm import stacked
 from brushjax.models.vae import in_working_dtype
 from brushjax.pipelines.fireedit import sizes_of
 from brushjax.pipelines.instructions import Prompt, Words, Writer
+from brushjax.pipelines.parts import graphs_and_weights
 from brushjax.pipelines.published import NOISE
 from brushjax.sharding import Rule
 from brushjax.weights.fireedit import Parts, load_fireedit
@@ -95,11 +95,11 @@ class FireEditor:
         mesh, rules, programs: as for `Inpainter.from_parts`, by the parts' kinds.
         """
         sizes = sizes_of(parts)
-        split = {kind: nnx.split(model) for kind, model in parts.models.items()}
-        params: dict[str, Any] = {k: nnx.to_pure_dict(state) for k, (_, state) in split.items()}
+        networks, weights = graphs_and_weights(parts.models)
+        params: dict[str, Any] = {**weights}
         params["vae"] = in_working_dtype(params["vae"], sizes.vae)
         params[NULL] = jnp.asarray(parts.null_context)
-        graphs = FireGraphs(tuple((kind, graph) for kind, (graph, _) in split.items()), sizes)
+        graphs = FireGraphs(tuple(networks.items()), sizes)
         run = functools.partial(edit, graphs)
         self._program = Program(run, params, key=graphs, mesh=mesh, rules=rules, saved=programs)
         self._writer = Writer(sizes.sequence, words, prompt or Prompt())

@@ -10,10 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
-from brushjax.data.text import Tokenizer
 from brushjax.diffusion.samplers import Sampler, make_sampler
 from brushjax.diffusion.schedule import read_scheduler_config
 from brushjax.inference.conditions import Prompts, condition
@@ -29,10 +27,9 @@ from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL, in_working_dtype
 from brushjax.pipelines.bases import SHIPPED_BASE, BaseFiles, base_path, learnt_words, load_base
-from brushjax.pipelines.parts import check_parts
-from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures
+from brushjax.pipelines.parts import check_parts, graphs_and_weights
+from brushjax.pipelines.text import Encoder, TextEncoders, TextFeatures, tokenizer_of
 from brushjax.sharding import Rule
-from brushjax.typing import Params
 
 __all__ = ["SHIPPED_BASE", "InpaintResult", "InpaintSettings", "Inpainter"]
 
@@ -59,13 +56,10 @@ class Inpainter:
         programs: str | Path | None = None,
     ):
         parts = {"unet": unet, "brushnet": brushnet, "vae": vae}
-        split = {name: nnx.split(part) for name, part in parts.items()}
-        graphs = Graphs(**{name: graph for name, (graph, _) in split.items()})
-        params: dict[str, Params] = {
-            name: nnx.to_pure_dict(state) for name, (_, state) in split.items()
-        }
+        graphs, params = graphs_and_weights(parts)
         params["vae"] = in_working_dtype(params["vae"], vae.config)
-        self._program = EditProgram(graphs, params, mesh=mesh, rules=rules, saved=programs)
+        placing = {"mesh": mesh, "rules": rules, "saved": programs}
+        self._program = EditProgram(Graphs(**graphs), params, **placing)
         self._prompts = Prompts(text, unet.config)
         self._scheduler, self._side = scheduler, side
         self._hinted = False  # of a size that the base doesn't know
@@ -123,7 +117,7 @@ class Inpainter:
         }
         learnt = learnt_words(embeddings or {}, {kind: usable[kind][0] for kind in usable})
         encoders = [
-            Encoder.of(model, _tokenizer(tokenize, model), learnt[kind])
+            Encoder.of(model, tokenizer_of(tokenize, model), learnt[kind])
             for kind, (model, tokenize) in usable.items()
         ]
         return cls(
@@ -246,21 +240,12 @@ class Inpainter:
         negative = (negative_prompt, negative_context) if how.guidance > 1 else None
         texts = self._prompts((prompt, context), negative, how)
         columns = {"image": as_list(image), "mask": as_list(mask), "seed": as_list(seed)}
-        given = {} if initial_noise is None else {"initial_noise": np.asarray(initial_noise)}
-        size = _batch_size(columns | given, texts)
+        noise = None if initial_noise is None else np.asarray(initial_noise)
+        size = _batch_size(columns, noise, texts)
         images, masks = (repeated(columns[name], size) for name in ("image", "mask"))
         prepared = self._prepared(images, masks, how)
-        shape = prepared.masks.shape[1:3]
         seeds = batch_seeds(columns["seed"], size)
-        inputs = EditInputs(
-            masked=prepared.masked,  # [B, H8, W8, 3]
-            masks=prepared.masks,  # [B, H8, W8, 1]
-            noise=_noise(given.get("initial_noise"), seeds, shape),  # [B, h, w, 4]
-            conditions=tuple(condition(text, size, *shape) for text in texts),
-            guidance=np.float32(how.guidance),
-            scales=how.scales(sampler.steps),
-            seeds=seeds,
-        )
+        inputs = _inputs(prepared, seeds, noise, texts, how, sampler.steps)
         latents, pictures = self._program(
             sampler, inputs, how.options, how.approximations, progress
         )
@@ -283,15 +268,40 @@ class Inpainter:
         return self._samplers[name, steps]
 
 
-def _batch_size(columns: Mapping[str, Any], texts: Sequence[TextFeatures]) -> int:
+def _inputs(
+    prepared: Prepared,
+    seeds: Any,
+    noise: np.ndarray | None,
+    texts: Sequence[TextFeatures],
+    how: InpaintSettings,
+    steps: int,
+) -> EditInputs:
+    """What the program of an edit is run on."""
+    size, *shape = prepared.masks.shape[:3]
+    return EditInputs(
+        masked=prepared.masked,  # [B, H8, W8, 3]
+        masks=prepared.masks,  # [B, H8, W8, 1]
+        noise=_noise(noise, seeds, shape),  # [B, h, w, 4]
+        conditions=tuple(condition(text, size, *shape) for text in texts),
+        guidance=np.float32(how.guidance),
+        scales=how.scales(steps),
+        seeds=seeds,
+    )
+
+
+def _batch_size(
+    columns: Mapping[str, Any], noise: np.ndarray | None, texts: Sequence[TextFeatures]
+) -> int:
     """The size of the batch that these columns and the texts (the prompt is the last) make."""
     lengths = {name: len(column) for name, column in columns.items()}
+    if noise is not None:
+        lengths["initial_noise"] = len(noise)
     for name, text in zip(("prompt", "negative_prompt"), reversed(texts)):
         lengths[name] = len(text.context)
     return batch_size(lengths)
 
 
-def _noise(given: np.ndarray | None, seeds: Any, shape: tuple[int, ...]) -> Any:
+def _noise(given: np.ndarray | None, seeds: Any, shape: Sequence[int]) -> Any:
     """Initial noise [B, h, w, 4] float32 for pictures of a shape: given, or drawn from seeds."""
     height, width = shape
     cells = (height // CELL, width // CELL, 4)
@@ -300,16 +310,6 @@ def _noise(given: np.ndarray | None, seeds: Any, shape: tuple[int, ...]) -> Any:
     if given.shape[1:] != cells:
         raise ValueError(f"expected initial_noise {(len(seeds), *cells)}, got {given.shape}")
     return repeated(given.astype(np.float32), len(seeds))
-
-
-def _tokenizer(given: Any, model: CLIPText) -> Any:
-    """Makes what turns prompts into ids of what `from_parts` takes."""
-    length = model.config.max_position_embeddings
-    if isinstance(given, (str, Path)):
-        return Tokenizer.load(given, length)
-    if hasattr(given, "model_max_length"):  # transformers' own
-        return Tokenizer(given, length)
-    return given
 
 
 def _loras(given: Any) -> tuple[tuple[Any, float | int], ...]:

@@ -1,16 +1,28 @@
-"""Whether a UNet, a branch, a VAE and text encoders belong together."""
+"""Parts of a pipeline: whether they belong together, and as arguments of compiled programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from flax import nnx
 
 from brushjax.models.brushnet import CELL, BrushNet
 from brushjax.models.encoders.clip import CLIPText
 from brushjax.models.unet import UNet
 from brushjax.models.vae import AutoencoderKL
+from brushjax.typing import Params
 
 ONE_FAMILY = "base and branch must be of one family, Stable Diffusion 1.x, 2.x or XL"
+
+
+def graphs_and_weights(
+    models: Mapping[str, nnx.Module],
+) -> tuple[dict[str, nnx.GraphDef], dict[str, Params]]:
+    """Returns what each network computes, which is hashable, and its weights as pure dicts."""
+    split = {name: nnx.split(model) for name, model in models.items()}
+    graphs = {name: graph for name, (graph, _) in split.items()}
+    return graphs, {name: nnx.to_pure_dict(state) for name, (_, state) in split.items()}
 
 
 def check_parts(

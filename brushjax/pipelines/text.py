@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -180,6 +181,21 @@ def attended(
     states = [layer.of(encoder, output) for encoder, output in zip(encoders, outputs)]
     pooled = outputs[-1].text_embeds if len(encoders) == 2 else None
     return jnp.concatenate(states, axis=-1), pooled
+
+
+def tokenizer_of(given: Any, model: CLIPText) -> Any:
+    """Returns what turns prompts into ids for a text encoder.
+
+    Args:
+        given: a folder, transformers' CLIPTokenizer, a Tokenizer of ours, or a function from
+            strings to ids [B, L]; the last two are returned as they are.
+    """
+    length = model.config.max_position_embeddings
+    if isinstance(given, (str, Path)):
+        return Tokenizer.load(given, length)
+    if hasattr(given, "model_max_length"):  # transformers' own
+        return Tokenizer(given, length)
+    return given
 
 
 class TextEncoders:

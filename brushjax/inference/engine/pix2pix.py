@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +14,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
 
-from brushjax.data.text import Tokenizer
 from brushjax.diffusion.guidance import guided
 from brushjax.diffusion.samplers import Sampler, make_sampler, sample
 from brushjax.inference.engine.batch import by_groups, repeated
 from brushjax.inference.engine.edit import as_bytes, check_finite, decode, finite, seeded_noise
 from brushjax.nn import Execution, executing
-from brushjax.pipelines.text import Encoder, TextEncoders
+from brushjax.pipelines.parts import graphs_and_weights
+from brushjax.pipelines.text import Encoder, TextEncoders, tokenizer_of
 from brushjax.sharding import BATCH
 
 CHANNELS = 8  # the noisy latents', and those of the picture
@@ -65,13 +64,12 @@ class InstructPix2Pix:
                 f"expected a UNet with {CHANNELS} input channels, as instruct-pix2pix's; got "
                 f"{channels}"
             )
-        tokenize, encoder = parts["tokenizer"], parts["text_encoder"]
-        if isinstance(tokenize, (str, Path)):
-            tokenize = Tokenizer.load(tokenize, encoder.config.max_position_embeddings)
+        encoder = parts["text_encoder"]
+        tokenize = tokenizer_of(parts["tokenizer"], encoder)
         self._text = TextEncoders(Encoder.of(encoder, tokenize))
-        split = {name: nnx.split(parts[name]) for name in ("unet", "vae")}
-        self._graphs = tuple(graph for graph, _ in split.values())
-        self._params = {name: nnx.to_pure_dict(state) for name, (_, state) in split.items()}
+        networks = {name: parts[name] for name in ("unet", "vae")}
+        graphs, self._params = graphs_and_weights(networks)
+        self._graphs = tuple(graphs.values())
         self._cell = parts["vae"].factor
         self._scheduler, self._mesh = parts["scheduler"], mesh
         if mesh is not None:
