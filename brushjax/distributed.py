@@ -118,9 +118,9 @@ def barrier(name: str) -> None:
 
 
 class Agreement:
-    """A question that every process answers in every step, and hears all answers one step later.
+    """A yes-or-no vote of all processes in every step, whose outcome is read one step later.
 
-    So all come to the same decision in the same step, and nobody ever waits for it.
+    So all decide the same in the same step, and no process waits for another.
     """
 
     def __init__(self, mesh: Mesh):

@@ -394,7 +394,7 @@ def _write(
     path: Path, picture: Any, plan: EditPlan, arguments: EditArguments, job: EditJob
 ) -> None:
     import brushjax
-    from brushjax.inference.settings import write_picture
+    from brushjax.inference.result import write_picture
 
     kept = dataclasses.asdict(arguments)
     kept |= {"image": job.image, "mask": job.mask, "plan": job.plan}

@@ -30,7 +30,7 @@ class InpaintingEditor:
         painter: what paints.
         crop: None, or works on a window around the mask, so many times as large as the mask (less
             where that keeps it a square), at the base's size: for pictures larger than that.
-        progress: is told of the steps; what it raises ends the edit.
+        progress: called after steps; an exception from it ends the edit.
         steps, guidance, scale, scheduler, blend, negative_prompt: as `Inpainter` takes them; blend
             "paste" leaves every pixel outside the mask as it was.
     """

@@ -53,7 +53,7 @@ class InstructArguments:
     Attributes:
         captions: file with a JSON object a line: "image", a picture's place, and "caption".
         out: folder to write: edits.jsonl, rejected.jsonl and replies/.
-        model: that is asked.
+        model: the one that answers.
         url: of an endpoint of OpenAI's protocol; its key is read from OPENAI_API_KEY.
         workers: questions at once.
         tries: questions for one picture, where a reply can't be used.

@@ -19,7 +19,7 @@ from brushjax import files
 from brushjax.agents.plan import EditPlan, read_reply
 from brushjax.agents.protocols import Editor
 from brushjax.inference.images import read_image
-from brushjax.inference.settings import write_picture
+from brushjax.inference.result import write_picture
 from brushjax.lock import locked
 
 VERSION = 1

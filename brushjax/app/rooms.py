@@ -145,10 +145,10 @@ class Rooms:
         self._lock = threading.Lock()
 
     def create(self) -> Room:
-        """Opens a room; where all are taken, the one goes that nobody has looked at for longest.
+        """Opens a room; where all are taken, the one unused for longest is closed for it.
 
         Raises:
-            Full: somebody looks at each of them.
+            Full: all of them are in use.
         """
         self.sweep()
         with self._lock:
@@ -179,7 +179,7 @@ class Rooms:
             room.changed()
 
     def sweep(self) -> None:
-        """Closes rooms that nobody has looked at for long."""
+        """Closes rooms that have not been used for long."""
         with self._lock:
             end = time.monotonic() - self.limits.idle
             old = [r for r in self._rooms.values() if not r.watched and r.seen < end]

@@ -287,7 +287,7 @@ def _json(row: Any, status: int = 200) -> JSONResponse:
 
 
 def _kept(content: bytes, kind: str, name: str = "") -> Response:
-    """A turn's file: it never changes, and is nobody else's business."""
+    """A turn's file: it never changes, and is private to its room."""
     headers = {"cache-control": "private, no-store"}
     if name:
         headers["content-disposition"] = f'attachment; filename="{name}"'

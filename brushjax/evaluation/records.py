@@ -123,7 +123,7 @@ class Benchmark:
     """Settings of a benchmark; the classes of `brushjax.evaluation.benchmarks` fill this in."""
 
     profiles: tuple[str, ...] = ()  # of the metrics with which the papers' tables were made
-    judging: Judging | None = None  # how its judge is asked and understood
+    judging: Judging | None = None  # how its judge is prompted and read
     choosing: tuple[str, ...] = ("folder", "title", "limit", "skip", "count")
     """Fields that say which records there are, and nothing of how they are scored."""
 

@@ -139,7 +139,7 @@ def check_metrics(
     names: Sequence[str],
     networks: Sequence[str],
 ) -> None:
-    """Looks at what is asked for before anything is made.
+    """Checks the names before any picture is made.
 
     Args:
         benchmarks, profiles, names, networks: see `metrics_of`.

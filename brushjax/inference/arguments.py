@@ -126,7 +126,7 @@ def stored_words(words: Sequence[str]) -> list[str]:
     path = named.settings_from
     if path is None:
         return []
-    from brushjax.inference.settings import read_settings
+    from brushjax.inference.result import read_settings
 
     settings = read_settings(path)
     unknown = settings.keys() - {field.name for field in dataclasses.fields(InpaintArguments)}

@@ -61,7 +61,7 @@ def inpaint_command(arguments: InpaintArguments) -> None:
 def _found(arguments: InpaintArguments) -> list[Job]:
     """What is to be painted, and where it goes."""
     from brushjax.inference import jobs
-    from brushjax.inference.settings import picture_format
+    from brushjax.inference.result import picture_format
 
     names = ("image", "mask", "prompt", "out", "strip", "prompts")
     found = jobs.find_jobs(**{name: getattr(arguments, name) for name in names})
@@ -160,7 +160,7 @@ class _StepBar:
 
     @property
     def told(self) -> Callable[[int, int], None] | None:
-        """What the Inpainter is to tell of its steps; nothing where nobody looks."""
+        """The Inpainter's progress callback; None where no bar is shown."""
         return None if self.bar.disable else self._step
 
     def next_batch(self) -> None:
@@ -230,7 +230,7 @@ def _painted(
 def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments) -> str:
     """Writes sample i of a result, and its strip; returns a line that says so."""
     import brushjax
-    from brushjax.inference.settings import WITH_ALPHA, keeps_transparency, write_picture
+    from brushjax.inference.result import WITH_ALPHA, keeps_transparency, write_picture
 
     picture, layers = result.images[i], result.layers(i)
     whole = picture if layers is None or not keeps_transparency(job.out) else layers
@@ -252,7 +252,7 @@ def _write(job: Job, result: InpaintResult, i: int, arguments: InpaintArguments)
 
 
 def _names(value: Any) -> Any:
-    """Names of files without their folders, which are nobody's business who gets the picture."""
+    """Names of files without their folders, which are private."""
     if isinstance(value, (tuple, list)):
         return [_names(one) for one in value]
     word, equals, file = str(value or "").partition("=")  # of --embedding word=file
@@ -265,7 +265,7 @@ def _write_strip(job: Job, picture: Any, arguments: InpaintArguments) -> None:
     import numpy as np
 
     from brushjax.inference.images import prepare
-    from brushjax.inference.settings import write_picture
+    from brushjax.inference.result import write_picture
     from brushjax.inference.strip import strip
 
     assert job.strip is not None

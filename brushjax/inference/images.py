@@ -260,7 +260,7 @@ def _stored(read: Sequence[Picture]) -> UInt8[np.ndarray, "B H W 4"] | None:
 
 
 def _name(source: Any, i: int) -> str:
-    """What a person knows a mask by."""
+    """A mask's description, for messages."""
     return f"the mask {source}" if isinstance(source, (str, Path)) else f"the mask of sample {i}"
 
 

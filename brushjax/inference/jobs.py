@@ -131,7 +131,7 @@ def batches(
     """Groups pictures of one size, and crops of one size, at most `size` at a time, in the order of
     their names.
 
-    Every picture and mask is read and checked here, so that a bad one costs nobody a result.
+    Every picture and mask is read and checked here, so that a bad one fails before any painting.
 
     Args:
         size: of a batch.

@@ -18,7 +18,7 @@ from brushjax.nn import (
     TimestepEmbedding,
     Transformer2D,
     Upsample,
-    alike,
+    broadcast_batch,
     part,
     plus,
     rematerialised,
@@ -161,7 +161,7 @@ class Layers(nnx.Module):
         if len(inputs) == 1:
             return rematerialised(block.__call__)(*inputs, time)
         # Joined inside: what is computed again needs the inputs, which are kept in any case.
-        joined = lambda time, *inputs: block(jnp.concatenate(alike(*inputs), -1), time)  # noqa: E731
+        joined = lambda time, *inputs: block(jnp.concatenate(broadcast_batch(*inputs), -1), time)  # noqa: E731
         return rematerialised(joined)(time, *inputs)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num
 
 from brushjax.models.backbone import Backbone, BackboneConfig, ByBlock, pop, size_of
 from brushjax.models.unet import UNet
-from brushjax.nn import Keys, Rngs, alike, conv, zero_conv
+from brushjax.nn import Keys, Rngs, broadcast_batch, conv, zero_conv
 from brushjax.typing import AddedCondition, Residuals
 
 CELL = 8  # pixels per latent cell along a side, for Stable Diffusion's VAEs
@@ -212,7 +212,7 @@ class BrushNet(Backbone):
         if self.config.conditioning_encoder == "conv":
             condition = self._encode(condition)
         time, context = self.by_block(time), self.by_block(context)
-        x = jnp.concatenate(alike(sample, condition), axis=-1)
+        x = jnp.concatenate(broadcast_batch(sample, condition), axis=-1)
         x = self.conv_in_condition(x)  # [B, h, w, C]
         down = (x,)
         for i, block in enumerate(self.down_blocks):

@@ -1,7 +1,7 @@
 """The layers that every network here is built of; none of them knows a model."""
 
 from brushjax.nn.attention import Attention, KeyValue, Streams, attention, part
-from brushjax.nn.batch import alike, plus, repeated
+from brushjax.nn.batch import broadcast_batch, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
 from brushjax.nn.execution import Execution, constrain, executing, execution, rematerialised
 from brushjax.nn.layers import (
@@ -36,8 +36,8 @@ __all__ = [
     "TimestepEmbedding",
     "Transformer2D",
     "Upsample",
-    "alike",
     "attention",
+    "broadcast_batch",
     "constrain",
     "conv",
     "executing",

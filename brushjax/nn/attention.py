@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from brushjax.nn.batch import alike, plus
+from brushjax.nn.batch import broadcast_batch, plus
 from brushjax.nn.execution import Attention as Implementation
 from brushjax.nn.execution import execution
 from brushjax.nn.layers import Rngs, linear
@@ -335,9 +335,9 @@ class Attention(nnx.Module):
 
 
 def _looked_up(q: Array, read: KeyValue) -> Array:
-    return attention(*alike(q, read.key, read.value))  # [B, L, K, D/K]
+    return attention(*broadcast_batch(q, read.key, read.value))  # [B, L, K, D/K]
 
 
 def _scaled(x: Array, scale: Array) -> Array:
-    x, scale = alike(x, scale)
+    x, scale = broadcast_batch(x, scale)
     return x * scale

@@ -19,7 +19,7 @@ def repeated(x: Array, batch: int) -> Array:
     return x if len(x) == batch else jnp.repeat(x, batch // len(x), axis=0)
 
 
-def alike(*arrays: Array) -> tuple[Array, ...]:
+def broadcast_batch(*arrays: Array) -> tuple[Array, ...]:
     """Repeats the samples of the smaller arrays until all have one batch size."""
     batch = max(len(x) for x in arrays)
     return tuple(repeated(x, batch) for x in arrays)
@@ -27,5 +27,5 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
 
 def plus(x: Array, y: Array) -> Array:
     """Returns the sum of two arrays, either of which may hold what several samples share."""
-    x, y = alike(x, y)
+    x, y = broadcast_batch(x, y)
     return x + y

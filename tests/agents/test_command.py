@@ -11,7 +11,7 @@ from brushjax import cli
 from brushjax.agents import EditPlan
 from brushjax.inference import fireedit
 from brushjax.inference.inpaint import Inpainter
-from brushjax.inference.settings import read_settings
+from brushjax.inference.result import read_settings
 from brushjax.pipelines import regions
 from tests.agents.noise import Noise
 

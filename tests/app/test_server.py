@@ -13,7 +13,7 @@ from brushjax.agents import EditPlan, instructor
 from brushjax.agents.editors import InpaintingEditor
 from brushjax.agents.sessions import Session
 from brushjax.app.rooms import Limits
-from brushjax.inference.settings import read_settings
+from brushjax.inference.result import read_settings
 from tests.agents.noise import Noise
 from tests.app.serving import Page, Stepping, pixels, png, serving
 

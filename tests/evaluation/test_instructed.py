@@ -11,9 +11,9 @@ from brushjax.evaluation.benchmarks.miniature import Miniature
 from brushjax.evaluation.methods.contract import Resources, Task
 from brushjax.evaluation.methods.instructed import Agent
 from brushjax.evaluation.models import Models
-from brushjax.evaluation.plans import PLAN_METRICS
 from brushjax.evaluation.records import Pixels, Record, pixel_digest
 from brushjax.inference import Inpainter
+from brushjax.metrics.profiles.plans import PLAN_METRICS
 from brushjax.metrics.views import Views
 from tests.agents.noise import Noise
 

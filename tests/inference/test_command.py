@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from brushjax.inference import command
-from brushjax.inference.settings import read_settings, write_picture
+from brushjax.inference.result import read_settings, write_picture
 
 LISTED = """
 import json, sys

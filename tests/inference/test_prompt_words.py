@@ -10,7 +10,7 @@ from brushjax.data.text import Tokenizer
 from brushjax.inference import command
 from brushjax.inference.inpaint import Inpainter
 from brushjax.inference.inpaint_settings import InpaintSettings
-from brushjax.inference.settings import read_settings
+from brushjax.inference.result import read_settings
 from tests.inference.conftest import SD15_SCHEDULER
 from tests.inference.test_command import arguments, files, pixels  # noqa: F401
 

@@ -37,7 +37,7 @@ class Stored(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, number: int) -> str:
-        """Returns what tells a person which record this is."""
+        """Returns a description of a record, for messages."""
         ...
 
     def record(self, number: int, rng: np.random.Generator, met: list[str]) -> Any:

@@ -30,7 +30,7 @@ class Collection(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, n: int) -> str:
-        """Returns what tells a person which sample this is."""
+        """Returns a description of a sample, for messages."""
         ...
 
     def origins(self) -> list[Origin]:

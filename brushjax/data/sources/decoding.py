@@ -24,7 +24,7 @@ def picture(
     """Returns a picture as RGB, see `brushjax.data.sources.pictures`, and notes on conversions.
 
     Transparent pixels are laid over white. The reference drops the transparency instead, so that
-    pixels show which nobody was meant to see.
+    hidden pixels show.
 
     Args:
       data: of the file.

@@ -29,7 +29,7 @@ class Origin:
         version: as of `File`; differs after a copy, too.
         sampled: digest of the bytes in some places, spread over the file; empty for remote files,
             whose version stands for the content.
-        content: digest of what training reads of it; empty where nobody asked for that.
+        content: digest of what training reads of it; empty where it was not computed.
     """
 
     name: str

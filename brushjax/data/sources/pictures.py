@@ -151,7 +151,7 @@ def over_white(
 
 
 def _tiles(image: Image.Image) -> list[Any]:
-    """What a file's decoder is told of its parts, the stored depth among it."""
+    """The decoder's settings for each part of a file, among them the stored depth."""
     return list(getattr(image, "tile", None) or [])
 
 

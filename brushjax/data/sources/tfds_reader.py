@@ -24,7 +24,7 @@ class TfdsCollection(Unindexed):
     Args:
       source: of `as_data_source`, with pictures left encoded; gives dicts with "image" and
         "caption", and perhaps "height", "width" and "segmentation".
-      place: what tells a person where it is.
+      place: the folder.
     """
 
     kind = "examples of a tensorflow-datasets folder"

@@ -13,9 +13,9 @@ from jaxtyping import UInt8
 from brushjax.data.pipeline import PhotoData
 from brushjax.data.sets.photos import PhotoSource, class_crops
 from brushjax.evaluation.records import Benchmark, Pixels, Record, pixel_digest
-from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.metric import Metric
 from brushjax.metrics.nearest_class import NearestClass
+from brushjax.metrics.profiles.seams import SEAM_METRICS
 from brushjax.metrics.views import RESULT, Views
 
 

@@ -19,10 +19,10 @@ from brushjax.data.masks.shapes import MaskConfig, sample_mask
 from brushjax.data.sets.collages import bare, distinct
 from brushjax.data.sets.photos import PhotoSource
 from brushjax.evaluation.benchmarks import packaged
-from brushjax.evaluation.plans import PLAN_METRICS
 from brushjax.evaluation.records import Benchmark, Pixels, Record, pixel_digest
-from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.metric import Metric
+from brushjax.metrics.profiles.plans import PLAN_METRICS
+from brushjax.metrics.profiles.seams import SEAM_METRICS
 
 Part = Literal["held-out", "unseen"]
 KINDS = ("removal", "replacement", "colour", "darkening", "background")

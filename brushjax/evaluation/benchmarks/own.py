@@ -10,8 +10,8 @@ from brushjax.data.sets.brushdata import BrushData
 from brushjax.data.sets.held_out import HeldOutPart
 from brushjax.evaluation.benchmarks.held_out import not_encoded
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, pixel_digest
-from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.metric import Metric
+from brushjax.metrics.profiles.seams import SEAM_METRICS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 
 from brushjax.data.masks import rle
 from brushjax.evaluation.benchmarks.files import chosen, each, file_bytes, picture, read_json
-from brushjax.evaluation.plans import PLAN_METRICS
 from brushjax.evaluation.records import Benchmark, BenchmarkError, Pixels, Record, check_ids
 from brushjax.files import inside
 from brushjax.identity import digest
 from brushjax.metrics.metric import Metric
+from brushjax.metrics.profiles.plans import PLAN_METRICS
 
 SIDE = 512
 KINDS = (

@@ -24,7 +24,7 @@ class EmuEdit(Benchmark):
         drop_equal_captions: leave out rows whose two captions are the same, as some papers do.
         limit: how many records at most; 0 is all.
         skip: ids to leave out.
-        methods: labels of the methods that are asked; empty: all. Those that need a mask can't be.
+        methods: labels of the methods that are run; empty: all. None may need a mask.
 
     Source: facebook/emu_edit_test_set on the Hugging Face hub.
     """
@@ -65,7 +65,7 @@ class EmuEdit(Benchmark):
         return not self.methods or label in self.methods
 
     def relabelled(self, labels: Mapping[str, Sequence[str]]) -> EmuEdit:
-        """Asks the methods that took the place of its own."""
+        """Runs the methods that took the place of its own."""
         methods = tuple(new for old in self.methods for new in labels.get(old, (old,)))
         return dataclasses.replace(self, methods=methods)
 

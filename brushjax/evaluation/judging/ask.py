@@ -38,7 +38,7 @@ class JudgeArguments:
     Attributes:
         requests: that file; its pictures lie beside it.
         answers: file to write, for `evaluate.py --judge-answers`; replies are kept beside it.
-        model: that is asked; part of every score's name.
+        model: the one that answers; part of every score's name.
         url: of an endpoint of OpenAI's protocol; its key is read from OPENAI_API_KEY.
         workers: questions at once.
         per_minute: questions that may be begun in a minute; 0 is no limit. A server that asks to

@@ -63,7 +63,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """How a benchmark's judge is asked and understood.
+    """How a benchmark's judge is prompted, and how its replies are read.
 
     Attributes:
         prompts: templates by name; their digest stands in every score's id.

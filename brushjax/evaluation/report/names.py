@@ -75,7 +75,7 @@ def title(metric: Metric) -> str:
 
 
 def meaning(metric: Metric) -> str:
-    """What a metric measures, in one line; empty where nobody wrote it down."""
+    """What a metric measures, in one line; empty where none is written."""
     networks = ", ".join(dict.fromkeys(need.network for need in metric.needs))
     text = MEANINGS.get(metric.name, "")
     return f"{text}{UNITS[metric.scale]}{f' [{networks}]' if networks else ''}"

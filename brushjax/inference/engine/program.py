@@ -135,8 +135,8 @@ class Program:
         Args:
             sampler: of make_sampler.
             inputs: `Inputs`; per-step ones as long as the sampler's network calls.
-            progress: is told of every step, or of several at once where they are quick. The
-                function then runs in its parts, with the same results.
+            progress: called after every step, or after several where they are quick. The function
+                then runs in its parts, with the same results.
 
         Raises:
             ValueError: per-step values of another number than the network calls; progress of a

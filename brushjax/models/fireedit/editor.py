@@ -19,7 +19,7 @@ from brushjax.models.fireedit.regions import RegionEncoder
 from brushjax.models.fireedit.tati import TATI
 from brushjax.models.fireedit.vlm import VLMConfig
 from brushjax.models.unet import UNet
-from brushjax.nn import Streams, alike, plus
+from brushjax.nn import Streams, broadcast_batch, plus
 
 HVCA_TEXTS = ("qformer", "tati")
 
@@ -281,7 +281,7 @@ class FireEdit(nnx.Module):
         picture = conditions.image_latents.astype(noisy.dtype)
         if scale is not None:
             picture = scale * picture
-        x = jnp.concatenate(alike(noisy, picture), axis=-1)  # [B, h, w, 8]
+        x = jnp.concatenate(broadcast_batch(noisy, picture), axis=-1)  # [B, h, w, 8]
         output = self.unet.denoise(x, time, streams)[0]
         return output if scale is None else plus(picture, output)
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from brushjax.models.fireedit.part import PartConfig
-from brushjax.nn import Rngs, alike, attention, layer_norm, linear
+from brushjax.nn import Rngs, attention, broadcast_batch, layer_norm, linear
 
 ORDERS = ("visual_first", "text_first")
 
@@ -156,8 +156,8 @@ class HVCA(nnx.Module):
         """
         clip = self.proj_clip(clip_tokens) + self.type_clip[...]  # [B, N1, D]
         dino = self.proj_dino(dino_tokens) + self.type_dino[...]  # [B, N2, D]
-        visual = jnp.concatenate(alike(clip, dino), axis=1)  # [B, N, D]
-        q, visual, text = alike(self.queries[...], visual, text)
+        visual = jnp.concatenate(broadcast_batch(clip, dino), axis=1)  # [B, N, D]
+        q, visual, text = broadcast_batch(self.queries[...], visual, text)
         for block in self.blocks:
             q = block(q, visual, text, text_mask)
         return self.norm_out(self.proj_out(q))  # [B, Q, D]

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from brushjax.models.fireedit.part import PartConfig
-from brushjax.nn import Rngs, TimestepEmbedding, alike, attention, linear, plus, sinusoid
+from brushjax.nn import Rngs, TimestepEmbedding, attention, broadcast_batch, linear, plus, sinusoid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +181,7 @@ class TATI(nnx.Module):
         time = self.time_embedding(waves)  # [B, E]
         latents = parts.latents[...][None] + parts.time_aware_linear(jax.nn.silu(time))[:, None]
         text = features if parts.proj_in is None else parts.proj_in(features)  # [B, L, D]
-        latents, text, time = alike(latents, text, time)
+        latents, text, time = broadcast_batch(latents, text, time)
         for block in parts.perceiver_blocks:
             latents = block(latents, text, time)
         if parts.residual_proj is None:

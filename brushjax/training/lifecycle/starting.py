@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def claim(config: TrainConfig, workdir: Path, extend: bool = False) -> None:
     """Writes the config into a new workdir, or checks that a used one belongs to the same run.
 
-    A run that has saved no step yet holds its workdir for nobody. A run may get longer, or end
+    A workdir without a saved step is free for another run. A run may get longer, or end
     earlier, where the rate does not depend on its length.
 
     Args:

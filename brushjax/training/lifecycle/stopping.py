@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
-    """Raised where a run may end at once. No Exception, so that nobody takes it for a fault."""
+    """Raised where a run may end at once. No Exception, so that no handler takes it for a fault."""
 
 
 class Interruption:

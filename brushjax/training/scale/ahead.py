@@ -132,7 +132,7 @@ def slice_devices(name: str) -> list[Any]:
     Args:
       name: as it is rented, such as "v5e-256"; v4 and v5p count two cores for each chip.
     Raises:
-      ConfigError: for a slice that nobody rents out, or without libtpu.
+      ConfigError: for a slice that is not offered, or without libtpu.
     """
     kind, _, size = name.partition("-")
     chip = CHIPS.get(kind)

@@ -84,7 +84,7 @@ def _inner(equation: Any) -> Iterable[Jaxpr]:
 
 
 def _turns(equation: Any) -> int | None:
-    """Returns how often an equation runs its inner programs; None where nobody knows."""
+    """Returns how often an equation runs its inner programs; None where that is unknown."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
         return params["length"]

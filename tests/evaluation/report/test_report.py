@@ -29,9 +29,9 @@ from brushjax.evaluation.report.tables import (
     overview_table,
 )
 from brushjax.evaluation.score import Scored
-from brushjax.evaluation.seams import SEAM_METRICS
 from brushjax.metrics.bootstrap import Bootstrap, Interval
 from brushjax.metrics.metric import Metric
+from brushjax.metrics.profiles.seams import SEAM_METRICS
 from brushjax.metrics.registry import METRICS, select
 from brushjax.metrics.views import Views
 
