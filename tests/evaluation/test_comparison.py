@@ -84,6 +84,7 @@ def table(out):
     return [{name: str(value) for name, value in r.items() if name != "seconds"} for r in rows]
 
 
+@pytest.mark.slow
 def test_numbers_of_the_comparison_depend_on_neither_devices_nor_batch_nor_order(
     models, tmp_path, monkeypatch
 ):

@@ -22,11 +22,11 @@ def paint(painter, count=1, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"scheduler": "euler-a", "count": 2},
         {"scheduler": "pndm"},
-        {"guidance": 1, "together": 1, "count": 2},
-        {"control_end": 0.5, "scale": 0.3},
+        pytest.param({"guidance": 1, "together": 1, "count": 2}, marks=pytest.mark.slow),
+        pytest.param({"control_end": 0.5, "scale": 0.3}, marks=pytest.mark.slow),
     ],
 )
 def test_progress_leaves_results_bit_for_bit(painter, settings):

@@ -12,9 +12,9 @@ from brushjax.sharding import BATCH, MeshShape, make_mesh
 from brushjax.training.scale.program import flops, trace
 
 UNET = UNetConfig(
-    block_out_channels=(8, 16),
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(8,),
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
     layers_per_block=1,
     cross_attention_dim=8,
     attention_head_dim=2,

@@ -24,7 +24,7 @@ from brushjax.training.objectives.contract import build, parameters, split
 from brushjax.training.optimizers import OptimizerConfig, make_optimizer
 from brushjax.training.state import make_state, named_keys, sample_keys
 from brushjax.training.step import StepOptions, make_step
-from tests.models.test_parity import SD15, SDXL
+from tests.models.test_parity import SD15, SDXL, TWO_LEVELS
 from tests.models.test_parity_branch import plain
 from tests.support import fill, to_torch, torch_names
 from tests.torch_reference import TorchBranch, arrays, injected, noise, randomize
@@ -36,6 +36,7 @@ STEPS, BATCH, SIDE = 20, 4, 8
 OPTIMIZER = OptimizerConfig(learning_rate=2e-4, weight_decay=0.01, clip_norm=1.0)
 SMALL = {"intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXT = {
+    "two-levels": (CLIPTextConfig(hidden_size=12, **SMALL),),
     "sd15": (CLIPTextConfig(hidden_size=12, **SMALL),),
     "sdxl": (
         CLIPTextConfig(hidden_size=4, **SMALL),
@@ -58,7 +59,7 @@ NAMES = (
 
 @pytest.fixture
 def kind(request, monkeypatch):
-    settings = {"sd15": SD15, "sdxl": SDXL}[request.param]
+    settings = {"two-levels": TWO_LEVELS, "sd15": SD15, "sdxl": SDXL}[request.param]
     tiny = base.Base(UNetConfig(**settings), VAEConfig(), TEXT[request.param], base.NOISE, None)
     monkeypatch.setitem(base.PUBLISHED, f"tests/{request.param}", tiny)
     return request.param, settings
@@ -88,7 +89,7 @@ def make_batch():
 def text_of(name, models, batch):
     """Context and added condition, for PyTorch."""
     first = jax.jit(models[0].__call__)(batch["token_ids"])
-    if name == "sd15":
+    if name != "sdxl":
         return torch.tensor(np.asarray(first.last_hidden_state)), None
     ids = batch["token_ids"].copy()
     ids[:, 10:] = 0  # the second tokenizer fills up with zeros behind the end, at 9
@@ -112,7 +113,9 @@ def torch_step(unet, branch, optimizer, inputs):
 
 
 @pytest.mark.parametrize(
-    "kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)], indirect=True
+    "kind",
+    ["two-levels", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl"))],
+    indirect=True,
 )
 def test_twenty_steps_equal_pytorch(kind):
     name, settings = kind
@@ -168,7 +171,7 @@ def test_twenty_steps_equal_pytorch(kind):
     assert worst["change"] <= 1e-1  # every tensor moved, and by the same
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"], indirect=True)
+@pytest.mark.parametrize("kind", ["two-levels", "sdxl"], indirect=True)
 def test_captions_and_sizes_reach_the_loss(kind):
     """What a loss must depend on: captions and, for SDXL, the picture's sizes."""
     name, _ = kind

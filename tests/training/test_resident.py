@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from benchmarks.resident import Run, prepared, samples
 from brushjax.data.sets.collages import PlantedRegions
@@ -18,6 +19,7 @@ from tests import tiny_region
 from tests.support import loaded
 
 
+@pytest.mark.slow
 def test_runs_of_several_seeds_are_the_training_loops_steps(tmp_path):
     folder = tiny_region.export(tmp_path)
     objective = RegionObjective(

@@ -31,7 +31,7 @@ ELEMENTWISE = {
     *("shift-right-logical", "shift-right-arithmetic", "popcnt", "count-leading-zeros"),
 }
 
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) (?:\(.*\) -> .*)?\{", re.MULTILINE)
+_HEAD = re.compile(r"^(ENTRY )?%?([A-Za-z_][\w.-]*) (?:\(.*\) -> .*)?\{", re.MULTILINE)
 _ARRAY = re.compile(r"\b(pred|token|opaque|bf16|[a-z]\d+\w*)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.-]+)")
 _METADATA = re.compile(r"kernel_metadata=\{\n.*\n\}")

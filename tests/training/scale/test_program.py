@@ -97,9 +97,9 @@ def test_step_of_sd15_does_the_useful_work_and_little_more_all_of_it_in_bfloat16
     assert not in_float32(program)
 
 
-def test_float32_products_and_trained_base_weights_are_noticed():
+def test_float32_products_and_trained_base_weights_are_noticed(base):
     """What the test above would see if either crept in."""
-    config = recipe("", size=128)
+    config = recipe(str(base), size=32)
     program = traced(dataclasses.replace(config, compute_dtype="float32"))
     assert len(in_float32(program)) == sum(len(one.shape) > 1 for one in operations(program))
     all_trained = dataclasses.replace(config.objective, train_base=True)
@@ -146,8 +146,8 @@ def test_count_refuses_a_loop_of_unknown_length():
         flops(trace(until_large, jnp.ones((4, 4))))
 
 
-def test_useful_work_depends_neither_on_the_attention_nor_on_rematerialisation():
-    config = recipe("", size=128)
+def test_useful_work_depends_neither_on_the_attention_nor_on_rematerialisation(base):
+    config = recipe(str(base), size=32)
     useful = useful_flops(config)
     with executing(Execution(attention="chunked", rematerialise="layers")):
         online = useful_flops(dataclasses.replace(config, encode_once=False))

@@ -110,3 +110,21 @@ def test_channels_are_filled_up_to_the_unit_and_tiles_to_their_sides():
 
 def test_kernels_take_what_they_compute():
     assert forecast(TEXT, CHIP, 4, kernel_flops=5e12).kernels == 5
+
+
+def test_tables_of_source_lines_are_no_computations():
+    text = """HloModule jit_f
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=3 end_line=3 column=4 end_column=9}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+
+ENTRY %main.2 (x.1: f32[4]) -> f32[4] {
+  %x.1 = f32[4]{0} parameter(0)
+  ROOT %negate.1 = f32[4]{0} negate(%x.1), metadata={op_name="neg" stack_frame_id=1}
+}
+"""
+    module = Module(text)
+    assert {name: len(body) for name, body in module.computations.items()} == {"main.2": 2}
