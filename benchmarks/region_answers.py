@@ -13,6 +13,7 @@ from brushjax.metrics import region as metrics
 from brushjax.metrics.bootstrap import Bootstrap
 from brushjax.models import CLIPText, RegionPredictor
 from brushjax.models.placement import Placement
+from brushjax.models.region import smoothed
 from brushjax.pipelines.proposals import boxes, chosen
 from brushjax.training.objectives.contract import build, placed_in
 from brushjax.training.objectives.region import cosine, unit
@@ -25,6 +26,8 @@ UNTRAINED = (
     "boxes + CLIP's choice",
     "CLIP's patches, by the captions' difference",
     "CLIP's patches, by the thing's name",
+    "CLIP's patches, by the captions' difference, smoothed",
+    "CLIP's patches, by the thing's name, smoothed",
     "the true region on the grid",
 )
 
@@ -84,13 +87,16 @@ def chosen_boxes(objective: Any, frozen: Any, pool: Any) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def by_words(pool: Any, words: jax.Array) -> np.ndarray:
+def by_words(pool: Any, words: jax.Array, smoothing: int = 0) -> np.ndarray:
     """How well each patch agrees with a text's direction, from 0 to 1 within a picture: [B, N].
 
     Args:
       words: [B, D].
+      smoothing: as a predictor's, see `RegionConfig`.
     """
     found = jnp.einsum("bnd,bd->bn", unit(pool["source_patches"]), words)
+    for _ in range(smoothing):
+        found = smoothed(found)
     low, high = found.min(axis=1, keepdims=True), found.max(axis=1, keepdims=True)
     return np.asarray((found - low) / (high - low))
 
@@ -122,13 +128,17 @@ def baselines(
     untrained = objective.load(jax.random.key(0), wanted)
     predictor = build(RegionPredictor, objective._checked(), untrained["region"])
     names = ("source_patches", "instruction", "instruction_mask")
+    changed = unit(pool["source_text"]) - unit(pool["target_text"])
+    called = named(objective, frozen, things)
     answers = (
         np.ones((count, patches), np.float32),
         (rng.random((count, patches)) < share).astype(np.float32),
         np.asarray(predictor(*(pool[name] for name in names)).probability),
         chosen_boxes(objective, frozen, pool),
-        by_words(pool, unit(pool["source_text"]) - unit(pool["target_text"])),
-        by_words(pool, named(objective, frozen, things)),
+        by_words(pool, changed),
+        by_words(pool, called),
+        by_words(pool, changed, smoothing=1),
+        by_words(pool, called, smoothing=1),
         np.asarray(patches_of(truths, objective.encoders.placement.grid)),
     )
     return dict(zip(UNTRAINED, answers, strict=True))

@@ -29,6 +29,7 @@ import numpy as np
 
 import brushjax
 from benchmarks.region_answers import UNTRAINED, baselines, patches_of, scores, table
+from benchmarks.region_kept import Kept
 from benchmarks.region_latents import LatentRegions
 from benchmarks.resident import Run, prepared, samples
 from brushjax import config as configs
@@ -41,7 +42,7 @@ from brushjax.training.objectives.region_objective import RegionObjective
 from brushjax.training.recipe import TrainConfig
 
 RECIPES = Path(__file__).parents[1] / "configs/region"
-FEATURES = -2, "pixel", "cached"  # of most variants: their prepared samples are kept
+FEATURES = -1, "pixel", "cached"  # of most variants: their prepared samples are kept
 HELD_OUT = PlantedRegions(pool=512, split="held_out", seed=1)
 
 
@@ -63,15 +64,24 @@ MAIN = "eq. 11, residual, concrete"
 VARIANTS: dict[str, dict[str, Any]] = {
     MAIN: {},
     "labels": {"labels": True},
-    "last layer's patches": {"layer": -1},
+    "last layer's patches but one": {"layer": -2},
     "soft": {"gradient": "soft"},
     "straight-through": {"gradient": "straight-through"},
+    "rloo": {"gradient": "rloo"},
     "literal": {"residual": False},
     "lambda_s 1": {"structure": 1.0},
+    "lambda_s 2": {"structure": 2.0},
     "lambda_s 5": {"structure": 5.0},
-    "rloo": {"gradient": "rloo"},
+    "without smoothing": {"smoothing": 0},
+    "random start": {"start": False},
+    "random start, without smoothing": {"start": False, "smoothing": 0},
+    "literal, random start, without smoothing": {
+        "residual": False,
+        "start": False,
+        "smoothing": 0,
+    },
     "literal, labels": {"residual": False, "labels": True},
-    "last layer's patches, labels": {"layer": -1, "labels": True},
+    "last layer's patches but one, labels": {"layer": -2, "labels": True},
     "without eq. 4 to 6": {"alpha": 0.0},
     "donors in latents": {"space": "latent"},
     "donors in latents, online": {"space": "latent", "donor": "online"},
@@ -93,7 +103,8 @@ def variant(config: TrainConfig, clip: Path, settings: dict[str, Any]) -> TrainC
         clip=str(clip),
         patch_layer=settings.get("layer", ours.encoders.patch_layer),
     )
-    predictor = dataclasses.replace(ours.predictor, residual=settings.get("residual", True))
+    form = {name: settings[name] for name in ("residual", "smoothing") if name in settings}
+    predictor = dataclasses.replace(ours.predictor, **form)
     losses = dataclasses.replace(
         ours.losses,
         structure=settings.get("structure", ours.losses.structure),
@@ -103,55 +114,9 @@ def variant(config: TrainConfig, clip: Path, settings: dict[str, Any]) -> TrainC
     path = dataclasses.replace(ours.path, **named)
     kind = LatentRegions if "space" in settings else RegionObjective
     kind = Labels if settings.get("labels") else kind
-    objective = kind(encoders, predictor, losses, ours.terms, path)
+    start = settings.get("start", ours.starts_as_clip)
+    objective = kind(encoders, predictor, losses, ours.terms, path, start)
     return dataclasses.replace(config, objective=objective)
-
-
-# --- what is kept between starts: two files
-
-
-class Kept:
-    """Scores and weights that were made so far, in a folder.
-
-    scores.json: {variant: {"iou", "auc", "area": [seeds, samples]}}, and "asked" of the samples.
-    weights.npz: float32 arrays; names are "clip/..." and "VARIANT/...", the latter [seeds, ...].
-    """
-
-    def __init__(self, folder: Path):
-        self.scores_file, self.weights_file = folder / "scores.json", folder / "weights.npz"
-        folder.mkdir(parents=True, exist_ok=True)
-        there = self.scores_file.is_file()
-        self.scores: dict[str, Any] = json.loads(self.scores_file.read_text()) if there else {}
-        self.weights: dict[str, np.ndarray] = {}
-        if self.weights_file.is_file():
-            with np.load(self.weights_file) as stored:
-                self.weights = dict(stored)
-
-    def params(self, name: str) -> Any:
-        """The parameters kept under a name."""
-        tree: dict[Any, Any] = {}
-        for path, array in self.weights.items():
-            head, *inner = path.split("/")
-            *above, last = (int(part) if part.isdigit() else part for part in inner)
-            if head == name:
-                node = tree
-                for part in above:
-                    node = node.setdefault(part, {})
-                node[last] = array.astype(np.float32)
-        return tree
-
-    def add(self, name: str, params: Any = None, found: Any = None) -> None:
-        """Keeps parameters or scores, on disk too."""
-        if params is not None:
-            flat = jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]
-            for path, leaf in flat:
-                inner = "/".join(str(part.key) for part in path)
-                self.weights[f"{name}/{inner}"] = leaf.astype(np.float16)
-            with whole_file(self.weights_file) as part, open(part, "wb") as target:
-                np.savez_compressed(target, **self.weights)  # pyright: ignore[reportArgumentType]
-        if found is not None:
-            self.scores[name] = found
-            write_json(self.scores_file, self.scores)
 
 
 # --- the study
@@ -264,6 +229,7 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
                 for name, run in runs.items()
             }
         clip = train_clip(study, kept)
+        study.clip.objective.export(clip, study.folder / "clip", {})  # some start as it
         frozen = {name: clip[name] for name in ("clip_vision", "clip_text")}
         truth = arrays["held_out"]["region"][..., 0] > 0
         if "asked" not in kept.scores:

@@ -1,6 +1,7 @@
 """The learnable edit region: from a picture's patches and an instruction to a mask."""
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import jax
@@ -24,6 +25,7 @@ class RegionConfig(PublishedConfig):
       semantics_width: inside f_sem; None is `width`.
       residual: False is eq. 1 to 3 to the letter; True adds each attention to what it reads, which
         is normed first.
+      smoothing: how often each patch's logit becomes the mean of its neighbourhood, see `smoothed`.
     """
 
     width: int = 768
@@ -31,6 +33,7 @@ class RegionConfig(PublishedConfig):
     mlp_width: int | None = None
     semantics_width: int | None = None
     residual: bool = False
+    smoothing: int = 0
     layer_norm_eps: float = 1e-5
 
     CLASS_NAME: ClassVar[str] = "RegionPredictor"
@@ -94,11 +97,26 @@ class Semantics(MLP):
         return super().__call__(x.mean(axis=1))
 
 
+def smoothed(patches: Float[Array, "B N"]) -> Float[Array, "B N"]:
+    """Returns means over 3 x 3 neighbours of a square grid, weighted 1 2 1 both ways; the border is
+    repeated. Patches lie row by row.
+
+    Raises: ValueError where the grid is not square.
+    """
+    grid = math.isqrt(patches.shape[1])
+    if grid**2 != patches.shape[1]:
+        raise ValueError(f"expected the patches of a square grid, got {patches.shape[1]}")
+    padded = jnp.pad(patches.reshape(-1, grid, grid), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    down = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    both = (down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]) / 4
+    return both.reshape(patches.shape)
+
+
 class RegionPredictor(nnx.Module):
     """Predicts which patches of a picture an instruction is about.
 
     Source: "Beyond Editing Pairs", section 3.2, eq. 1 to 3; f_sem of section 3.3.
-    Differs: docs/deviations.md, region-heads and region-residual.
+    Differs: docs/deviations.md, region-heads, region-residual and region-smoothing.
     """
 
     def __init__(self, config: RegionConfig, *, rngs: Rngs):
@@ -131,6 +149,8 @@ class RegionPredictor(nnx.Module):
         """
         forward = self._residual if self.config.residual else self._literal
         edited, refined, logits = forward(image_tokens, instruction, instruction_mask)
+        for _ in range(self.config.smoothing):
+            logits = smoothed(logits)
         return Regions(logits, jax.nn.sigmoid(logits), edited, refined)
 
     def _literal(self, image: Array, instruction: Array, mask: Array | None) -> tuple[Array, ...]:

@@ -1,15 +1,18 @@
 """The region predictor: stored outputs, what its equations promise, and its thresholds."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 import brushjax
 from brushjax.models import RegionConfig, RegionPredictor, Threshold
+from brushjax.models.region import smoothed
 from brushjax.nn import Keys
 from brushjax.weights.loading import abstract_model
 from tests.support import GOLDEN, doubled, error
@@ -93,6 +96,31 @@ def test_predictor_reads_instructions_of_another_width():
     regions, _, _ = run(model, jnp.ones((2, 9, 8)), jnp.ones((2, 4, 6)), jnp.ones((2, 4), bool))
     assert regions.edited.shape == (2, 9, 8)
     assert regions.logits.shape == (2, 9)
+
+
+def test_smoothed_logits_are_means_of_neighbouring_patches():
+    hot = jnp.zeros((2, 5, 5)).at[0, 2, 2].set(16).at[1, 0, 0].set(16)
+    found = jax.jit(smoothed)(hot.reshape(2, 25)).reshape(2, 5, 5)
+    kernel = np.outer([1, 2, 1], [1, 2, 1])
+    np.testing.assert_allclose(found[0, 1:4, 1:4], kernel)
+    assert float(found[0].sum()) == 16
+    assert np.array_equal(found[1, :2, :2], [[9, 3], [3, 1]])  # the border is repeated
+    with pytest.raises(ValueError, match="square grid, got 24"):
+        smoothed(jnp.zeros((1, 24)))
+
+
+def test_predictor_smooths_its_logits_as_often_as_its_config_says(predictor, stored, tmp_path):
+    config = dataclasses.replace(predictor.config, smoothing=2)
+    graph, state = nnx.split(RegionPredictor(config, rngs=Keys(0)))
+    del state
+    model = nnx.merge(graph, nnx.state(predictor))
+    plain, _, _ = run(predictor, *inputs(stored))
+    found, _, _ = run(model, *inputs(stored))
+    np.testing.assert_allclose(found.logits, smoothed(smoothed(plain.logits)), atol=1e-6)
+    np.testing.assert_allclose(found.probability, jax.nn.sigmoid(found.logits))
+    assert np.array_equal(found.refined, plain.refined)
+    brushjax.save(model, tmp_path)
+    assert brushjax.load("region", tmp_path).config == config
 
 
 def test_predictor_says_what_config_it_can_not_honour():

@@ -28,10 +28,11 @@ from brushjax.training.objectives.contract import (
     build,
     dtype_of,
     fresh,
+    placed,
     read,
     to_unit_range,
 )
-from brushjax.training.objectives.region import RegionLosses, RegionTerms
+from brushjax.training.objectives.region import RegionLosses, RegionTerms, length
 from brushjax.training.objectives.region_masks import Composition, MaskPath, through_mask
 from brushjax.typing import Params
 
@@ -43,7 +44,12 @@ class RegionObjective(Objective):
     A batch holds the pictures, an edit of each whole picture (the donor), two captions and the
     instruction. The predictor's mask takes a part of the donor, and CLIP judges the result.
 
-    Source: "Beyond Editing Pairs", section 3.3. Differs: docs/deviations.md, region-gradient.
+    Attributes:
+      starts_as_clip: eq. 1 begins with a patch attending to words as CLIP compares pictures with
+        texts, see `_in_clips_space`; for CLIP's own text encoder as reader alone.
+
+    Source: "Beyond Editing Pairs", section 3.3.
+    Differs: docs/deviations.md, region-gradient and region-start.
     """
 
     encoders: RegionEncoders = dataclasses.field(default_factory=RegionEncoders)
@@ -52,6 +58,7 @@ class RegionObjective(Objective):
     losses: RegionLosses = dataclasses.field(default_factory=RegionLosses)
     terms: RegionTerms = dataclasses.field(default_factory=RegionTerms)
     path: MaskPath = dataclasses.field(default_factory=MaskPath)
+    starts_as_clip: bool = False
 
     def __post_init__(self) -> None:
         if (self.path.space, self.path.donor) != ("pixel", "cached"):
@@ -59,6 +66,11 @@ class RegionObjective(Objective):
                 "expected path.space 'pixel' and path.donor 'cached': an objective with a sampler "
                 "or a decoder in its step has its own `editor`; got "
                 f"{self.path.space!r} and {self.path.donor!r}"
+            )
+        if self.starts_as_clip and self.encoders.reader:
+            raise ConfigError(
+                "expected an empty encoders.reader with starts_as_clip, which takes the projection "
+                f"of CLIP's own text encoder; got {self.encoders.reader!r}"
             )
 
     @property
@@ -77,8 +89,24 @@ class RegionObjective(Objective):
             if name in wanted
         }
         if "region" in wanted:
-            params["region"] = fresh(RegionPredictor, self._checked(), key, wanted["region"])
+            fills = fresh(RegionPredictor, self._checked(), key, wanted["region"])
+            if self.starts_as_clip:
+                cross = {**fills["cross_attention"], **self._in_clips_space(wanted["region"])}
+                fills = {**fills, "cross_attention": cross}
+            params["region"] = fills
         return params
+
+    def _in_clips_space(self, wanted: Params) -> Params:
+        """Returns W_q and W_k of eq. 1 by which a patch's score with a word is their inner product
+        in CLIP's space: the identity, and CLIP's text projection, of unit columns on average."""
+        cross = wanted["cross_attention"]
+        kernel = read("clip_text", self.encoders.clip, {"text_projection": cross["to_k"]})
+        scaled = jax.jit(_of_unit_columns, out_shardings=cross["to_k"]["kernel"].sharding)
+        eye = {"to_q": {"kernel": np.eye(self.predictor.width, dtype=np.float32)}}
+        return {
+            **placed(eye, {"to_q": cross["to_q"]}),
+            "to_k": {"kernel": scaled(kernel["text_projection"]["kernel"])},
+        }
 
     def encode(self, record: Any) -> Mapping[str, np.ndarray]:
         """A `RegionEdit` -> its arrays, with "caption_ids" int32 [2, L] of the captions before and
@@ -189,3 +217,7 @@ class RegionObjective(Objective):
                 f"{instruction}"
             )
         return config
+
+
+def _of_unit_columns(kernel: jax.Array) -> jax.Array:
+    return kernel / length(kernel.T).mean()

@@ -253,6 +253,25 @@ def test_clip_reads_the_instruction_too_where_there_is_no_other_encoder(tiny_cli
     assert np.isfinite(value)
 
 
+def test_predictor_that_starts_in_clips_space_scores_words_as_clip_does(tiny_clip):
+    encoders = RegionEncoders(str(tiny_clip), "", "clip_text", 16)
+    config = RegionConfig(24, 16, residual=True)
+    objective = RegionObjective(encoders, config, starts_as_clip=True)
+    trained, _ = loaded(objective, jax.random.key(0))
+    plain, _ = loaded(dataclasses.replace(objective, starts_as_clip=False), jax.random.key(0))
+    cross = trained["region"].pop("cross_attention")
+    old = plain["region"].pop("cross_attention")
+    assert np.array_equal(cross["to_v"]["kernel"], old["to_v"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, trained, plain)
+    patches, words = np.random.default_rng(0).normal(size=(2, 7, 24)), np.eye(16)
+    scores = (patches @ cross["to_q"]["kernel"]) @ (words @ cross["to_k"]["kernel"]).T
+    projection = brushjax.load("clip_text", tiny_clip / "text_encoder").text_projection
+    told = patches @ np.asarray(projection.kernel[...]).T
+    assert np.corrcoef(scores.ravel(), told.ravel())[0, 1] > 1 - 1e-5
+    with pytest.raises(ConfigError, match=r"empty encoders\.reader with starts_as_clip"):
+        dataclasses.replace(OBJECTIVE, starts_as_clip=True)
+
+
 def test_t5_reads_instructions_with_its_own_tokenizer(tiny_clip, tmp_path):
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, processors
