@@ -177,6 +177,7 @@ def test_zero_branch_adds_nothing_and_shares_the_program(models):
     assert all(leaf.any() for leaf in jax.tree.leaves(residuals(branch)))
 
 
+@pytest.mark.slow
 def test_evaluator_returns_numbers_for_the_log(finished, models, tmp_path, monkeypatch):
     asked = []
 

@@ -136,7 +136,7 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize("savings", [NAIVE, Savings()])
+@pytest.mark.parametrize("savings", [pytest.param(NAIVE, marks=pytest.mark.slow), Savings()])
 def test_three_conditions_are_weighed_as_three_passes_and_share_the_branch(parts, savings):
     networks, (x, condition) = (parts["unet"], parts["brushnet"]), latents(2)
     random = np.random.default_rng(9)
@@ -173,6 +173,7 @@ def test_steps_without_branch_or_guidance_are_exact_too(parts):
     assert_same(same, one_step(unet, branch, x, condition, guided))
 
 
+@pytest.mark.slow
 def test_guess_mode_keeps_the_branch_from_the_negative_half(parts):
     unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(2)
     inputs, time = make_inputs(batch=2), jnp.full(2, 7.0)
@@ -250,7 +251,7 @@ def test_full_size_step_needs_no_more_flops_than_its_exact_form():
     assert flops_of_a_step(Savings()) <= 2010
 
 
-@pytest.mark.parametrize("fresh", [1, 2])
+@pytest.mark.parametrize("fresh", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_redoing_the_last_layers_of_the_same_step_gives_the_same_prediction(parts, fresh):
     unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(1)
     inputs = make_inputs()

@@ -140,6 +140,7 @@ def test_unet_blocks_equal_reference(golden, trace):
         assert error(seen[key.split("/")[1]], golden.io[key]) <= TOLERANCE, key
 
 
+@pytest.mark.slow
 def test_odd_sizes_equal_reference():
     golden = Golden("tiny_sd15")
     residuals, out, _ = run(golden, prefix="odd/")

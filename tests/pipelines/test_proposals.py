@@ -31,6 +31,7 @@ def finder(tmp_path_factory):
     return RegionFinder.load(tiny_region.export(tmp_path_factory.mktemp("region")))
 
 
+@pytest.mark.slow
 def test_chosen_box_is_the_one_whose_result_clip_likes_best(finder):
     rng = np.random.default_rng(0)
     image, donor = rng.integers(256, size=(2, 32, 32, 3), dtype=np.uint8)

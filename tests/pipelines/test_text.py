@@ -61,6 +61,7 @@ def test_two_encoders_give_the_last_but_one_states_and_the_pooled_text(pair):
             np.testing.assert_allclose(features.pooled, outputs[1].text_embeds, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_long_prompts_act_beyond_their_first_row_and_keep_the_others_result(painter):
     image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     mask = np.zeros((24, 32), np.uint8)

@@ -80,6 +80,7 @@ def test_autoencoder_exports_latents_of_unit_variance(batch, tmp_path):
     assert vae.config.scaling_factor != VAE.scaling_factor
 
 
+@pytest.mark.slow
 def test_autoencoder_loss_adds_its_parts(batch):
     objective = AutoencoderObjective(VAE, edge_weight=2.0, kl_weight=0.1)
     trainable, _ = loaded(objective, KEY)

@@ -122,6 +122,7 @@ def test_losses_on_eight_devices_are_those_on_one(gradient):
     assert one[1]["loss"] != one[0]["loss"]
 
 
+@pytest.mark.slow
 def test_without_clip_the_step_leaves_the_mask_head_as_it_was():
     losses = dataclasses.replace(NORMALIZED, beta=0.0)
     objective = dataclasses.replace(OBJECTIVE, losses=losses)
