@@ -154,18 +154,24 @@ def row(name: str, kept: dict[str, Any], inside: np.ndarray) -> str:
     pictures = np.arange(len(inside)) // 2
     overlap, ranked = (Bootstrap().mean(values[key], pictures) for key in ("iou", "auc"))
     ways = [values["auc"][side].mean() for side in (inside, ~inside)]
-    seeds = runs["iou"].mean(axis=1)
-    spread = f"{np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
+    count = len(runs["iou"])
+    spread = {key: f" ({_deviation(runs[key])})" if count > 1 else "" for key in ("iou", "auc")}
     return (
-        f"| {name} | {len(seeds)} | {overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}] | "
-        f"{spread} | {ranked.value:.3f} [{ranked.low:.3f}, {ranked.high:.3f}] | "
+        f"| {name} | {count} | "
+        f"{overlap.value:.3f} [{overlap.low:.3f}, {overlap.high:.3f}]{spread['iou']} | "
+        f"{ranked.value:.3f} [{ranked.low:.3f}, {ranked.high:.3f}]{spread['auc']} | "
         f"{ways[0]:.2f}, {ways[1]:.2f} | {values['area'].mean():.2f} |"
     )
 
 
+def _deviation(run: np.ndarray) -> str:
+    """The standard deviation of the seeds' means."""
+    return f"{np.std(run.mean(axis=1), ddof=1):.3f}"
+
+
 HEADER = """\
-| | seeds | IoU | its deviation over seeds | AUC | pasted thing, surroundings | area |
-|---|---|---|---|---|---|---|"""
+| | seeds | IoU (its deviation over seeds) | AUC (likewise) | pasted thing, surroundings | area |
+|---|---|---|---|---|---|"""
 
 
 def table(kept: dict[str, Any], variants: Iterable[str]) -> str:
