@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from brushjax.agents.protocols import Editor, Instructor, Segmenter
 
 FILES = ("image", "mask", "base", "brushnet", "plan", "region", "fireedit")
-DEFAULTS = {"fireedit": (100, "euler-a")}  # steps and scheduler; of the others these
-INPAINTING = (50, "unipc")
+SETTINGS = ("steps", "scheduler", "guidance", "image_guidance")  # where none is given, these:
+INPAINTING = (50, "unipc", 7.5, 1.5)
+FIREEDIT = (100, "euler-a", 7.5, 1.5)
+SMALL_FIREEDIT = (1, "ddim", 1.0, 1.0)  # of the weights in the package
 NOT_KEPT = ("out", "plan_out", "step", "session", "undo", "turn", "dry_run")  # where, not what
 
 
@@ -37,7 +39,8 @@ class EditArguments:
         step: where to stop: plan, before painting, or edit.
         method: agent (mask and inpainting), region (a predictor's mask, instead of a segmenter's)
             or fireedit (the instruction as it is, without a mask).
-        fireedit: of the method fireedit: folder that a run of configs/fireedit exports.
+        fireedit: of the method fireedit: folder that a run of configs/fireedit exports; else the
+            small model that ships, which knows the things in the shipped photographs alone.
         region: of the method region: folder that a run of configs/region exports; else the small
             predictor that ships, which knows the things in the shipped photographs alone.
         source_caption: what the picture shows.
@@ -54,11 +57,13 @@ class EditArguments:
         brushnet: as there.
         dtype: what the networks compute in.
         negative_prompt: what the edited part should not show.
-        steps: number of steps; 50, and 100 of the method fireedit.
-        guidance: how strongly the caption, or the instruction, acts; 1 is off.
-        image_guidance: of the method fireedit, how strongly the picture acts.
+        steps: number of steps; 50, 100 of the method fireedit, 1 of its small model.
+        guidance: how strongly the caption, or the instruction, acts; 1 is off, as for the small
+            fireedit; else 7.5.
+        image_guidance: of the method fireedit, how strongly the picture acts; 1.5, or 1 likewise.
         scale: how strongly the branch acts.
-        scheduler: as `python -m brushjax inpaint` takes it; unipc, and euler-a of fireedit.
+        scheduler: as `python -m brushjax inpaint` takes it; unipc, euler-a of fireedit and
+            ddim of its small model.
         seed: the same seed gives the same picture.
         blend: paste keeps every pixel outside the mask; feather and the others as there.
         session: folder in which turns are kept; the edit goes on from where it stands.
@@ -94,8 +99,8 @@ class EditArguments:
     dtype: Literal["float32", "bfloat16"] = "float32"
     negative_prompt: str = ""
     steps: int | None = None
-    guidance: float | int = 7.5
-    image_guidance: float | int = 1.5
+    guidance: float | int | None = None
+    image_guidance: float | int | None = None
     scale: float | int = 1.0
     scheduler: str | None = None
     seed: int = 0
@@ -121,10 +126,7 @@ def edit_command(arguments: EditArguments) -> None:
     Raises:
         SystemExit: with a message instead of a traceback, for files and values that don't fit.
     """
-    steps, scheduler = DEFAULTS.get(arguments.method, INPAINTING)
-    arguments = dataclasses.replace(
-        arguments, steps=arguments.steps or steps, scheduler=arguments.scheduler or scheduler
-    )
+    arguments = _filled(arguments)
     try:
         _check(arguments)
         jobs = find_jobs(arguments)
@@ -218,11 +220,15 @@ def _check(arguments: EditArguments) -> None:
         raise ValueError("expected --out FILE (or --session FOLDER, --step plan, --dry-run)")
     if arguments.step == "plan" and not (arguments.plan_out or arguments.dry_run):
         raise ValueError("expected --plan-out FILE with --step plan")
-    if arguments.method == "fireedit" and arguments.fireedit is None:
-        raise ValueError(
-            "expected --fireedit FOLDER with --method fireedit: what a run of configs/fireedit/ "
-            "exports; no such weights come with the package (docs/fireedit.md)"
-        )
+
+
+def _filled(arguments: EditArguments) -> EditArguments:
+    """With the settings of its method where none were given."""
+    usual = INPAINTING
+    if arguments.method == "fireedit":
+        usual = SMALL_FIREEDIT if arguments.fireedit is None else FIREEDIT
+    lacking = {k: v for k, v in zip(SETTINGS, usual) if getattr(arguments, k) is None}
+    return dataclasses.replace(arguments, **lacking)
 
 
 def _moves_only(arguments: EditArguments) -> bool:
@@ -305,9 +311,9 @@ def _editor(arguments: EditArguments) -> Editor:
         dtype = jnp.dtype(arguments.dtype)
         if arguments.method == "fireedit":
             from brushjax.inference.fireedit import FireEditor
+            from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT
 
-            assert arguments.fireedit is not None  # _check
-            return FireEditor.load(arguments.fireedit, dtype)
+            return FireEditor.load(arguments.fireedit or SHIPPED_FIREEDIT, dtype)
         return Inpainter.load(arguments.base, arguments.brushnet, dtype)
 
     names = ("steps", "guidance", "image_guidance", "scale", "scheduler", "blend")

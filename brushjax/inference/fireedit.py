@@ -35,7 +35,7 @@ from brushjax.inference.result import InpaintResult
 from brushjax.models.fireedit.proposals import corners
 from brushjax.models.fireedit.vlm import stacked
 from brushjax.models.vae import in_working_dtype
-from brushjax.pipelines.fireedit import sizes_of
+from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT, sizes_of
 from brushjax.pipelines.instructions import Prompt, Words, Writer
 from brushjax.pipelines.parts import graphs_and_weights
 from brushjax.pipelines.published import NOISE
@@ -112,14 +112,15 @@ class FireEditor:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path = SHIPPED_FIREEDIT,
         dtype: Any = jnp.float32,
         *,
         mesh: Mesh | None = None,
         rules: Sequence[Rule] = (),
         programs: str | Path | None = None,
     ) -> FireEditor:
-        """Loads a FireEdit folder, which `python train.py configs/fireedit/...` exports.
+        """Loads a FireEdit folder, which `python train.py configs/fireedit/...` exports; without
+        one the small model that ships, which is made for steps=1, scheduler="ddim" and guidance 1.
 
         Args:
             dtype: of the parameters, and so of the computation.

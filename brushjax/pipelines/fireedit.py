@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from brushjax.models.vae import AutoencoderKL, VAEConfig
 from brushjax.nn import Rngs, lora
 from brushjax.weights.fireedit import Parts
 
+SHIPPED_FIREEDIT = Path(__file__).parents[1] / "assets/fireedit"  # small, with the base's decoder
 LLAVA = 32064  # rows of LLaVA-1.5's table as transformers publishes it, 64 of them unused
 
 

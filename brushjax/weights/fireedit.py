@@ -4,6 +4,8 @@ model_index.json            the parts, how they are joined, how the sequence is 
 null_context.safetensors    the text encoder's features of an empty prompt
 llm/ dino/ clip_vision/ proposer/ region_encoder/ bridge/ qformer/ tati/ hvca/ unet/ vae/
                             config.json and weights, in their published names
+
+A part that another folder has need not be stored twice: the first file says where it is.
 """
 
 from __future__ import annotations
@@ -60,11 +62,18 @@ class Parts:
     null_context: Float[Array, "1 Q D"]
 
 
-def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> None:
+def save_fireedit(
+    parts: Parts,
+    folder: str | Path,
+    *,
+    dtype: Any = None,
+    elsewhere: Mapping[str, str] | None = None,
+) -> None:
     """Saves parts into a folder, all or, with an error, nothing.
 
     Args:
       dtype: of the files; None keeps the parameters'.
+      elsewhere: folders, as seen from this one, that have a part by its kind: not stored again.
 
     Raises:
       WeightsError: for a model that is no part of FireEdit.
@@ -77,7 +86,10 @@ def save_fireedit(parts: Parts, folder: str | Path, *, dtype: Any = None) -> Non
     index |= {map_of(kind).folder: ["brushjax", map_of(kind).model[1]] for kind in parts.models}
     index |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
     null = {NULL_NAME: ArrayTensor(np.asarray(parts.null_context))}
-    models = [weights_of(_without_updates(m), kind) for kind, m in parts.models.items()]
+    if elsewhere:
+        index["elsewhere"] = dict(elsewhere)
+    own = {kind: m for kind, m in parts.models.items() if kind not in (elsewhere or {})}
+    models = [weights_of(_without_updates(m), kind) for kind, m in own.items()]
     with tempfile.TemporaryDirectory() as beside:  # what goes along with the models
         companions = Path(beside)
         write_safetensors(companions / NULL_CONTEXT, null, None, {"format": "pt"})
@@ -118,9 +130,11 @@ def load_fireedit(
     """
     place = Path(folder).expanduser()
     index = read_index(place)
-    kinds = complete(place, kinds)
+    elsewhere = {kind: place / there for kind, there in index.get("elsewhere", {}).items()}
+    kinds = PARTS if kinds is None else kinds
+    complete(place, tuple(kind for kind in kinds if kind not in elsewhere))
     null, _ = read_safetensors(place / NULL_CONTEXT)
-    models = {kind: load(kind, place, dtype) for kind in kinds}
+    models = {kind: load(kind, elsewhere.get(kind, place), dtype) for kind in kinds}
     if "llama" in models and (place / ADAPTER).is_dir():
         load_adapter(models["llama"], place / ADAPTER, dtype)
     return Parts(

@@ -112,6 +112,9 @@ def test_edit_command_gives_fireedit_the_instruction_as_it_is(files, monkeypatch
     }
     run(files, **words, fireedit=files / "export")
     assert asked == ["export", ("the quick brown fox", 100, "euler-a")]
+    asked.clear()
+    run(files, **words)  # the small model in the package, and what it is made for
+    assert asked == ["fireedit", ("the quick brown fox", 1, "ddim")]
     np.testing.assert_array_equal(pixels(files / "o.png"), 255 - pixels(files / "a.png"))
     run(files, **(words | {"mask": files / "m.png", "steps": 7}), fireedit=files / "export")
     assert asked[-1][1] == 7
@@ -162,7 +165,6 @@ def test_edit_command_shows_a_plan_without_writing(files, capsys):
         ({"out": None}, "expected --out FILE"),
         ({"instruction": "the quick brown fox"}, "expected an edit such as"),
         ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
-        ({"method": "fireedit"}, "expected --fireedit FOLDER"),
         ({"step": "plan"}, "expected --plan-out"),
     ],
 )

@@ -209,6 +209,15 @@ def test_fireedit_folder_gives_back_every_part_and_how_they_are_joined(parts, tm
         jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+def test_fireedit_folder_finds_a_part_in_the_folder_that_it_names(parts, tmp_path):
+    save_fireedit(parts, tmp_path / "a")
+    save_fireedit(parts, tmp_path / "b", elsewhere={"vae": "../a"})
+    assert not (tmp_path / "b/vae").exists()
+    again = load_fireedit(tmp_path / "b")
+    first, second = (nnx.state(m.models["vae"], nnx.Param) for m in (parts, again))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
 def test_fireedit_folder_converts_to_a_checkpoint_of_ours_and_back(parts, tmp_path):
     save_fireedit(parts, tmp_path / "a")
     weights.convert("fireedit", tmp_path / "a", tmp_path / "b", layout="orbax")

@@ -18,7 +18,7 @@ from brushjax.data.sets.collages import Collages, distinct
 from brushjax.data.sets.photos import Crop, PhotoSource
 
 KINDS = {"all": 0.12, "side": 0.13, "thing": 0.25, "remove": 0.17, "replace": 0.2, "add": 0.13}
-"""How often each kind of edit is drawn."""
+"""How often each kind of edit is drawn, by default."""
 SIDES = ("left", "right", "top", "bottom")
 COLOURS = {"red": (215, 45, 40), "green": (45, 175, 60), "blue": (50, 80, 215)}
 TONES = {
@@ -81,9 +81,11 @@ class ToldEdits(Collages):
 
     Attributes:
       questions: share of the samples that ask what or where something is.
+      shares: how often each kind of edit is drawn, in `KINDS`' order; they sum to 1.
     """
 
     questions: float = 0.0
+    shares: tuple[float, ...] = tuple(KINDS.values())
 
     def record(self, n: int, photos: PhotoSource) -> Record:
         rng = np.random.default_rng((self.seed, n, 4))
@@ -96,7 +98,7 @@ class ToldEdits(Collages):
         return edit
 
     def _edit(self, n: int, photos: PhotoSource, rng: np.random.Generator) -> EditPair:
-        kind = list(KINDS)[rng.choice(len(KINDS), p=list(KINDS.values()))]
+        kind = list(KINDS)[rng.choice(len(KINDS), p=self.shares)]
         around, first, second, new = distinct(photos, n, rng, 4)
         scene = self._scene(around, (first, second), rng)
         if kind in ("all", "side", "thing"):

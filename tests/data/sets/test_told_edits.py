@@ -80,3 +80,11 @@ def test_tones_do_what_they_are_called():
     assert np.ptp(toned(image, "black and white"), axis=-1).max() < 1e-3
     for n, name in enumerate(COLOURS):
         assert toned(image, name).mean((0, 1)).argmax() == n
+
+
+def test_shares_say_how_often_a_kind_of_edit_is_drawn():
+    source = ToldEdits(size=32, shares=(0.0, 0.0, 0.0, 1.0, 0.0, 0.0)).source(
+        lambda record: record.arrays()
+    )
+    for n in range(10):
+        assert source.record(n).instruction.startswith(("remove", "erase", "take"))
