@@ -1,17 +1,21 @@
 """What each part of FireEdit is worth on edits whose truth is known: the paper's table 3, in small.
 
     python -m benchmarks.fireedit_study --out runs/fireedit_study
+    python -m benchmarks.fireedit_study --out runs/small --variants whole --export EXPORT --store DIR
 
 Trains the recipe configs/fireedit/tiny.py and its variants, one after the other, and edits the
 same 128 held-out pictures with each. L1 is the mean distance to the truth in 0..1, in the first row
 of the picture that is edited itself; the change outside is that of the pixels
 which the truth leaves as they are. Intervals are 95 % over the pictures, those of the differences
-paired. Ended and started again, it goes on where it was. Writes table.md and strip.png.
+paired. Ended and started again, it goes on where it was. Writes table.md and strip.png. The second
+line edits with the export of a run, once it is stored as the package has it.
 """
 
 import argparse
 import dataclasses
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +24,13 @@ import brushjax
 from brushjax import config as configs
 from brushjax.data.sets.told_edits import ToldEdits
 from brushjax.files import whole_file
+from brushjax.inference.fireedit import PROMPT
 from brushjax.inference.strip import strip
 from brushjax.metrics.bootstrap import Bootstrap
+from brushjax.pipelines.bases import SHIPPED_BASE
 from brushjax.training.loop import run
 from brushjax.training.optimizers import Group
+from brushjax.weights.fireedit import load_fireedit, save_fireedit
 
 RECIPE = Path(__file__).parents[1] / "configs/fireedit/tiny.py"
 HELD_OUT = ToldEdits(split="held_out", seed=1)
@@ -58,6 +65,17 @@ def variant(config, without):
         optimizer=dataclasses.replace(config.optimizer, groups=groups),
         validation=None,
     )
+
+
+def stored(export, folder):
+    """An export in float16, without the autoencoder that the package has already."""
+    parts = load_fireedit(export)
+    base = os.path.relpath(SHIPPED_BASE.resolve(), folder.resolve())
+    save_fireedit(parts, folder, dtype=np.float16, elsewhere={"vae": base})
+    for name in ("tokenizer", "scheduler"):
+        shutil.copytree(export / name, folder / name, dirs_exist_ok=True)
+    shutil.copyfile(export / PROMPT, folder / PROMPT)
+    return folder
 
 
 def edited(folder, records, options):
@@ -123,6 +141,7 @@ def main():
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=0, help="of training; 0: the recipe's")
     parser.add_argument("--export", type=Path, help="of a run of the recipe: not trained again")
+    parser.add_argument("--store", type=Path, help="as the package has it, in this folder")
     parser.add_argument("--sampling", type=int, default=1, help="steps of an edit")
     parser.add_argument("--text-guidance", type=float, default=1.0)
     parser.add_argument("--image-guidance", type=float, default=1.0)
@@ -140,6 +159,8 @@ def main():
             export = given or run(variant(config, VARIANTS[name]), folder)
             if export is None:  # interrupted
                 return
+            if options.store and name == WHOLE:
+                export = stored(export, options.store)
             made = edited(export, records, options)
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as part, open(part, "wb") as target:

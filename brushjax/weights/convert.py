@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,9 @@ def convert(
             "a pipeline has several configs; convert its parts one by one to give one."
         )
     together = TOGETHER.get(kind, (kind,))
-    kinds = _kept(_parts(kind, source), without) if pipeline else together
-    models = [read(one, source, config) for one in kinds]
+    parts = _parts(kind, source) if pipeline else dict.fromkeys(together, source)
+    kinds = _kept(tuple(parts), without) if pipeline else together
+    models = [read(one, parts[one], config) for one in kinds]
     for weights in models:
         _, structs = abstract_model(weights.kind, weights.config)
         check_fit(weights, structs)
@@ -81,15 +82,13 @@ def _kept(kinds: Sequence[str], without: Sequence[str]) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind not in without)
 
 
-def _parts(kind: str, source: str | Path) -> tuple[str, ...]:
-    """Returns the kinds of model that a whole consists of."""
+def _parts(kind: str, source: str | Path) -> Mapping[str, str | Path]:
+    """Returns the kinds of model that a whole consists of, and where each is."""
     if kind == "fireedit":
         from brushjax.weights import fireedit  # here: it loads and writes models
 
-        folder = Path(source).expanduser()
-        fireedit.read_index(folder)
-        return fireedit.complete(folder)
-    return kinds_in(source)
+        return fireedit.places(Path(source).expanduser())
+    return dict.fromkeys(kinds_in(source), source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,25 +128,25 @@ def check(
         without: kinds of a pipeline that are not compared.
     """
     if kind in WHOLES:
-        kinds, others = (
-            tuple(one for one in _parts(kind, side) if one not in without)
+        parts, others = (
+            {one: there for one, there in _parts(kind, side).items() if one not in without}
             for side in (first, second)
         )
-        if set(kinds) != set(others):
+        if set(parts) != set(others):
             raise WeightsError(
-                f"{first} holds {', '.join(kinds)}; {second} {', '.join(others)}. Leave out "
+                f"{first} holds {', '.join(parts)}; {second} {', '.join(others)}. Leave out "
                 f"(--without) what only one of them has."
             )
     else:
-        kinds = TOGETHER.get(kind, (kind,))
-    for one in kinds:
-        sides = read(one, first, config).tensors, read(one, second, config).tensors
+        parts, others = (dict.fromkeys(TOGETHER.get(kind, (kind,)), s) for s in (first, second))
+    for one, there in parts.items():
+        sides = read(one, there, config).tensors, read(one, others[one], config).tensors
         names = sorted(sides[0].keys() | sides[1].keys())
         for name in tqdm(
             names, desc=f"comparing {one}", unit="tensor", disable=None, delay=2, leave=False
         ):
             yield _compared(
-                name if len(kinds) == 1 else f"{one}: {name}",
+                name if len(parts) == 1 else f"{one}: {name}",
                 sides[0].get(name),
                 sides[1].get(name),
             )

@@ -130,11 +130,8 @@ def load_fireedit(
     """
     place = Path(folder).expanduser()
     index = read_index(place)
-    elsewhere = {kind: place / there for kind, there in index.get("elsewhere", {}).items()}
-    kinds = PARTS if kinds is None else kinds
-    complete(place, tuple(kind for kind in kinds if kind not in elsewhere))
     null, _ = read_safetensors(place / NULL_CONTEXT)
-    models = {kind: load(kind, elsewhere.get(kind, place), dtype) for kind in kinds}
+    models = {kind: load(kind, there, dtype) for kind, there in places(place, kinds).items()}
     if "llama" in models and (place / ADAPTER).is_dir():
         load_adapter(models["llama"], place / ADAPTER, dtype)
     return Parts(
@@ -160,15 +157,23 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def complete(folder: Path, kinds: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Returns the kinds, all parts if none are given, if the folder has them.
+def places(folder: Path, kinds: tuple[str, ...] | None = None) -> dict[str, Path]:
+    """Returns the folder that has each part, all parts if no kinds are given.
 
     Raises:
-      WeightsError: naming those it lacks.
+      WeightsError: naming the parts that are in none.
     """
+    elsewhere = read_index(folder).get("elsewhere", {})
+    own = kinds_in(folder)
     kinds = PARTS if kinds is None else kinds
-    missing = [kind for kind in kinds if kind not in kinds_in(folder)]
+    found = {}
+    for kind in kinds:
+        if kind in own:
+            found[kind] = folder
+        elif kind in elsewhere and (folder / elsewhere[kind]).is_dir():
+            found[kind] = folder / elsewhere[kind]
+    missing = [kind for kind in kinds if kind not in found]
     if missing:
         folders = ", ".join(f"{map_of(kind).folder}/" for kind in missing)
         raise WeightsError(f"{folder} lacks parts of FireEdit: {folders}")
-    return kinds
+    return found

@@ -119,7 +119,7 @@ def get_config() -> TrainConfig:
             final_fraction=0.02,
             groups=(Group(SLOWER, learning_rate=1e-3),),
         ),
-        steps=2000,
+        steps=2400,
         batch_size=16,
         ema_decay=0.99,
         log_every=20,
