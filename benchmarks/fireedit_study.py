@@ -1,7 +1,7 @@
 """What each part of FireEdit is worth on edits whose truth is known: the paper's table 3, in small.
 
     python -m benchmarks.fireedit_study --out runs/fireedit_study
-    python -m benchmarks.fireedit_study --out runs/small --variants whole --export EXPORT --store DIR
+    python -m benchmarks.fireedit_study --out runs/small --variants whole --export RUN --store DIR
 
 Trains the recipe configs/fireedit/tiny.py and its variants, one after the other, and edits the
 same 128 held-out pictures with each. L1 is the mean distance to the truth in 0..1, in the first row

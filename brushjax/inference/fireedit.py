@@ -30,7 +30,7 @@ from brushjax.inference.engine.fireedit import (
     edit,
 )
 from brushjax.inference.engine.program import Program
-from brushjax.inference.images import read_image, resize
+from brushjax.inference.images import carried, read_image, resize
 from brushjax.inference.result import InpaintResult
 from brushjax.models.fireedit.proposals import corners
 from brushjax.models.fireedit.vlm import stacked
@@ -57,7 +57,7 @@ class FireEditResult(InpaintResult):
         boxes: of each picture, best first: left, top, right, bottom as shares of the picture.
     """
 
-    boxes: tuple[Float[np.ndarray, "n 4"], ...] = ()
+    boxes: tuple[Float[np.ndarray, "_ 4"], ...] = ()
 
     def drawn(self, i: int = 0, width: int = 2) -> UInt8[np.ndarray, "H W 3"]:
         """Returns image i with the outlines of its regions, the best of them the brightest."""
@@ -107,6 +107,7 @@ class FireEditor:
         cells = json.loads(sizes.unet.extra).get("sample_size")
         self._cell = 2 ** (len(sizes.vae.block_out_channels) - 1)
         self._side = cells * self._cell if isinstance(cells, int) else SIDE
+        self._carries = sizes.edit.least_change > 0
         self._samplers: dict[tuple[str, int], Sampler] = {}
 
     @classmethod
@@ -176,7 +177,8 @@ class FireEditor:
             tile: side of the tiles in which the decoder works, for large pictures.
 
         Returns:
-            Pictures of the input's own size, outside the regions too as the networks made them.
+            Pictures of the input's own size, outside the regions too as the networks made them;
+            of a model with `least_change` the picture itself where the edit changes nothing.
 
         Raises:
             ValueError, TypeError: arguments that don't fit, with what was expected.
@@ -214,7 +216,11 @@ class FireEditor:
         out = self._program(sampler, inputs, FireOptions(together, tile))
         _check_finite(out.finite)
 
-        images = np.stack([resize(one, whole) for one in out.pictures])
+        if self._carries:
+            pairs = zip(repeated(originals, size), inputs.images, out.pictures)
+            images = np.stack([carried(*three) for three in pairs])
+        else:
+            images = np.stack([resize(one, whole) for one in out.pictures])
         seconds = time.perf_counter() - start
         return FireEditResult(images, out.latents, seconds, boxes=_kept(out))
 

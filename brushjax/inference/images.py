@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -227,6 +228,21 @@ def resize(
         return picture
     image = Image.fromarray(np.ascontiguousarray(picture))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS))
+
+
+def carried(
+    original: UInt8[np.ndarray, "H W 3"],
+    before: UInt8[np.ndarray, "h w 3"],
+    after: UInt8[np.ndarray, "h w 3"],
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns a picture with the change that was made of it at another size: `before` is the
+    picture there, `after` the edited one. Far from what changed, it is the picture itself."""
+    if original.shape == after.shape:
+        return after
+    height, width, _ = original.shape
+    change = after.astype(np.float32) - before
+    change = cv2.resize(change, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(np.rint(original + change), 0, 255).astype(np.uint8)
 
 
 def _picture(source: Any) -> Picture:

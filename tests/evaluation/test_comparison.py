@@ -70,6 +70,13 @@ def test_comparison_takes_what_is_there(tmp_path):
     assert any("on Emu Edit: it has no masks" in text for text in found.left_out)
 
 
+def test_comparison_takes_the_small_fireedit_with_what_it_is_made_for():
+    found = {one.label: one for one in dataclasses.replace(NOTHING, fireedit="").sweep().methods}
+    recipe = found["FireEdit"]
+    assert (recipe.steps, recipe.scheduler, recipe.folder) == (1, "ddim", "")
+    assert (recipe.text_guidance, recipe.image_guidance) == (1.0, 1.0)
+
+
 def test_recipe_is_the_comparison_of_what_lies_here():
     assert configs.load("configs/eval/three_papers.py") == ThreePapers()
 

@@ -10,6 +10,7 @@ import pytest
 import brushjax
 from brushjax.inference.engine import fireedit as engine
 from brushjax.inference.fireedit import FireEditResult, worked_at
+from brushjax.inference.images import carried, resize
 from brushjax.models.fireedit.editor import Seen
 from brushjax.pipelines.fireedit import join, look, sizes_of
 from brushjax.pipelines.instructions import Words
@@ -87,6 +88,18 @@ def test_picture_stays_where_the_edit_changes_nothing_and_fades_into_it():
     fading = result[0, 12, 8:12, 0]
     assert (np.diff(fading) >= 0).all()
     assert fading[-1] < 0.3
+
+
+def test_change_is_carried_to_a_picture_of_another_size_and_leaves_the_rest():
+    large = picture(128, 96)
+    before = resize(large, (64, 48))
+    after = before.copy()
+    after[:, :24] //= 2
+    result = carried(large, before, after)
+    np.testing.assert_array_equal(result[:, 50:], large[:, 50:])
+    change = result[:, :46].astype(int) - large[:, :46]
+    assert change.mean() < -40
+    np.testing.assert_array_equal(carried(before, before, after), after)
 
 
 def test_regions_are_drawn_over_the_picture():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from brushjax.agents.command import SMALL_FIREEDIT
 from brushjax.evaluation.benchmarks.magicbrush import MagicBrush
 from brushjax.evaluation.benchmarks.miniature import Miniature
 from brushjax.evaluation.benchmarks.piebench import PieBench
@@ -33,7 +34,8 @@ class ThreePapers:
             empty: the package's.
         region: export folder of a region predictor's run; empty is the small one that ships.
         pix2pix: published pipeline folder of instruct-pix2pix.
-        fireedit: folder that a run of configs/fireedit/ exported.
+        fireedit: folder that a run of configs/fireedit/ exported; empty is the small one that
+            ships, with the settings that it is made for.
         magicbrush, emuedit, piebench: folders of the published files, see docs/evaluating.md.
         miniature: what always runs.
         networks: folder of the metrics' networks, each in a folder of its own name.
@@ -49,7 +51,7 @@ class ThreePapers:
     weights: str = ""
     region: str = ""
     pix2pix: str = "weights/instruct-pix2pix"
-    fireedit: str = "runs/tiny_fireedit/export"
+    fireedit: str = ""
     magicbrush: str = "data/MagicBrush/test"
     emuedit: str = "data/emu_edit_test_set/data"
     piebench: str = "data/PIE-Bench"
@@ -102,7 +104,7 @@ class ThreePapers:
                 self.region,
                 Predicted("learnable regions", True, predictor=self.region, **filling),
             ),
-            ("fireedit", self.fireedit, FireEdit(steps=steps, folder=self.fireedit)),
+            ("fireedit", self.fireedit, self._fireedit()),
             ("pix2pix", self.pix2pix, Pix2Pix(steps=steps, base=self.pix2pix)),
             ("", "", Blended(blended, **filling)),
             ("", "", Copy()),
@@ -113,6 +115,12 @@ class ThreePapers:
             for field, path, one in wanted
             if path and not Path(path).is_dir()
         ]
+
+    def _fireedit(self) -> FireEdit:
+        if self.fireedit:
+            return FireEdit(steps=self.editor_steps, folder=self.fireedit)
+        steps, scheduler, text, image = SMALL_FIREEDIT
+        return FireEdit("FireEdit", steps, scheduler, text, image)
 
     def _benchmarks(self, labels: list[str]) -> tuple[tuple[Benchmark, ...], list[str]]:
         """The benchmarks whose files are there, and what is said of the others."""

@@ -82,7 +82,8 @@ class FireEdit(_Editor):
     """FireEdit: region tokens, a language model and hybrid attention drive an 8-channel UNet.
 
     Attributes:
-        folder: as `python train.py configs/fireedit/...` exports it.
+        folder: as `python train.py configs/fireedit/...` exports it; empty is the small one that
+            ships.
     """
 
     label: str = "FireEdit"
@@ -93,12 +94,15 @@ class FireEdit(_Editor):
         from flax import nnx
 
         from brushjax.identity import arrays
+        from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT
         from brushjax.weights.fireedit import load_fireedit
 
-        parts = load_fireedit(self.folder)
+        folder = self.folder or SHIPPED_FIREEDIT
+        parts = load_fireedit(folder)
         states = {k: nnx.to_pure_dict(nnx.state(model)) for k, model in parts.models.items()}
         own = {**dataclasses.asdict(self), "kind": "fireedit", "folder": ""}
         own |= {"parts": arrays({**states, "null": parts.null_context})}
+        own |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
         names = ("steps", "scheduler", "text_guidance", "image_guidance")
         how = {name: getattr(self, name) for name in names}
 
@@ -106,7 +110,7 @@ class FireEdit(_Editor):
         def editor() -> Any:
             from brushjax.inference.fireedit import FireEditor
 
-            return FireEditor.load(self.folder, mesh=resources.mesh)
+            return FireEditor.load(folder, mesh=resources.mesh)
 
         def fill(tasks: Sequence[Task]) -> Made:
             result = editor()(
