@@ -4,11 +4,12 @@
     python -m benchmarks.fireedit_study --out runs/small --variants whole --export RUN --store DIR
 
 Trains the recipe configs/fireedit/tiny.py and its variants, one after the other, and edits the
-same 128 held-out pictures with each. L1 is the mean distance to the truth in 0..1, in the first row
-of the picture that is edited itself; the change outside is that of the pixels
-which the truth leaves as they are. Intervals are 95 % over the pictures, those of the differences
-paired. Ended and started again, it goes on where it was. Writes table.md and strip.png. The second
-line edits with the export of a run, once it is stored as the package has it.
+same 128 held-out pictures with each. All that learns does so at one rate (the recipe's transformers
+learn at half of it), so "whole" is the recipe itself only with --export. L1 is the mean distance to
+the truth in 0..1, in the first row of the picture that is edited itself; the change outside is that
+of the pixels which the truth leaves as they are. Intervals are 95 % over the pictures, those of the
+differences paired. Ended and started again, it goes on where it was. Writes table.md and strip.png.
+The second line edits with the export of a run, once it is stored as the package has it.
 """
 
 import argparse
@@ -43,10 +44,13 @@ VARIANTS = {
     "no TATI": ("tati",),
     "no HVCA": ("hvca",),
     "untrained language model": ("regions", "tati", "hvca", "llama"),
+    "untrained": ("learning",),
 }
 """What each goes without. TATI and the language model stay as they start: TATI then gives the
-Q-Former's features as they are. The last is what instruct-pix2pix is: a UNet that learns to read
-what never learnt to look."""
+Q-Former's features as they are. With an untrained language model it is what instruct-pix2pix is: a
+UNet that learns to read what never learnt to look. The last is all of it as training finds it."""
+STILL = {"tati": r"tati\..*", "llama": r"llama\..*", "learning": ".*"}
+"""Paths of what then does not learn."""
 
 
 def variant(config, without):
@@ -57,14 +61,19 @@ def variant(config, without):
         visual_scale=0.0 if "hvca" in without else 1.0,
     )
     sizes = dataclasses.replace(config.objective.sizes, edit=edit)
-    still = [kind for kind in ("tati", "llama") if kind in without]
-    groups = tuple(Group(rf"{kind}\..*", learning_rate=0.0, weight_decay=0.0) for kind in still)
-    return dataclasses.replace(
+    still = [STILL[part] for part in STILL if part in without]
+    groups = tuple(Group(paths, learning_rate=0.0, weight_decay=0.0) for paths in still)
+    config = dataclasses.replace(
         config,
         objective=dataclasses.replace(config.objective, sizes=sizes),
         optimizer=dataclasses.replace(config.optimizer, groups=groups),
         validation=None,
     )
+    if "learning" not in without:
+        return config
+    once = dataclasses.replace(config.optimizer, warmup_steps=0)
+    few = dataclasses.replace(config.data, pool=config.batch_size)
+    return dataclasses.replace(config, steps=1, optimizer=once, data=few)
 
 
 def stored(export, folder):
