@@ -40,7 +40,7 @@ def get_config() -> TrainConfig:
             decay="cosine",
             final_fraction=0.02,
         ),
-        steps=800,
+        steps=1200,
         batch_size=32,
         log_every=50,
         checkpoint_every=400,
