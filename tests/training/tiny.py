@@ -55,7 +55,8 @@ class Numbers:
         import grain
 
         samples = grain.MapDataset.source(self.source(encode)).seed(0).shuffle().repeat()
-        return samples[shard[0] :: shard[1]].batch(batch_size).to_iter_dataset()
+        few = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)  # by default 16 and 500
+        return samples[shard[0] :: shard[1]].batch(batch_size).to_iter_dataset(few)
 
 
 @dataclasses.dataclass(frozen=True)
