@@ -95,7 +95,7 @@ def test_preprocessing_equals_the_stored_one(golden):
 
 
 # Two forms of guidance that other tests run too, each a program of its own.
-SLOW = ("ddim_mode", "ddim_mode_guess", "ddim_mode_nocfg")
+SLOW = ("ddim_mode", "unipc_mode", "ddim_mode_guess", "ddim_mode_nocfg")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,9 @@ def test_twenty_steps_equal_pytorch(kind):
     assert worst["change"] <= 1e-1  # every tensor moved, and by the same
 
 
-@pytest.mark.parametrize("kind", ["two-levels", "sdxl"], indirect=True)
+@pytest.mark.parametrize(
+    "kind", ["two-levels", pytest.param("sdxl", marks=pytest.mark.slow)], indirect=True
+)
 def test_captions_and_sizes_reach_the_loss(kind):
     """What a loss must depend on: captions and, for SDXL, the picture's sizes."""
     name, _ = kind

@@ -97,6 +97,7 @@ def test_step_of_sd15_does_the_useful_work_and_little_more_all_of_it_in_bfloat16
     assert not in_float32(program)
 
 
+@pytest.mark.slow
 def test_float32_products_and_trained_base_weights_are_noticed(base):
     """What the test above would see if either crept in."""
     config = recipe(str(base), size=32)
