@@ -52,7 +52,9 @@ class Validation:
         """Names of the numbers, found without computing any."""
         hosts = jax.process_count()
         batch = {
-            name: jax.ShapeDtypeStruct((hosts * len(array), *array.shape[1:]), array.dtype)
+            name: jax.ShapeDtypeStruct(
+                (hosts * len(array), *array.shape[1:]), jax.dtypes.canonicalize_dtype(array.dtype)
+            )
             for name, array in self._batches[0].items()
         }
         shapes = jax.eval_shape(

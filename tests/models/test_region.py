@@ -162,7 +162,7 @@ def test_predictor_does_not_see_padding(predictor, stored):
     plain, _, _ = run(predictor, image, instruction, mask)
     more = jnp.concatenate([instruction, 9.0 * jnp.ones((3, 5, 32))], axis=1)
     padded, _, _ = run(predictor, image, more, jnp.pad(mask, ((0, 0), (0, 5))))
-    np.testing.assert_allclose(padded.probability, plain.probability, atol=1e-6)
+    np.testing.assert_allclose(padded.probability, plain.probability, atol=3e-6)
     leaky, _, _ = run(predictor, image, more, jnp.ones((3, 15), bool))
     assert np.abs(leaky.probability - plain.probability).max() > 1e-3
 
@@ -173,7 +173,7 @@ def test_literal_form_sees_the_picture_only_through_the_mixing_of_words(stored):
     image, instruction, mask = inputs(stored)
     assert mask[2].sum() == 1
     literal, residual = (run(model, image, instruction, mask)[0].logits[2] for model in models)
-    assert float(jnp.ptp(literal)) < 1e-6
+    assert float(jnp.ptp(literal)) < 3e-6
     assert float(jnp.ptp(residual)) > 1e-2
 
 

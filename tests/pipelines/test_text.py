@@ -41,7 +41,7 @@ def test_one_encoder_gives_the_normed_last_state(pair):
     (model, _), (tokenizer, _) = pair
     features = TextEncoders(Encoder.of(model, tokenizer))(["a red cat", ""])
     output = run(model, jnp.asarray(tokenizer(["a red cat", ""])))
-    np.testing.assert_allclose(features.context, output.last_hidden_state, atol=1e-6)
+    np.testing.assert_allclose(features.context, output.last_hidden_state, atol=3e-6)
     assert features.pooled is None
 
 

@@ -14,7 +14,9 @@ from brushjax.sharding import LANGUAGE_MODEL, MeshShape, make_mesh
 from tests.models.encoders.tiny_llama import TINY, build, inputs, is_factor
 from tests.support import error
 
-TOLERANCE = 1e-5  # of the standard deviation
+# Of the standard deviation: sums over devices come in another order, which is 1.04e-5 with
+# jax 0.12; in float64 the same programs differ by 3e-14.
+TOLERANCE = 2e-5
 CONFIG = dataclasses.replace(
     TINY,
     vocab_size=48,
