@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,10 +146,16 @@ class Models:
         return self._digests[id(model)]
 
     def base_digests(self, path: str = "") -> dict[str, str]:
-        """The digests of a base's networks."""
+        """The digests of a base's networks and of its noise."""
+        from brushjax.diffusion.schedule import read_scheduler_config
+
         parts = self.base(path)
         names = ("unet", "vae", "text_encoder", "text_encoder_2")
-        return {name: self.digest(parts[name]) for name in names if name in parts}
+        found = {name: self.digest(parts[name]) for name in names if name in parts}
+        if parts.get("scheduler") is not None:
+            noise = json.dumps(read_scheduler_config(parts["scheduler"]), sort_keys=True)
+            found["scheduler"] = identity.digest(noise)
+        return found
 
 
 def named_paths(arguments: Sequence[str]) -> dict[str, str]:

@@ -197,32 +197,48 @@ class FireEditor:
         shapes = sorted({one.shape for one in originals})
         if len(shapes) != 1:
             raise ValueError(f"expected pictures of one size in a batch, got {shapes}")
-        whole = originals[0].shape[0], originals[0].shape[1]
-        height, width = worked_at(*whole, side or self._side)
+        sampler = self._sampler(scheduler, steps)
+        scales = np.array([image_guidance, text_guidance], np.float32)
+        guidance = np.broadcast_to(scales, (sampler.steps, 2))
+        inputs = self._inputs(originals, columns, size, guidance, side or self._side)
+        out = self._program(sampler, inputs, FireOptions(together, tile))
+        _check_finite(out.finite)
+
+        images = self._at_size(repeated(originals, size), inputs.images, out.pictures)
+        seconds = time.perf_counter() - start
+        return FireEditResult(images, out.latents, seconds, boxes=_kept(out))
+
+    def _inputs(
+        self,
+        originals: Sequence[np.ndarray],
+        columns: Mapping[str, Sequence[Any]],
+        size: int,
+        guidance: Float[np.ndarray, "steps 2"],
+        side: int,
+    ) -> FireInputs:
+        """What the program reads, of `size` samples; one picture or instruction serves them all."""
+        tall, wide = originals[0].shape[:2]
+        height, width = worked_at(tall, wide, side)
         pictures = np.stack([resize(one, (height, width)) for one in originals])
         plans: Any = stacked([self._writer.edit(text) for text in columns["instruction"]])
         seeds = batch_seeds(columns["seed"], size)
-        sampler = self._sampler(scheduler, steps)
-        scales = np.array([image_guidance, text_guidance], np.float32)
-        inputs = FireInputs(
+        return FireInputs(
             images=repeated(pictures, size),
             sequence=dataclasses.replace(
                 plans, **{name: repeated(x, size) for name, x in vars(plans).items()}
             ),
             noise=seeded_noise(seeds, (height // self._cell, width // self._cell, 4)),
-            guidance=np.broadcast_to(scales, (sampler.steps, 2)),
+            guidance=guidance,
             seeds=seeds,
         )
-        out = self._program(sampler, inputs, FireOptions(together, tile))
-        _check_finite(out.finite)
 
+    def _at_size(
+        self, originals: Sequence[np.ndarray], before: np.ndarray, after: np.ndarray
+    ) -> UInt8[np.ndarray, "B H W 3"]:
+        """The edited pictures at the originals' size; before and after are as worked on."""
         if self._carries:
-            pairs = zip(repeated(originals, size), inputs.images, out.pictures)
-            images = np.stack([carried(*three) for three in pairs])
-        else:
-            images = np.stack([resize(one, whole) for one in out.pictures])
-        seconds = time.perf_counter() - start
-        return FireEditResult(images, out.latents, seconds, boxes=_kept(out))
+            return np.stack([carried(*three) for three in zip(originals, before, after)])
+        return np.stack([resize(one, originals[0].shape[:2]) for one in after])
 
     def _sampler(self, name: str, steps: int) -> Sampler:
         if (name, steps) not in self._samplers:

@@ -174,6 +174,9 @@ def places(folder: Path, kinds: tuple[str, ...] | None = None) -> dict[str, Path
             found[kind] = folder / elsewhere[kind]
     missing = [kind for kind in kinds if kind not in found]
     if missing:
-        folders = ", ".join(f"{map_of(kind).folder}/" for kind in missing)
+        folders = ", ".join(
+            f"{map_of(kind).folder}/" + (f" (nor {elsewhere[kind]})" if kind in elsewhere else "")
+            for kind in missing
+        )
         raise WeightsError(f"{folder} lacks parts of FireEdit: {folders}")
     return found

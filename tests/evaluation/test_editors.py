@@ -1,6 +1,7 @@
 """Editors by instruction as methods of the sweep."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,26 @@ def test_fireedit_is_known_by_its_weights_and_edits(fireedit):
     assert made.pictures.shape == (2, 40, 56, 3)
     assert "folder" in method.settings
     assert fireedit not in str(method.settings)  # the same weights elsewhere are the same
+
+
+@pytest.mark.parametrize("file", ["prompt.json", "scheduler/scheduler_config.json", "tokenizer/a"])
+def test_fireedit_is_known_by_what_its_folder_says_beside_the_weights(fireedit, tmp_path, file):
+    folder = tmp_path / "copy"
+    shutil.copytree(fireedit, folder)
+    recipe = FireEdit(folder=fireedit)
+    resources = Resources(Models(), devices=[None])
+    before = recipe.method(resources).settings
+    other = dataclasses.replace(recipe, folder=str(folder))
+    assert other.method(resources).settings == before
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text('{"system": "another"}')
+    assert other.method(resources).settings != before
+
+
+def test_base_is_known_by_its_noise_too():
+    epsilon, velocity = ({"prediction_type": kind} for kind in ("epsilon", "v_prediction"))
+    known = [Models(parts={"scheduler": one}).base_digests() for one in (epsilon, velocity)]
+    assert known[0] != known[1]
 
 
 def test_editors_refuse_records_without_an_instruction():

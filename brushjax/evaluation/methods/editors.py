@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,18 +92,27 @@ class FireEdit(_Editor):
 
     def method(self, resources: Resources) -> Method:
         """The editor of its folder."""
-        from flax import nnx
-
-        from brushjax.identity import arrays
+        from brushjax.evaluation.models import network_digest
+        from brushjax.identity import arrays, digest
         from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT
         from brushjax.weights.fireedit import load_fireedit
 
-        folder = self.folder or SHIPPED_FIREEDIT
+        folder = Path(self.folder or SHIPPED_FIREEDIT).expanduser()
         parts = load_fireedit(folder)
-        states = {k: nnx.to_pure_dict(nnx.state(model)) for k, model in parts.models.items()}
         own = {**dataclasses.asdict(self), "kind": "fireedit", "folder": ""}
-        own |= {"parts": arrays({**states, "null": parts.null_context})}
-        own |= {"edit": parts.edit.to_dict(), "sequence": parts.sequence.to_dict()}
+        own |= {"parts": {kind: network_digest(model) for kind, model in parts.models.items()}}
+        own |= {"null": arrays(parts.null_context)}
+        # How the parts are joined, the words around an instruction, tokenizer and noise.
+        files = [
+            file
+            for place in ("*.json", "scheduler/*", "tokenizer/*")
+            for file in sorted(folder.glob(place))
+        ]
+        own |= {
+            "files": digest(
+                *(x for file in files for x in (str(file.relative_to(folder)), file.read_bytes()))
+            )
+        }
         names = ("steps", "scheduler", "text_guidance", "image_guidance")
         how = {name: getattr(self, name) for name in names}
 
