@@ -14,7 +14,7 @@ from brushjax.nn.execution import execution
 from brushjax.nn.layers import Rngs, linear
 from brushjax.nn.splash import fits_splash, splash
 
-QUERY_CHUNK = 512  # rows of scores held at once: 512 x 4096 float32 is 8 MB, within a CPU cache
+SCORES_AT_ONCE = 2**23  # of one head: 2048 rows over 4096 keys, 32 MB in float32
 
 
 def attention(
@@ -39,12 +39,12 @@ def attention(
       causal: True: the last query sees all keys, the one before it all but the last, and so on. A
         number: which key the first query sees last, the next query one more, and so on.
       scale: of the scores, D^-0.5 when not given.
-      implementation: "plain" holds all L x N scores; "chunked" holds `QUERY_CHUNK` rows of one head
-        at a time, forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU (half
-        precision, D a multiple of 8 and at most 128); "splash" is that of a TPU (lengths that are
-        multiples of 128). The kernels take neither key mask nor bias, and are causal in the first
-        way alone, for as many queries as keys. "auto" picks by platform, dtype, size and what is
-        masked.
+      implementation: "plain" holds all L x N scores; "chunked" holds some rows of one head at a
+        time (`SCORES_AT_ONCE`), forward and backward; "cudnn" is the fused kernel of an NVIDIA GPU
+        (half precision, D a multiple of 8 and at most 128); "splash" is that of a TPU (lengths that
+        are multiples of 128). The kernels take neither key mask nor bias, and are causal in the
+        first way alone, for as many queries as keys. "auto" picks by platform, dtype, size and what
+        is masked.
 
     Raises:
       ValueError: for an implementation that is not in the list or can't do this; for heads of keys
@@ -181,7 +181,11 @@ def _softmax(q: Array, k: Array, v: Array, scale: float, offset: Array | None) -
     scores = scores.astype(_precise(scores))
     if offset is not None:
         scores = scores + offset
-    return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    if v.dtype != scores.dtype:  # half precision, where the undivided sum could overflow
+        return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    # Divided after the product: D numbers a query instead of N.
+    return jnp.matmul(weights, v) / weights.sum(axis=-1, keepdims=True)
 
 
 def _precise(x: Array) -> Any:
@@ -190,10 +194,12 @@ def _precise(x: Array) -> Any:
 
 def _chunked(q: Array, k: Array, v: Array, scores: Scores) -> Array:
     batch, heads, length, width = q.shape
-    chunks, groups, keys = -(-length // QUERY_CHUNK), heads // k.shape[1], k.shape[2]
-    padding = chunks * QUERY_CHUNK - length
+    groups, keys = heads // k.shape[1], k.shape[2]
+    chunks = -(-length // max(SCORES_AT_ONCE // keys, 1))
+    rows = -(-length // chunks)
+    padding = chunks * rows - length
     q = jnp.pad(q, ((0, 0), (0, 0), (0, padding), (0, 0)))
-    q = q.reshape(batch * heads * chunks, QUERY_CHUNK, width)
+    q = q.reshape(batch * heads * chunks, rows, width)
     k, v = (x.reshape(-1, keys, width) for x in (k, v))
     bias = scores.bias
     if bias is not None and bias.shape[2] > 1:
@@ -203,25 +209,25 @@ def _chunked(q: Array, k: Array, v: Array, scores: Scores) -> Array:
     @jax.checkpoint  # the backward pass recomputes a chunk's scores rather than keeping all of them
     def attend(index: Array, q_chunk: Array, k: Array, v: Array, scores: Scores) -> Array:
         head, chunk = index // chunks, index % chunks
-        here = _of_chunk(scores, head // heads, head % heads, chunk)
-        first = chunk * QUERY_CHUNK
+        here = _of_chunk(scores, head // heads, head % heads, (chunk * rows, rows))
+        first = chunk * rows
         last = scores.last(length, keys)
-        offset = here.offset(first, (QUERY_CHUNK, keys), last, _precise(q_chunk))
+        offset = here.offset(first, (rows, keys), last, _precise(q_chunk))
         offset = None if offset is None else offset.reshape(-1, offset.shape[-1])
         head = head // groups if groups > 1 else head
         return _softmax(q_chunk, k[head], v[head], scores.scale, offset)
 
     out = jax.lax.map(lambda item: attend(item[0], item[1], k, v, scores), (jnp.arange(len(q)), q))
-    return out.reshape(batch, heads, chunks * QUERY_CHUNK, width)[:, :, :length]
+    return out.reshape(batch, heads, chunks * rows, width)[:, :, :length]
 
 
-def _of_chunk(scores: Scores, sample: Array, head: Array, chunk: Array) -> Scores:
-    """Returns what concerns `QUERY_CHUNK` queries of one head."""
+def _of_chunk(scores: Scores, sample: Array, head: Array, queries: tuple[Any, int]) -> Scores:
+    """Returns what concerns some queries of one head: the first of them, how many."""
     mask, bias = scores.key_mask, scores.bias
     if mask is not None:
         mask = jax.lax.dynamic_slice_in_dim(mask, sample, 1)
     if bias is not None:
-        places = zip((sample, head, chunk * QUERY_CHUNK), (1, 1, QUERY_CHUNK), strict=True)
+        places = zip((sample, head, queries[0]), (1, 1, queries[1]), strict=True)
         for axis, (start, size) in enumerate(places):
             if bias.shape[axis] > 1:
                 bias = jax.lax.dynamic_slice_in_dim(bias, start, size, axis)

@@ -1,5 +1,7 @@
 """Attention: its implementations agree, and the chunked one never holds all scores."""
 
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,15 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from brushjax.nn import attention
-from brushjax.nn.attention import QUERY_CHUNK
 
-LENGTH, KEYS, HEADS, WIDTH = QUERY_CHUNK + 37, 19, 2, 4  # the last chunk is mostly padding
+MODULE = import_module("brushjax.nn.attention")  # the package has the function of its name
+LENGTH, KEYS, HEADS, WIDTH = 549, 19, 2, 4
+ROWS = 512  # of scores at once: two chunks, of which the second is padded
+
+
+@pytest.fixture(autouse=True)
+def _few_scores_at_once(monkeypatch):
+    monkeypatch.setattr(MODULE, "SCORES_AT_ONCE", ROWS * KEYS)
 
 
 def draw(seed=0, length=LENGTH, keys=KEYS, key_heads=HEADS):
@@ -159,8 +167,9 @@ def largest_array(function, *args):
     return max(walk(jax.make_jaxpr(function)(*args).jaxpr))
 
 
-def test_chunked_attention_never_holds_all_scores():
-    length = 8 * QUERY_CHUNK
+def test_chunked_attention_never_holds_all_scores(monkeypatch):
+    length = 8 * ROWS
+    monkeypatch.setattr(MODULE, "SCORES_AT_ONCE", ROWS * length)
     q = jax.ShapeDtypeStruct((1, length, 1, WIDTH), jnp.float32)
 
     def gradient(implementation):
@@ -169,7 +178,7 @@ def test_chunked_attention_never_holds_all_scores():
         )
 
     assert largest_array(gradient("plain"), q, q, q) == length * length
-    assert largest_array(gradient("chunked"), q, q, q) == QUERY_CHUNK * length
+    assert largest_array(gradient("chunked"), q, q, q) == ROWS * length
     compiled = jax.jit(gradient("chunked")).lower(q, q, q).compile()
     scores = 4 * length * length  # bytes
     assert compiled.memory_analysis().temp_size_in_bytes < scores / 2
@@ -186,13 +195,15 @@ def test_half_precision_attention_takes_its_softmax_in_float32():
     assert all("f32" in line for line in exponentials)
 
 
-def test_attention_picks_chunks_for_long_sequences():
+def test_attention_picks_chunks_for_long_sequences(monkeypatch):
+    monkeypatch.setattr(MODULE, "SCORES_AT_ONCE", ROWS * 2048)
+
     def program(length):
         q = jax.ShapeDtypeStruct((1, length, 1, WIDTH), jnp.float32)
         return largest_array(attention, q, q, q)
 
     assert program(1024) == 1024 * 1024  # plain
-    assert program(2048) == QUERY_CHUNK * 2048  # chunked
+    assert program(2048) == ROWS * 2048  # chunked
 
 
 def test_attention_refuses_an_unknown_implementation():
