@@ -35,10 +35,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import jax  # noqa: E402 - after the environment is set
 import pytest  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+
+from tests import annotations  # noqa: E402
 
 # Every annotation of brushjax is checked whenever a test calls the function that carries it.
-install_import_hook("brushjax", "beartype.beartype")
+annotations.check("brushjax")
 
 
 def pytest_collection_finish():

@@ -2,20 +2,19 @@
 
 import dataclasses
 
-import jax
 import pytest
 
 from brushjax import weights
 from brushjax.data.pipeline import PhotoData
 from brushjax.data.sets.photos import all_captions
 from brushjax.data.text import train_tokenizer
-from brushjax.models.encoders.clip import CLIPTextConfig
-from brushjax.models.unet import UNetConfig
+from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
+from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
-from brushjax.nn import Keys
 from brushjax.training.batches import stack
+from brushjax.training.objectives.contract import parameters
 from brushjax.training.objectives.text_to_image import TextToImageObjective
-from tests.support import loaded
+from tests.inference.conftest import filled
 
 VAE = VAEConfig(block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=2)
 UNET = UNetConfig(
@@ -37,18 +36,24 @@ QUICK = {"xla_backend_optimization_level": 0}  # compiled once, run once
 @pytest.fixture(scope="session")
 def text_to_image(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
-    weights.save(
-        AutoencoderKL(dataclasses.replace(VAE, scaling_factor=0.5), rngs=Keys(0)), folder / "vae"
-    )
+    vae = filled(AutoencoderKL, dataclasses.replace(VAE, scaling_factor=0.5), 0)
+    weights.save(vae, folder / "vae")
     train_tokenizer(all_captions(), folder / "tokenizer", size=600)
     return TextToImageObjective(UNET, TEXT, vae=str(folder), tokenizer_folder=str(folder))
 
 
 @pytest.fixture(scope="session")
-def base(text_to_image, tmp_path_factory):
+def untrained(text_to_image):
+    """What is trained, of numpy's numbers: JAX would take ten seconds to compile as many draws."""
+    text = filled(CLIPText, text_to_image._text_config(), 1)
+    return {"unet": parameters(filled(UNet, UNET, 2)), "text_encoder": parameters(text)}
+
+
+@pytest.fixture(scope="session")
+def base(text_to_image, untrained, tmp_path_factory):
     """The folder of an untrained pipeline."""
     folder = tmp_path_factory.mktemp("base")
-    text_to_image.export(loaded(text_to_image, jax.random.key(0))[0], folder, {})
+    text_to_image.export(untrained, folder, {})
     return folder
 
 
