@@ -26,16 +26,20 @@ def edited(editor, images, instructions):
     return editor(images, instructions, **settings, **guidance).images.astype(np.float32)
 
 
-def test_shipped_editor_comes_a_quarter_nearer_to_the_truth_of_128_held_out_edits(editor):
+# Measured: 0.726 on 128, 0.901 on the first 32 of them.
+@pytest.mark.parametrize(
+    ("count", "most"), [(COUNT, 0.92), pytest.param(128, 0.75, marks=pytest.mark.slow)]
+)
+def test_shipped_editor_comes_nearer_to_the_truth_of_held_out_edits(editor, count, most):
     source = ToldEdits(split="held_out", seed=1).source(lambda record: record.arrays())
     made, copied = [], []
-    for start in range(0, 128, COUNT):
+    for start in range(0, count, COUNT):
         records = [source.record(start + n) for n in range(COUNT)]
         before, truth = (np.stack([getattr(r, k) for r in records]) for k in ("image", "target"))
         images = edited(editor, before, [record.instruction for record in records])
         made.append(np.abs(images - truth).mean())
         copied.append(np.abs(before.astype(np.float32) - truth).mean())
-    assert np.mean(made) < 0.75 * np.mean(copied)  # measured: 0.726
+    assert np.mean(made) < most * np.mean(copied)
 
 
 def test_shipped_editor_reads_the_instruction(editor):

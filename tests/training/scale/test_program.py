@@ -87,14 +87,16 @@ def test_forward_passes_do_the_published_work():
 
 
 def test_step_of_sd15_does_the_useful_work_and_little_more_all_of_it_in_bfloat16():
-    config = recipe()
-    useful = useful_flops(config) / DEVICES / GIGA
-    assert useful == pytest.approx(STEP + TEXT, rel=1e-3)
-    program = traced(config)
+    program = traced(recipe())
     # A gradient of the frozen weights would be 22 % more; 2 % is the scores that attention computes
     # again rather than keeping them.
-    assert 1 <= flops(program) / DEVICES / GIGA / useful <= 1.05
+    assert 1 <= flops(program) / DEVICES / GIGA / (STEP + TEXT) <= 1.05
     assert not in_float32(program)
+
+
+@pytest.mark.slow
+def test_useful_work_of_sd15_is_the_published_one():
+    assert useful_flops(recipe()) / DEVICES / GIGA == pytest.approx(STEP + TEXT, rel=1e-3)
 
 
 @pytest.mark.slow
