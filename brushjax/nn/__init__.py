@@ -3,7 +3,14 @@
 from brushjax.nn.attention import Attention, KeyValue, Streams, attention, part
 from brushjax.nn.batch import broadcast_batch, plus, repeated
 from brushjax.nn.embeddings import TimestepEmbedding, sinusoid
-from brushjax.nn.execution import Execution, constrain, executing, execution, rematerialised
+from brushjax.nn.execution import (
+    Execution,
+    constrain,
+    executing,
+    execution,
+    own_samples,
+    rematerialised,
+)
 from brushjax.nn.layers import (
     GroupNorm,
     Keys,
@@ -44,6 +51,7 @@ __all__ = [
     "execution",
     "layer_norm",
     "linear",
+    "own_samples",
     "part",
     "plus",
     "projection",

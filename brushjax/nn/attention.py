@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from brushjax.nn.batch import broadcast_batch, plus
 from brushjax.nn.execution import Attention as Implementation
-from brushjax.nn.execution import execution
+from brushjax.nn.execution import execution, own_samples
 from brushjax.nn.layers import Rngs, linear
 from brushjax.nn.splash import fits_splash, splash
 
@@ -68,7 +68,7 @@ def attention(
     if implementation == "plain":
         out = _plain(q, k, v, scores)
     elif implementation == "chunked":
-        out = _chunked(q, k, v, scores)
+        out = _of_own(q, k, v, scores)
     else:
         raise ValueError(
             f"expected an attention implementation of {Implementation}, got {implementation!r}"
@@ -190,6 +190,17 @@ def _softmax(q: Array, k: Array, v: Array, scale: float, offset: Array | None) -
 
 def _precise(x: Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _of_own(q: Array, k: Array, v: Array, scores: Scores) -> Array:
+    """Attends in chunks, every device of a mesh to its own samples."""
+    for_all = None if scores.bias is None or len(scores.bias) > 1 else scores.bias
+
+    def attend(q: Array, k: Array, v: Array, mask: Any, bias: Any) -> Array:
+        bias = bias if for_all is None else for_all
+        return _chunked(q, k, v, dataclasses.replace(scores, key_mask=mask, bias=bias))
+
+    return own_samples(attend, q, k, v, scores.key_mask, scores.bias if for_all is None else None)
 
 
 def _chunked(q: Array, k: Array, v: Array, scores: Scores) -> Array:

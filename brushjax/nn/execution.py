@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
 import jax
+from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from brushjax.sharding import BATCH
@@ -18,8 +19,14 @@ Attention = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 Rematerialise = Literal["nothing", "elementwise", "layers"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-ACTIVATIONS = {"batch": BATCH[0], "heads": "tensor", "features": "tensor"}
-"""Over which axes of the mesh the named axes of activations are cut, where these divide them."""
+ACTIVATIONS = {
+    "batch": BATCH[0],
+    "samples": (*BATCH[0], "tensor"),
+    "heads": ("tensor",),
+    "features": ("tensor",),
+}
+"""Over which axes of the mesh the named axes of activations are cut: over as many, from the left,
+as divide them. "samples" is the batch of parts that have no use for the tensor axis."""
 
 PRODUCTS = frozenset({"conv_general_dilated", "dot_general", "pallas_call", "custom_vjp_call"})
 
@@ -68,7 +75,7 @@ def executing(how: Execution) -> Iterator[None]:
         _current.reset(token)
 
 
-def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrain(x: jax.Array, *axes: Any) -> jax.Array:
     """Returns an activation pinned to its place on the mesh of `Execution`.
 
     Left to itself the compiler may follow a cut matrix instead of the batch, and exchange
@@ -77,24 +84,59 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
     Args:
       axes: a name of ACTIVATIONS for each of the first axes; None, and the axes behind, are the
-        compiler's to choose.
+        compiler's to choose. With ... at the end the axes behind are whole.
     Raises: KeyError for an unknown name.
     """
-    mesh, by_hand = execution().mesh, jax.sharding.get_abstract_mesh().manual_axes
-    wanted = [None if name is None else ACTIVATIONS[name] for name in axes]
-    if mesh is None or mesh.size == 1 or by_hand:
-        return x
     free = PartitionSpec.UNCONSTRAINED
-    parts = [
-        free if cut is None or size % _devices(mesh, cut) else cut
-        for size, cut in zip(x.shape, wanted)
-    ]
-    spec = PartitionSpec(*parts, *[free] * (x.ndim - len(parts)))
+    behind = None if axes and axes[-1] is ... else free
+    named = [name for name in axes if name is not ...]
+    cuts = [() if name is None else cut_over(name, size) for size, name in zip(x.shape, named)]
+    mesh = _divided()
+    if mesh is None:
+        return x
+    spec = PartitionSpec(*(cut or free for cut in cuts), *[behind] * (x.ndim - len(cuts)))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
-def _devices(mesh: Mesh, axes: str | tuple[str, ...]) -> int:
-    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+def cut_over(name: str, size: int) -> tuple[str, ...]:
+    """Returns over which axes of the mesh a named axis of so many entries is cut.
+
+    Raises: KeyError for an unknown name.
+    """
+    wanted, mesh = ACTIVATIONS[name], _divided()
+    if mesh is None:
+        return ()
+    shorter = (wanted[:n] for n in range(len(wanted), 0, -1))
+    return next((axes for axes in shorter if size % _devices(mesh, axes) == 0), ())
+
+
+def own_samples(function: Callable[..., Array], *arrays: Any) -> Array:
+    """Returns function(*arrays) of trees of arrays [B, ...], of which every device works on its own
+    samples alone.
+
+    For what loops over the batch: the compiler would bring all samples to every device, and have
+    each go through all of them.
+    """
+    count = len(jax.tree.leaves(arrays)[0])
+    mesh, cut = _divided(), cut_over("samples", count)
+    if mesh is None or not cut:
+        return function(*arrays)
+
+    def by_device(x: Array) -> Array:
+        return constrain(x.reshape(_devices(mesh, cut), -1, *x.shape[1:]), "samples", ...)
+
+    results = jax.vmap(function)(*jax.tree.map(by_device, arrays))  # [devices, B/devices, ...]
+    return constrain(results.reshape(count, *results.shape[2:]), "samples", ...)
+
+
+def _divided() -> Mesh | None:
+    """The mesh of `Execution`, where the compiler has activations to divide over it."""
+    mesh, by_hand = execution().mesh, jax.sharding.get_abstract_mesh().manual_axes
+    return None if mesh is None or mesh.size == 1 or by_hand else mesh
+
+
+def _devices(mesh: Mesh, axes: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def rematerialised(layer: F) -> F:

@@ -132,7 +132,7 @@ def _gradient_of(
     def over_the_mesh(
         params: Params, frozen: Params, batch: Batch, keys: jax.Array
     ) -> tuple[Params, Metrics]:
-        batch = {name: constrain(array, "batch") for name, array in batch.items()}
+        batch = {name: constrain(array, "samples", ...) for name, array in batch.items()}
         return _accumulated(samples, parts, params, frozen, batch, keys)
 
     return over_the_mesh
@@ -275,7 +275,7 @@ def _accumulated(
     def cut(array: jax.Array) -> jax.Array:
         # Neighbours go to different parts: a device's samples are then cut where they lie.
         cut = jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)  # [parts, B/parts]
-        return constrain(cut, None, "batch")
+        return constrain(cut, None, "samples", ...)
 
     inputs = jax.tree.map(cut, (dict(batch), keys))
     if weights is None:

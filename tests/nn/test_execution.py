@@ -82,6 +82,8 @@ def test_constrain_cuts_named_axes_over_the_mesh_where_it_divides_them():
     assert cut_of(x, "batch", None, "heads") == (2, 3, 2, 5)
     assert cut_of(x, "batch", "features", shape=(2, 2, 2)) == (1, 3, 8, 5)  # 2 divides no 3
     assert cut_of(x, None, shape=(8, 1, 1)) == x.shape
+    assert cut_of(x, "samples", ..., shape=(2, 1, 4)) == (2, 3, 8, 5)  # 8 divide no 4 samples
+    assert cut_of(x, None, None, "samples", shape=(2, 1, 4)) == (4, 3, 1, 5)
     with pytest.raises(KeyError, match="width"):
         constrain(x, "width")
 

@@ -221,10 +221,10 @@ class DecoderLayer(nnx.Module):
         turn: Rotation,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B S E"], KeyValue | None]:
-        x = constrain(x, "batch")
+        x = constrain(x, "batch", ...)
         seen, new = self.self_attn(self.input_layernorm(x), mask, turn, cache)
         x = x + seen
-        return constrain(x + self.mlp(self.post_attention_layernorm(x)), "batch"), new
+        return constrain(x + self.mlp(self.post_attention_layernorm(x)), "batch", ...), new
 
 
 class Layers(nnx.Module):
@@ -308,10 +308,12 @@ class Llama(nnx.Module):
           positions: of the tokens; when not given they count what the mask leaves, so that unused
             slots in the middle change nothing.
         """
-        if positions is None:
-            positions = _counted(mask)
+        mask = constrain(mask, "batch", ...)
+        positions = _counted(mask) if positions is None else constrain(positions, "batch", ...)
         turn = self._turn(positions, embeddings.dtype)
-        return self.model.norm(self.model.layers(embeddings, mask, turn)[0])  # [B, S, E]
+        x = constrain(embeddings, "batch", ...)
+        x = constrain(self.model.layers(x, mask, turn)[0], "batch", ...)
+        return constrain(self.model.norm(x), "samples", ...)  # [B, S, E]
 
     def read(
         self, embeddings: Float[Array, "B S E"], mask: Bool[Array, "B S"], cache: Cache
@@ -339,7 +341,7 @@ class Llama(nnx.Module):
     def embed(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch E"]:
         """Returns the embeddings of ids, in the dtype of the published table."""
         table, size = self.model.embed_tokens.embedding[...], self.config.vocab_size
-        known = jnp.take(table, jnp.minimum(ids, size - 1), axis=0)
+        known = constrain(jnp.take(table, jnp.minimum(ids, size - 1), axis=0), "batch")
         if self.new_embed is None:
             return known
         new = jnp.take(self.new_embed[...], jnp.maximum(ids - size, 0), axis=0)
@@ -351,11 +353,14 @@ class Llama(nnx.Module):
         Choose the positions first: the vocabulary is wide.
         """
         precise = jnp.promote_types(states.dtype, jnp.float32)
+        states = constrain(states, "batch", ...)
         if self.lm_head is None:
             table = self.model.embed_tokens.embedding[...].astype(states.dtype)
             known = jnp.matmul(states, table.T).astype(precise)
         else:
             known = self.lm_head(states).astype(precise)
+        # Cut as the head is, also on the way back, or the head would be gathered.
+        known = constrain(known, "batch", *[None] * (known.ndim - 2), "features")
         if self.new_head is None:
             return known
         new = jnp.matmul(states, self.new_head[...].astype(states.dtype).T)

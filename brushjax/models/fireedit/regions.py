@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from brushjax.models.fireedit.part import PartConfig
 from brushjax.models.fireedit.proposals import corners
-from brushjax.nn import GroupNorm, Rngs, conv, layer_norm, linear
+from brushjax.nn import GroupNorm, Rngs, conv, layer_norm, linear, own_samples
 
 BOXES_AT_ONCE = 25  # cut out together: a hundred boxes of the finest map would hold a gigabyte
 
@@ -242,7 +242,7 @@ class RegionFeatures(nnx.Module):
 
             return jax.lax.map(of_box, boxes, batch_size=BOXES_AT_ONCE)
 
-        return jax.lax.map(of_picture, (maps, boxes))
+        return own_samples(lambda *items: jax.lax.map(of_picture, items), maps, boxes)
 
     def place(self, boxes: Float[Array, "B n 4"]) -> Float[Array, "B n D"]:
         """Embeds where boxes are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from brushjax.training.plan import Plan, make_plan
 from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale.collectives import Collective, collectives
 from brushjax.training.scale.flops import batch_shapes, useful_flops
-from brushjax.training.scale.program import flops, operations
+from brushjax.training.scale.program import Operation, flops, operations
 from brushjax.training.scale.roofline import Forecast, forecast
 from brushjax.training.step import step_of
 
@@ -83,6 +84,7 @@ class Program:
       compiled: FLOPs of a chip after optimisation, without kernels; what the compiler says.
       text: of the compiled program.
       kernels: FLOPs of a chip in kernels written by hand.
+      sums: bytes that a device must send beside `ideal`, see `sums_over_tensor`.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Program:
     compiled: int | float = 0
     text: str = dataclasses.field(default="", repr=False)
     kernels: int | float = 0
+    sums: int | float = 0
 
     def forecast(self) -> Forecast:
         """How long the step takes, about."""
@@ -119,6 +122,11 @@ class Program:
         trained parameter: the gradients to where they are added up, the new parameters back."""
         devices = self.plan.mesh.size
         return 2 * self.branch * (devices - 1) / devices
+
+    @property
+    def least(self) -> float:
+        """Bytes that a device must send at least on this mesh."""
+        return self.ideal + self.sums
 
     @property
     def sent(self) -> float:
@@ -183,6 +191,7 @@ def compile_for(config: TrainConfig, name: str) -> Program:
     except jax.errors.JaxRuntimeError as error:
         total = _asked_for(str(error), sum(_held(plan, batch).values()))
     seconds = (traced_at - start, time.perf_counter() - traced_at)
+    products = list(operations(traced.jaxpr))
     working = jax.tree.leaves(plan.state["params"])
     width = jax.numpy.dtype(config.compute_dtype).itemsize
     return Program(
@@ -200,9 +209,46 @@ def compile_for(config: TrainConfig, name: str) -> Program:
         seconds=seconds,
         compiled=after,
         text=text,
-        kernels=sum(one.flops for one in operations(traced.jaxpr) if one.in_kernel)
-        / plan.mesh.size,
+        kernels=sum(one.flops for one in products if one.in_kernel) / plan.mesh.size,
+        sums=sums_over_tensor(plan, products, width),
     )
+
+
+def sums_over_tensor(plan: Plan, products: list[Operation], width: int) -> float:
+    """Returns the bytes that a device must send to add up activations, in a step.
+
+    A matrix whose input side is cut over the tensor axis gives parts of a sum; on the way back the
+    gradient of what went into the matrices before it is such a sum too.
+
+    Args:
+      products: of the traced step; they tell how many tokens go through a matrix.
+      width: bytes of a value.
+    """
+    devices = plan.mesh.shape["tensor"]
+    held = (plan.frozen, plan.frozen_layout), (plan.state["params"], plan.places.params)
+    total = 0.0
+    for tree, layout in held:
+        for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True):
+            cuts = [*place.spec, *[None] * leaf.ndim]
+            if devices == 1 or leaf.ndim < 2 or cuts[leaf.ndim - 2] != "tensor":
+                continue
+            *stack, depth, features = leaf.shape
+            ahead = _rows(products, depth, features)
+            passes = 1 + bool(_rows(products, features, depth))
+            total += math.prod(stack) * passes * ahead * features * width
+    parts = plan.mesh.shape["data"] * plan.mesh.shape["fsdp"]
+    return total / parts * 2 * (devices - 1) / devices
+
+
+def _rows(products: list[Operation], depth: int, features: int) -> int:
+    """Rows that go through a matrix at a time; 0 where it is not used so."""
+    found = (
+        math.prod(one.shape[:-1])
+        for one in products
+        if one.kind == "dot" and one.shape[-1:] == (features,)
+        if one.flops == 2 * math.prod(one.shape) * depth * one.times
+    )
+    return max(found, default=0)
 
 
 def step_shapes(config: TrainConfig, plan: Plan) -> tuple[Any, Any, Any]:

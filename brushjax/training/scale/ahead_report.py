@@ -114,13 +114,14 @@ def _communication(program: Program) -> list[str]:
     for kind, group in itertools.groupby(exchanges, key=lambda one: one.kind):
         same = list(group)
         size = sum(one.bytes for one in same) / 2**20
-        rows.append(f"  {kind:<20}{len(same):5} of {size:10.1f} MiB")
-    sent = program.sent / 2**20
-    if program.ideal:
-        rows.append(
-            f"  together{'':25}{sent:10.1f} MiB, {program.sent / program.ideal:.3f} of what adding "
-            "up the gradients and handing out the parameters needs at least"
-        )
+        rows.append(f"  {kind:<20}{sum(one.times for one in same):5} of {size:10.1f} MiB")
+    needed = [("gradients added up and parameters handed out", program.ideal)]
+    if program.sums:
+        needed.append(("activations added up over the tensor axis", program.sums))
+    if program.least:
+        times = program.sent / program.least
+        rows.append(f"  together{'':25}{program.sent / 2**20:10.1f} MiB, {times:.3f} of the least:")
+        rows += [f"    {size / 2**20:10.1f} MiB  {what}" for what, size in needed]
     return ["Communication of a step: what a chip sends if they stand in rings", *rows]
 
 

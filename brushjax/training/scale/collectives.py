@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterator
 
+from brushjax.training.scale.hlo import Module
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "bf16": 16}  # others carry their width in their name: f32, s8, u32, f8e4m3fn
 
@@ -27,10 +29,12 @@ class Collective:
     """Dtype and shape of each result on one device; of a fused scatter, of what is added up."""
     group: int
     """Devices that take part together."""
+    times: int = 1
+    """How often it is run: the turns of the loops around it."""
 
     @property
     def bytes(self) -> float:
-        """What one device sends, if the devices of a group stand in a ring."""
+        """What one device sends in all these, if the devices of a group stand in a ring."""
         size = float(sum(_bytes(dtype, shape) for dtype, shape in self.arrays))
         others = self.group - 1
         share = {
@@ -41,29 +45,31 @@ class Collective:
             "all-to-all": others / self.group,
             "collective-permute": 1,
         }
-        return size * share[self.kind]
+        return self.times * size * share[self.kind]
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
-    """Returns the exchanges of a compiled program, each once; those in loops are counted once too.
+    """Returns the exchanges of a compiled program, each once.
 
     Args:
       text: `compiled.as_text()`.
       devices: that the program runs on.
     """
     found: dict[tuple, list[Collective]] = {}
+    times = Module(text).times()
     heads = list(_COMPUTATION.finditer(text))
     starts = [0, *(head.start() for head in heads), len(text)]
     names = ["", *(head.group(1) for head in heads)]
     for name, start, end in zip(names, starts, starts[1:]):
         here: dict[tuple, list[Collective]] = {}
         for channel, one in in_computation(text[start:end], devices):
+            one = dataclasses.replace(one, times=times.get(name, 1))
             if one.kind == "all-reduce" and name.startswith(FUSED_SCATTER):
                 one, channel = dataclasses.replace(one, kind=FUSED_SCATTER), name
             here.setdefault((channel, one.kind, one.arrays), []).append(one)
         for key, ones in here.items():
             # One that overlaps with work stands in several computations under one channel.
-            found[key] = max(found.get(key, []), ones, key=len)
+            found[key] = max(found.get(key, []), ones, key=lambda ones: sum(x.times for x in ones))
     return [one for ones in found.values() for one in ones]
 
 

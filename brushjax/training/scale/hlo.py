@@ -86,12 +86,6 @@ class Instruction:
         found = re.search(rf"\b{attribute}=%?([\w.-]+)", self.attributes)
         return found.group(1) if found else ""
 
-    @property
-    def turns(self) -> int:
-        """How often a loop runs; 1 where the program does not say."""
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found.group(1)) if found else 1
-
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -147,6 +141,39 @@ class Module:
         """Yields the entry's instructions with what each needs, once."""
         for one in self.computations[self.entry]:
             yield one, self.cost(one, self.entry)
+
+    def turns(self, loop: Instruction) -> int:
+        """How often a loop runs: as the program says, or (on TPUs) up to the constant that its
+        condition compares with; 1 where neither is known."""
+        if said := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+            return int(said.group(1))
+        body = self.computations.get(loop.called("condition"), ())
+        constants = {one.name: one.operands[0] for one in body if one.opcode == "constant"}
+        for one in body:
+            bound = (
+                constants.get(one.operands[-1]) if one.root and one.opcode == "compare" else None
+            )
+            if bound is not None and "direction=LT" in one.attributes:
+                return int(bound)
+        return 1
+
+    def times(self) -> dict[str, int]:
+        """How often each computation runs: the turns of the loops around it, multiplied."""
+        found: dict[str, int] = {}
+
+        def walk(computation: str, times: int) -> None:
+            if found.get(computation, 0) >= times:
+                return
+            found[computation] = times
+            for one in self.computations[computation]:
+                inside = times * (self.turns(one) if one.opcode == "while" else 1)
+                for name in _NAME.findall(one.attributes):
+                    if name in self.computations:
+                        walk(name, inside)
+
+        if self.entry:
+            walk(self.entry, 1)
+        return found
 
     def cost(self, one: Instruction, computation: str) -> Cost:
         """What an instruction of a computation needs: a loop one turn of its body, a fusion what

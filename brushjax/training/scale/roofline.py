@@ -79,8 +79,8 @@ class _Clock:
         under_way: dict[str, float] = {}  # seconds that each started copy or exchange still needs
         for one in self._module.computations[computation]:
             if one.opcode == "while":
-                turn = self.run(one.called("body"))
-                took = {cause: one.turns * value for cause, value in turn.items()}
+                turn, turns = self.run(one.called("body")), self._module.turns(one)
+                took = {cause: turns * value for cause, value in turn.items()}
             elif one.opcode.endswith("-start"):
                 under_way[one.name] = max(self._exchange(one), self._copy(one, computation))
                 continue

@@ -10,6 +10,8 @@ from brushjax import config as configs
 from brushjax import sharding
 from brushjax.sharding import MeshShape
 from brushjax.training.plan import make_plan
+from brushjax.training.scale.ahead import sums_over_tensor
+from brushjax.training.scale.program import Operation
 from brushjax.training.state import count
 
 GIB = 2**30
@@ -47,3 +49,19 @@ def test_stage_2_fits_chips_of_16_gb_with_the_language_model_over_four(plan):
     held = frozen + 2 * learnt + 2 * learnt + state / 64  # beside it the copy and its gradient
     print(f"frozen {frozen / GIB:.2f}, together {held / GIB:.2f} GiB")
     assert held < 11 * GIB
+
+
+def through(depth, features):
+    """Every layer's product of four samples of 640 tokens with a matrix."""
+    shape, layers = (4, 640, features), 32
+    work = 2.0 * 4 * 640 * depth * features * layers
+    return Operation("dot", ("bfloat16",) * 2, shape, layers, work, False)
+
+
+def test_least_traffic_of_stage_2_counts_two_sums_a_layer_each_way(plan):
+    products = [through(4096, 4096), through(4096, 11008), through(11008, 4096)]
+    samples, chips = 2, 4  # two rows of four chips share the four samples
+    one = samples * 640 * 4096 * 2 * 2 * (chips - 1) / chips
+    assert sums_over_tensor(plan, products, 2) == pytest.approx(32 * 2 * 2 * one)
+    forward = sums_over_tensor(plan, products[2:], 2)  # neither the other matrices, nor a way back
+    assert forward == pytest.approx(32 * one)

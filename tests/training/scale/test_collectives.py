@@ -60,3 +60,28 @@ def test_fused_reduce_scatter_sends_half_of_its_all_reduce():
     (plain,) = collectives(computation("main", REDUCE), devices=8)
     fused = collectives("".join(computation(f"all-reduce-scatter.{n}", REDUCE) for n in "12"), 8)
     assert [one.bytes for one in fused] == [plain.bytes / 2] * 2
+
+
+def loop(condition):
+    """A program whose loop gathers in its body."""
+    inside = computation("body", GATHER)
+    entry = computation("main", "  %w = bf16[8]{0} while(%x), condition=%cond, body=%body")
+    return condition + inside + "ENTRY " + entry
+
+
+def test_exchange_in_a_loop_counts_as_often_as_the_loop_runs():
+    condition = computation(
+        "cond",
+        "  %constant.3 = s32[]{:T(128)} constant(32)",
+        "  %i = s32[]{:T(128)} get-tuple-element(%x), index=0",
+        "  ROOT %lt = pred[]{:T(512)} compare(%i, %constant.3), direction=LT",
+    )
+    (one,) = collectives(loop(condition), devices=8)
+    assert one.times == 32  # TPUs' programs say it in no other place
+    assert one.bytes == pytest.approx(32 * 2048 * 2048 * 2 * 7 / 8)
+    said = loop(condition).replace(
+        "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"}}'
+    )
+    assert collectives(said, devices=8)[0].times == 5
+    unknown = condition.replace("constant(32)", "parameter(1)")
+    assert collectives(loop(unknown), devices=8)[0].times == 1
