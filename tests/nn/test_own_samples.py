@@ -19,7 +19,7 @@ ROWS = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
-    monkeypatch.setattr(sys.modules["brushjax.nn.attention"], "QUERY_CHUNK", 4)
+    monkeypatch.setattr(sys.modules["brushjax.nn.attention"], "SCORES_AT_ONCE", 10)
 
 
 def compiled(function, *arrays):
