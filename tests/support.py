@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from brushjax.training.objectives.contract import placed_in, split
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,7 +40,7 @@ def to_torch(kind, array):
 
 def fill(kind, config, state_dict: Mapping[str, np.ndarray]):
     """Builds a model from a PyTorch state dict, independently of brushjax.weights."""
-    model = nnx.eval_shape(lambda: kind(config, rngs=Keys(0)))
+    model = nnx.eval_shape(lambda: kind(config, rngs=Shapes()))
     state, used = nnx.state(model), set()
     for path, leaf in nnx.to_flat_state(state):
         name = ".".join(map(str, (*path[:-1], TORCH_LEAVES[path[-1]])))

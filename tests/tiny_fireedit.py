@@ -22,7 +22,7 @@ from brushjax.models.fireedit.tati import TATIConfig
 from brushjax.models.fireedit.vlm import VLMConfig
 from brushjax.models.unet import UNetConfig
 from brushjax.models.vae import VAEConfig
-from brushjax.nn import Keys, lora
+from brushjax.nn import Shapes, lora
 from brushjax.pipelines.bases import SHIPPED_BASE
 from brushjax.pipelines.fireedit import Sizes
 from brushjax.pipelines.instructions import Prompt, read_words
@@ -110,7 +110,7 @@ def write_whole(folder):
 
 def random_model(make, config, seed):
     """Builds a model of numpy's random numbers, which takes no compiler."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: make(config, rngs=Keys(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(config, rngs=Shapes())))
     rng = np.random.default_rng(seed)
 
     def values(path, leaf):

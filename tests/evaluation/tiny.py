@@ -13,7 +13,7 @@ from brushjax.models.brushnet import BrushNet
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from tests.support import GOLDEN
 
 CONFIG = BranchEvaluation(
@@ -36,7 +36,7 @@ def words_to_ids(captions):
 
 def random_model(kind, config, seed):
     """A model of random weights, drawn by numpy: no program is compiled for it."""
-    model = nnx.eval_shape(lambda: kind(config, rngs=Keys(0)))
+    model = nnx.eval_shape(lambda: kind(config, rngs=Shapes()))
     random, state = np.random.default_rng(seed), nnx.state(model)
     for path, leaf in nnx.to_flat_state(state):
         values = 0.1 * random.normal(size=leaf.shape) + (path[-1] == "scale")

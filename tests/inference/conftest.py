@@ -16,7 +16,7 @@ from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.models.vae import AutoencoderKL, VAEConfig
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 
 SD15_SCHEDULER = {
     "_class_name": "PNDMScheduler",
@@ -33,7 +33,7 @@ SD15_SCHEDULER = {
 
 def filled(module, config, seed):
     """A network with random weights drawn by numpy: JAX would compile a draw for every shape."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: module(config, rngs=Keys(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: module(config, rngs=Shapes())))
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -48,7 +48,7 @@ def filled(module, config, seed):
 def abstract(name, config):
     """A UNet or branch without memory, which has a config and nothing else to look at."""
     kind = {"unet": UNet, "brushnet": BrushNet}[name]
-    return nnx.eval_shape(lambda: kind(config, rngs=Keys(0)))
+    return nnx.eval_shape(lambda: kind(config, rngs=Shapes()))
 
 
 def make_parts():

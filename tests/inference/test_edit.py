@@ -14,6 +14,7 @@ from brushjax.inference.engine.predict import Predictor
 from brushjax.models.brushnet import BrushNet, BrushNetConfig
 from brushjax.models.unet import UNet, UNetConfig
 from brushjax.nn import Keys
+from brushjax.training.objectives.contract import blueprint
 from brushjax.training.scale.program import flops, trace
 from brushjax.typing import AddedCondition, Residuals
 from tests.inference.conftest import filled
@@ -219,13 +220,8 @@ def test_branch_runs_once_for_both_halves_of_the_guidance_unless_it_reads_the_te
 def flops_of_a_step(savings):
     """Counted FLOPs of a guided step of SD1.5 at 64x64 latents, traced only."""
     shape = jax.ShapeDtypeStruct
-    graphs, params = zip(
-        *(
-            nnx.split(nnx.eval_shape(lambda kind=kind, config=config: kind(config, rngs=Keys(0))))
-            for kind, config in ((UNet, UNetConfig.sd15()), (BrushNet, BrushNetConfig.sd15()))
-        ),
-        strict=True,
-    )
+    networks = ((UNet, UNetConfig.sd15()), (BrushNet, BrushNetConfig.sd15()))
+    graphs, params = zip(*(blueprint(*one) for one in networks), strict=True)
     text = shape((1, 77, 768), jnp.float32)
     inputs = make_inputs(conditions=(Condition(text), Condition(text)))
     x, condition = (shape((1, 64, 64, c), jnp.float32) for c in (4, 5))

@@ -11,7 +11,7 @@ from flax import nnx
 
 from brushjax.inference.engine.fireedit import Predictor
 from brushjax.models.fireedit.editor import Seen
-from brushjax.nn import Keys, Streams
+from brushjax.nn import Shapes, Streams
 from brushjax.pipelines.fireedit import Sizes, join
 from brushjax.training.scale.program import flops, trace
 from brushjax.weights.fireedit import JOINED
@@ -29,7 +29,9 @@ def shape(*axes):
 def graphs():
     made = {kind: SIZES.of(kind) for kind in JOINED if kind != "llama"}
     return {
-        kind: nnx.split(nnx.eval_shape(lambda make=make, config=config: make(config, rngs=Keys(0))))
+        kind: nnx.split(
+            nnx.eval_shape(lambda make=make, config=config: make(config, rngs=Shapes()))
+        )
         for kind, (make, config) in made.items()
     }
 

@@ -15,7 +15,7 @@ from brushjax.inference.engine import edit as programs
 from brushjax.inference.engine.options import Condition, EditInputs
 from brushjax.inference.inpaint import Inpainter
 from brushjax.models.vae import AutoencoderKL, VAEConfig
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PIPELINE = GOLDEN / "tiny_sd15_pipeline"
@@ -232,7 +232,7 @@ def test_inpainter_refuses(painter, settings, error, message):
 
 def test_inpainter_refuses_parts_that_do_not_belong_together(parts):
     config = VAEConfig(block_out_channels=(4, 4), norm_num_groups=2)
-    vae = nnx.eval_shape(lambda: AutoencoderKL(config, rngs=Keys(0)))
+    vae = nnx.eval_shape(lambda: AutoencoderKL(config, rngs=Shapes()))
     with pytest.raises(ValueError, match="expected a VAE of 8 pixels a cell"):
         Inpainter.from_parts(**{**parts, "vae": vae}, scheduler={})
 

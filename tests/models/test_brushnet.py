@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from brushjax.models import BrushNet, UNet, UNetConfig, keep_mask_condition
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from tests.random_weights import Weights
 from tests.support import GOLDEN, fill, to_torch, torch_names
 
@@ -83,7 +83,7 @@ def start(unet, **settings):
 
 @pytest.fixture(scope="module")
 def unet():
-    names = torch_names(nnx.eval_shape(lambda: UNet(TINY, rngs=Keys(0))))
+    names = torch_names(nnx.eval_shape(lambda: UNet(TINY, rngs=Shapes())))
     return fill(UNet, TINY, Weights("unet", {key: shape for key, (_, shape) in names.items()}))
 
 

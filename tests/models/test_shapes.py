@@ -19,7 +19,7 @@ from brushjax.models import (
     UNetConfig,
     VAEConfig,
 )
-from brushjax.nn import Keys
+from brushjax.nn import Shapes
 from brushjax.typing import AddedCondition
 from tests.support import GOLDEN, torch_names
 
@@ -41,7 +41,7 @@ MODELS = {
 @functools.cache
 def abstract(name):
     kind, config, _ = MODELS[name]
-    return nnx.eval_shape(lambda: kind(config, rngs=Keys(0)))
+    return nnx.eval_shape(lambda: kind(config, rngs=Shapes()))
 
 
 @pytest.mark.parametrize("name", ["sd15_unet", "sd15_brushnet", "sdxl_unet", "sdxl_brushnet"])

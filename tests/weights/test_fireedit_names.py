@@ -15,7 +15,7 @@ from brushjax import weights
 from brushjax.models.encoders.llama import Llama, LlamaConfig
 from brushjax.models.fireedit.editor import FireEditConfig
 from brushjax.models.fireedit.vlm import VLMConfig
-from brushjax.nn import Keys, lora
+from brushjax.nn import Keys, Shapes, lora
 from brushjax.weights import fireedit
 from brushjax.weights.adapters.ip_adapter import save_ip_adapter, with_ip_adapter
 from brushjax.weights.fireedit import Parts, load_fireedit, save_fireedit
@@ -155,7 +155,7 @@ def test_second_stream_has_ip_adapters_numbers_at_full_size():
     from brushjax.models import UNet, UNetConfig
     from brushjax.weights.adapters.ip_adapter import _places
 
-    unet = nnx.eval_shape(lambda: UNet(UNetConfig.sd15(8), rngs=Keys(0)))
+    unet = nnx.eval_shape(lambda: UNet(UNetConfig.sd15(8), rngs=Shapes()))
     published = json.loads((FOLDER / "ip_attention/sd15_ip_adapter_index.json").read_text())
     assert {f"{place}.attn2": number for number, place in _places(unet).items()} == published
 

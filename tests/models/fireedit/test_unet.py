@@ -13,7 +13,7 @@ import brushjax
 from brushjax.diffusion.guidance import guided
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.models import UNet, UNetConfig
-from brushjax.nn import Keys, Streams
+from brushjax.nn import Keys, Shapes, Streams
 from tests.models.fireedit.golden import (
     TOLERANCE,
     Golden,
@@ -166,7 +166,7 @@ def test_unet_with_zeros_for_the_image_is_the_unet_of_four_channels():
     plain = run(unet, x, time, text)
     np.testing.assert_array_equal(plain, run(unet, x.at[..., 4:].set(9.0), time, text))
     config = dataclasses.replace(TINY, in_channels=4, visual_cross_attention_dim=None)
-    narrow = nnx.eval_shape(lambda: UNet(config, rngs=Keys(0)))
+    narrow = nnx.eval_shape(lambda: UNet(config, rngs=Shapes()))
     weights = nnx.to_pure_dict(nnx.state(unet))
     weights["conv_in"]["kernel"] = weights["conv_in"]["kernel"][:, :, :4]
     nnx.update(narrow, _without_second_stream(weights))
@@ -199,7 +199,7 @@ def test_second_stream_left_unused_changes_no_program():
 
     def program(width):
         config = dataclasses.replace(TINY, visual_cross_attention_dim=width)
-        unet = nnx.eval_shape(lambda: UNet(config, rngs=Keys(0)))
+        unet = nnx.eval_shape(lambda: UNet(config, rngs=Shapes()))
         return run.lower(unet, *inputs).as_text()
 
     assert program(None) == program(5)
