@@ -1,8 +1,9 @@
-"""The table of docs/pod_sizes.md: steps of four recipes, compiled for slices that are not there.
+"""The table in docs/pod_sizes.md: steps of four recipes, compiled for slices that are not there.
 
     python -m benchmarks.pod_table                     # compiles what is missing, row by row
     python -m benchmarks.pod_table --only sd15-v6e-256
     python -m benchmarks.pod_table --table             # prints the table and compiles nothing
+    python -m benchmarks.pod_table --table --write     # puts it into the page
 
 A row is a file of docs/pod_sizes/, written when it is compiled: a run that was killed goes on where
 it was. A row takes 2 to 15 minutes of a core and 3 to 13 GB. Needs the extra `tpu`.
@@ -18,11 +19,14 @@ import sys
 from pathlib import Path
 
 from benchmarks.pod_sizes import BASES, recipe
+from brushjax.files import write_json, write_text
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs" / "pod_sizes"
+FOLDER, PAGE = ROOT / "docs" / "pod_sizes", ROOT / "docs" / "pod_sizes.md"
 SLICES = {"v5e-256": 256, "v6e-256": 256, "v5p-128": 64, "v5p-512": 256}
 """Chips of each."""
+START, END = "<!-- table -->\n", "\n<!-- end of table -->"
+"""Around the table in the page."""
 MODELS = {
     "regions": "region predictor",
     "sd15": "BrushNet, SD1.5 at 512",
@@ -110,7 +114,6 @@ def figures(program) -> dict:
 
 def compile_row(row: Row, folder: Path) -> None:
     """Compiles a row, prints what is known of it and writes its file."""
-    from brushjax.files import write_json
     from brushjax.training.scale import ahead, ahead_report
 
     program = ahead.compile_for(row.config(), row.slice)
@@ -123,15 +126,20 @@ def table(folder: Path = FOLDER) -> str:
     return "\n".join([HEAD, *(_line(row, folder / f"{row.name}.json") for row in rows())])
 
 
+def on_page(page: str) -> str:
+    """Returns the table that a page holds."""
+    return page.split(START)[1].split(END)[0]
+
+
 def _line(row: Row, file: Path) -> str:
     from brushjax.training.scale.ahead import CHIPS
 
     known = json.loads(file.read_text()) if file.is_file() else None
     chips, memory = SLICES[row.slice], CHIPS[row.slice.split("-")[0]].memory
     start = [MODELS[row.model], f"{row.slice} ({chips} chips)", f"{row.batch:,}"]
+    mesh = f"{chips // row.tensor} data" + f" x {row.tensor} tensor" * (row.tensor > 1)
     if known is None:
-        return _joined(*start, f"tensor {row.tensor}, {row.rematerialise}", *["not compiled"] * 5)
-    mesh = " x ".join(f"{size} {axis}" for axis, size in known["mesh"].items())
+        return _joined(*start, f"{mesh}, {row.rematerialise}", "not compiled", *["-"] * 4)
     fits = known["within"] is not None
     work = f"{known['program'] / known['useful']:.3f}"
     room = f"{known['fullest'] / GIB:.2f} of {memory:g}"
@@ -154,6 +162,7 @@ def main():
     )
     parser.add_argument("--only", default="", help="rows whose name begins so")
     parser.add_argument("--table", action="store_true", help="print the table alone")
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the rows' files")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # of a process of its own
     options = parser.parse_args()
@@ -170,6 +179,9 @@ def main():
             here = [sys.executable, "-m", "benchmarks.pod_table", "--row", row.name]
             subprocess.run([*here, "--folder", str(options.folder)], check=True)
     print(table(options.folder))
+    if options.write:
+        page = PAGE.read_text()
+        write_text(PAGE, page.replace(on_page(page), table(options.folder)))
 
 
 if __name__ == "__main__":
