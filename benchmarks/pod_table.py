@@ -181,7 +181,8 @@ def main():
     print(table(options.folder))
     if options.write:
         page = PAGE.read_text()
-        write_text(PAGE, page.replace(on_page(page), table(options.folder)))
+        before, after = page.split(START)[0], page.split(END)[1]
+        write_text(PAGE, before + START + table(options.folder) + END + after)
 
 
 if __name__ == "__main__":

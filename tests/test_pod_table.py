@@ -44,6 +44,15 @@ def test_only_missing_rows_are_compiled(tmp_path, monkeypatch, capsys):
     assert len(re.findall("not compiled", capsys.readouterr().out)) == len(rows()) - 1
 
 
+def test_table_is_written_between_its_marks_alone(tmp_path, monkeypatch):
+    page, around = tmp_path / "page.md", ("x before\n" + pod_table.START, pod_table.END + " x\n")
+    page.write_text("old".join(around))
+    monkeypatch.setattr(pod_table, "PAGE", page)
+    monkeypatch.setattr("sys.argv", ["pod_table", "--table", "--write"])
+    pod_table.main()
+    assert page.read_text() == table().join(around)
+
+
 def test_row_takes_its_recipe_and_mesh():
     config = Row("fireedit", "v5e-256", 128, 4, "layers").config()
     assert (config.batch_size, config.mesh.tensor, config.rematerialise) == (128, 4, "layers")
