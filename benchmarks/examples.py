@@ -21,8 +21,8 @@ SIZE = 128
 # photograph, crop (left, top, right, bottom), the hole's box (an ellipse in the crop's 128 pixels),
 # words, seed
 SCENES = (
-    ("rocket", (180, 80, 440, 340), (54, 15, 90, 165), "a night sky", 0),
     ("rocket", (380, 100, 640, 360), (72, -5, 124, 145), "a night sky", 0),
+    ("rocket", (180, 80, 440, 340), (54, 15, 90, 165), "a night sky", 0),
     ("flower", (130, 40, 480, 390), (9, 9, 119, 119), "dark foliage", 1),
     ("flower", (400, 100, 640, 340), (26, 26, 102, 102), "a flower", 1),
 )

@@ -121,7 +121,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
     try:
         traced = options.traced
-        config = configs.load(options.config)
+        config = configs.load(options.config, "objective")
         config = configs.override(config, overrides, f"train.py {options.config}")
         if options.dry_run:
             from brushjax.training.plan import describe, make_plan

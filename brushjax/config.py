@@ -22,12 +22,18 @@ class ConfigError(ValueError):
     """A config that can't be used; the message says what to change."""
 
 
-def load(path: str | Path) -> Any:
+READERS = {"objective": "train.py", "sweep": "evaluate.py"}
+"""What a config has that one of the programs reads."""
+
+
+def load(path: str | Path, wanted: str = "") -> Any:
     """Runs a config file and returns what its `get_config()` returns.
 
+    Args:
+      wanted: a key of READERS; a config for another program is refused.
     Raises:
       ConfigError: if there is no such file, it has no `get_config`, or that returns no frozen
-        dataclass.
+        dataclass or one that lacks what is wanted.
     """
     path = Path(path)
     if not path.is_file() or path.suffix != ".py":
@@ -46,6 +52,12 @@ def load(path: str | Path) -> Any:
     if not _is_config(config) or not config.__dataclass_params__.frozen:
         raise ConfigError(
             f"expected get_config() of {path} to return a frozen dataclass; got {type(config)}"
+        )
+    if wanted and not hasattr(config, wanted):
+        found = next((program for has, program in READERS.items() if hasattr(config, has)), "")
+        raise ConfigError(
+            f"expected a config of {READERS[wanted]} in {path}, got {type(config).__name__}"
+            + (f": give it to {found}" if found else "")
         )
     return config
 

@@ -88,7 +88,8 @@ def shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule]) -> Any:
         tactic = next((t for regex, t in rules if re.fullmatch(regex, name)), "replicate")
         spec = _spec(tactic, leaf.shape, mesh)
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
-        if tactic != "replicate" and spec == PartitionSpec() and size > LARGE:
+        whole = tactic != "replicate" and spec == PartitionSpec() and mesh.size > 1
+        if whole and size > LARGE:
             log.warning(
                 "%s %s stays whole on every device: %s found no dimension to cut",
                 name,

@@ -84,3 +84,15 @@ def test_load_says_what_a_config_file_must_hold(tmp_path, text, message):
         configs.load(path)
     with pytest.raises(ConfigError, match=r"expected a config file at .*recip.py.*recipe.py"):
         configs.load(tmp_path / "recip.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted", "said"),
+    [
+        ("configs/quickstart.py", "sweep", "evaluate.py .*got TrainConfig: give it to train.py"),
+        ("configs/eval/quickstart.py", "objective", "train.py .*: give it to evaluate.py"),
+    ],
+)
+def test_config_of_another_program_is_refused_by_name(path, wanted, said):
+    with pytest.raises(ConfigError, match=said):
+        configs.load(path, wanted)

@@ -55,6 +55,9 @@ def test_large_arrays_that_stay_whole_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
         sharding.shardings(tree, make_mesh(), [(".*", "cut:data")])
     assert "table (4099, 4099) stays whole" in caplog.text
+    caplog.clear()
+    sharding.shardings(tree, make_mesh(devices=jax.devices()[:1]), [(".*", "cut:data")])
+    assert not caplog.text  # one device has all anyway
 
 
 def test_bytes_per_device_counts_one_part():

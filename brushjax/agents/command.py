@@ -214,7 +214,8 @@ def _check(arguments: EditArguments) -> None:
     if _moves_only(arguments):
         return
     if bool(arguments.instruction) == bool(arguments.plan):
-        raise ValueError("expected --instruction or --plan, one of the two")
+        none = "" if arguments.plan else "; got no words in either"
+        raise ValueError(f"expected --instruction or --plan, one of the two{none}")
     needs_out = arguments.step == "edit" and not arguments.dry_run
     if needs_out and arguments.out is None and arguments.session is None:
         raise ValueError("expected --out FILE (or --session FOLDER, --step plan, --dry-run)")
@@ -328,7 +329,8 @@ def _done(job: EditJob, arguments: EditArguments, parts: _Parts) -> str:
     if session is not None and _moves_only(arguments):
         return f"{session.folder}: {session.told()}"
     plan = _planned(job, arguments, parts, job.image if session is None else session.image)
-    said = f"{plan.category} {plan.object!r}: {plan.target_caption!r}"
+    said = f"{plan.category} {plan.object!r}"
+    said += f": {plan.target_caption!r}" if plan.target_caption else ""
     if arguments.method == "fireedit":
         said = repr(plan.instruction)
     if arguments.dry_run:

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from brushjax.evaluation.records import BenchmarkError
 
     try:
-        config = configs.load(options.config)
+        config = configs.load(options.config, "sweep")
         config = configs.override(config, overrides, f"evaluate.py {options.config}")
         if options.dry_run:
             _asked(config.sweep(), options).check()

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from brushjax import weights
 from brushjax.config import ConfigError
-from brushjax.data.text import Tokenizer
+from brushjax.data.text import Tokenizer, transformers_class
 from brushjax.models.encoders.clip import CLIPText, CLIPTextConfig
 from brushjax.models.encoders.t5 import T5Config, T5Encoder
 from brushjax.models.encoders.vit import CLIPVision, ViTConfig
@@ -287,6 +287,4 @@ def _clip_ids(folder: str, config: CLIPTextConfig, texts: Sequence[str], length:
 
 @functools.cache
 def _t5_tokenizer(folder: str) -> Any:
-    from transformers import AutoTokenizer  # about a second: only when instructions are needed
-
-    return AutoTokenizer.from_pretrained(folder)
+    return transformers_class("AutoTokenizer").from_pretrained(folder)

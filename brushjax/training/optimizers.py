@@ -60,7 +60,10 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     Raises: ConfigError if the warm-up is longer than the run.
     """
     if config.warmup_steps > steps:
-        raise ConfigError(f"expected warmup_steps <= steps; got {config.warmup_steps} > {steps}")
+        raise ConfigError(
+            f"expected warmup_steps <= steps; got {config.warmup_steps} > {steps}: give "
+            "--optimizer.warmup_steps too"
+        )
     peak, rest = config.learning_rate, max(steps - config.warmup_steps, 1)
     if config.decay == "cosine":
         after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction)

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options, overrides = configs.own_options(
             PrecomputeOptions, arguments, "brushjax precompute", HELP
         )
-        config = configs.load(options.config)
+        config = configs.load(options.config, "objective")
         config = configs.override(config, overrides, f"brushjax precompute {options.config}")
         distributed.initialize()
         # A shard is there whole or not at all: nothing is ever lost by ending at once.

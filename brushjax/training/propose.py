@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brushjax").setLevel(logging.INFO)
     try:
-        recipe = configs.load(options.config)
+        recipe = configs.load(options.config, "objective")
         recipe = configs.override(recipe, overrides, f"brushjax propose {options.config}")
         propose(recipe, options)
     except (OSError, ValueError) as error:
