@@ -199,13 +199,16 @@ class TokenizerOptions:
 
 def tokenizer(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax tokenizer --out DIR`."""
-    import tyro
-
-    options = tyro.cli(TokenizerOptions, args=arguments, prog="brushjax tokenizer")
+    options = configs.parsed(TokenizerOptions, arguments, "brushjax tokenizer")
 
     from brushjax.data.sets.photos import all_captions
     from brushjax.data.text import Tokenizer, train_tokenizer
+    from brushjax.files import try_places
 
-    captions = options.captions.read_text().splitlines() if options.captions else all_captions()
-    train_tokenizer(captions, options.out, options.size)
+    try:
+        try_places([options.out / "tokenizer.json"])
+        captions = options.captions.read_text().splitlines() if options.captions else all_captions()
+        train_tokenizer(captions, options.out, options.size)
+    except OSError as error:
+        sys.exit(f"error: {error}")
     print(f"{Tokenizer.load(options.out).vocabulary_size} ids in {options.out}")

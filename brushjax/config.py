@@ -92,6 +92,19 @@ def shard_of(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def parsed(kind: type[C], arguments: Sequence[str] | None, program: str) -> C:
+    """Returns the options of a command, a dataclass whose docstring is the help.
+
+    Args:
+      arguments: of the command; None takes the process's.
+    Raises: SystemExit after printing the help, or what is wrong.
+    """
+    import tyro
+
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    return tyro.cli(kind, args=words, prog=program, config=(tyro.conf.DisallowNone,))
+
+
 def own_options(
     kind: type[C], arguments: Sequence[str] | None, program: str, examples: str
 ) -> tuple[C, list[str]]:
@@ -107,7 +120,7 @@ def own_options(
     import tyro
 
     words = sys.argv[1:] if arguments is None else list(arguments)
-    conf = (tyro.conf.FlagCreatePairsOff,)
+    conf = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     if not words or words[0] in ("-h", "--help"):
         with contextlib.suppress(SystemExit):
             tyro.cli(kind, args=["--help"], prog=program, config=conf)

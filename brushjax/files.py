@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def try_places(files: Iterable[str | Path]) -> None:
+    """Tries, before work that takes long, whether files can be written at these places.
+
+    Nothing stays of it, and folders on the way may be missing: they are made with the file.
+
+    Raises: WriteError for the first place where none can be written.
+    """
+    tried: set[Path] = set()
+    for path in (Path(given).absolute() for given in files):
+        ground = next((place for place in path.parents if os.path.lexists(place)), path)
+        probe = ground / _unfinished(path).name
+        with _explained(path, probe):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if ground in tried:
+                continue
+            tried.add(ground)
+            try:
+                probe.write_bytes(b"?")  # a byte: a full disk takes empty files
+            finally:
+                probe.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
-from brushjax.files import alive, started_at
+from brushjax.files import alive, started_at, try_places
 
 NAME = ".lock"
 BEAT = 5.0  # seconds between two signs of life of an owner
@@ -31,13 +31,15 @@ def locked(folder: Path, name: str = NAME, main: bool | None = None) -> Iterator
     Args:
       name: of the lock file; processes that share a folder on purpose have one each.
       main: whether this process holds it; None asks JAX, which then takes its devices.
-    Raises: ConfigError if another process holds it; names host, process and time.
+    Raises: ConfigError if another process holds it; names host, process and time. WriteError if the
+      folder can't be written to.
     """
     if not (is_main() if main is None else main):
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
+    try_places([path])
+    folder.mkdir(parents=True, exist_ok=True)
     while not _take(path):
         owner = _owner(path)
         if _lives(path, owner):

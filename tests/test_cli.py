@@ -54,6 +54,24 @@ def test_tokenizer_is_made_from_a_file_of_captions(tmp_path, capsys):
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
+def test_tokenizer_says_at_once_that_its_place_is_taken(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"error: can't write .*; a file is in the way"):
+        cli.main(["tokenizer", "--out", str(tmp_path / "file")])
+
+
+@pytest.mark.parametrize(
+    "command", ["inpaint", "edit", "app", "instruct", "donors", "judge", "tokenizer", "train"]
+)
+def test_help_shows_types_as_users_know_them(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: " in text
+    assert "{None}" not in text
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

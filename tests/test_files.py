@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from brushjax import files
-from brushjax.files import WriteError, inside, merged_folder, whole_file, whole_folder
+from brushjax.files import (
+    WriteError,
+    inside,
+    merged_folder,
+    try_places,
+    whole_file,
+    whole_folder,
+)
 
 
 def names(folder):
@@ -138,3 +145,35 @@ def test_process_is_known_by_its_start():
     started = files.started_at(os.getpid())
     assert files.alive(os.getpid(), started)
     assert not files.alive(os.getpid(), "1")
+
+
+def test_places_are_tried_and_nothing_stays(tmp_path):
+    (tmp_path / "old").write_text("old")
+    try_places([tmp_path / "old", tmp_path / "new", tmp_path / "no" / "folder" / "yet"])
+    assert names(tmp_path) == ["old"]
+    assert (tmp_path / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("file/in/the/way", "Not a directory; a file is in the way"),
+        ("folder", "Is a directory; a folder of that name is in the way"),
+        ("x" * 300, "File name too long; choose a shorter name"),
+    ],
+)
+def test_places_that_take_no_file_are_said_before_the_work(tmp_path, place, message):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(WriteError, match=f"can't write .*{place}: {message}"):
+        try_places([tmp_path / "fine", tmp_path / place])
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_full_disk_is_noticed_where_places_are_tried(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match="No space left on device; make room"):
+        try_places([tmp_path / "a"])

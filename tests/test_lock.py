@@ -10,6 +10,7 @@ import pytest
 
 from brushjax import lock
 from brushjax.config import ConfigError
+from brushjax.files import WriteError
 from brushjax.lock import locked
 
 
@@ -67,3 +68,12 @@ def test_lock_of_another_machine_counts_while_it_gives_signs_of_life(tmp_path, m
     beating.join()
     with locked(tmp_path):
         assert json.loads((tmp_path / lock.NAME).read_text())["pid"] == os.getpid()
+
+
+def test_lock_of_a_place_that_is_no_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(WriteError, match="a file is in the way of a folder"),
+        locked(tmp_path / "file" / "run"),
+    ):
+        pass

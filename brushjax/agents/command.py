@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from brushjax import config as configs
+from brushjax.files import try_places
+
 if TYPE_CHECKING:
     from brushjax.agents.plan import EditPlan
     from brushjax.agents.protocols import Editor, Instructor, Segmenter
@@ -114,10 +117,7 @@ class EditArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax edit ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    edit_command(tyro.cli(EditArguments, prog="brushjax edit", args=words))
+    edit_command(configs.parsed(EditArguments, arguments, "brushjax edit"))
 
 
 def edit_command(arguments: EditArguments) -> None:
@@ -130,6 +130,8 @@ def edit_command(arguments: EditArguments) -> None:
     try:
         _check(arguments)
         jobs = find_jobs(arguments)
+        if not arguments.dry_run:
+            try_places(_written(jobs, arguments))
         parts = _Parts(arguments)
         failed = []
         for job in jobs:
@@ -198,6 +200,20 @@ def find_jobs(arguments: EditArguments) -> list[EditJob]:
     return jobs
 
 
+def _written(jobs: Sequence[EditJob], arguments: EditArguments) -> list[Path]:
+    """What will be written; raises ValueError where a name's ending is no picture's."""
+    from brushjax.agents.sessions import NAME
+    from brushjax.inference.result import picture_format
+
+    painted = arguments.step == "edit"
+    pictures = [job.out for job in jobs if job.out is not None and painted]
+    for picture in pictures:
+        picture_format(picture)
+    plans = [job.plan_out for job in jobs if job.plan_out is not None]
+    sessions = [arguments.session / NAME] if arguments.session is not None and painted else []
+    return [*pictures, *plans, *sessions]
+
+
 def _of(place: Path | None, picture: Path, endings: Sequence[str]) -> Path | None:
     """The file of a picture's name in a folder, or the one file for all."""
     if place is None or not place.is_dir():
@@ -246,6 +262,8 @@ class _Parts:
         self._made: dict[str, Any] = {}
 
     def instructor(self) -> Instructor:
+        from brushjax.agents.instructors import instructor_of
+
         return self._once("instructor", lambda: instructor_of(self._arguments))
 
     def segmenter(self, mask: Path | None) -> Segmenter:
@@ -267,19 +285,6 @@ class _Parts:
         return self._made[name]
 
 
-def instructor_of(arguments: Any) -> Instructor:
-    """Makes the instructor that a command's flags instructor, model, url and cache name."""
-    from brushjax.agents.instructors import instructor
-
-    settings: dict[str, Any] = {}
-    if arguments.instructor != "patterns":
-        settings = {"model": arguments.model} if arguments.model else {}
-    if arguments.instructor == "endpoint":
-        settings |= {"url": arguments.url} if arguments.url else {}
-        settings |= {"cache": arguments.cache} if arguments.cache else {}
-    return instructor(arguments.instructor, **settings)
-
-
 def _segmenter(arguments: EditArguments) -> Segmenter:
     from brushjax.agents.segmenters import segmenter
 
@@ -296,8 +301,11 @@ def _segmenter(arguments: EditArguments) -> Segmenter:
 
 
 def _finder(arguments: EditArguments) -> Any:
+    from brushjax.pipelines.bases import of_package
     from brushjax.pipelines.regions import SHIPPED_REGION, RegionFinder
 
+    if arguments.region is None:
+        print(of_package("region"), file=sys.stderr)
     return RegionFinder.load(arguments.region or SHIPPED_REGION)
 
 
@@ -308,8 +316,12 @@ def _editor(arguments: EditArguments) -> Editor:
         import jax.numpy as jnp
 
         from brushjax.inference.inpaint import Inpainter
+        from brushjax.pipelines.bases import of_package
 
         dtype = jnp.dtype(arguments.dtype)
+        flag = "fireedit" if arguments.method == "fireedit" else "base"
+        if getattr(arguments, flag) is None:
+            print(of_package(flag), file=sys.stderr)
         if arguments.method == "fireedit":
             from brushjax.inference.fireedit import FireEditor
             from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT

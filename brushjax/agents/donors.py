@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from brushjax import config as configs
-from brushjax.files import inside, whole_file, write_text
+from brushjax.files import inside, try_places, whole_file, write_text
 from brushjax.identity import digest
 
 LIST = "edits.jsonl"
@@ -51,11 +50,10 @@ class DonorArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax donors ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = tyro.cli(DonorArguments, prog="brushjax donors", args=words)
+    options = configs.parsed(DonorArguments, arguments, "brushjax donors")
     try:
+        places = donor_places(options)  # what is wrong with list or folder is said at once
+        try_places([options.edits / LIST, *places[:1]])
         missing = donors(options, donor_generator(options.base))
     except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
@@ -72,8 +70,7 @@ def donors(options: DonorArguments, generator: Any) -> int:
     from tqdm import tqdm
 
     index, count = configs.shard_of(options.shard)
-    rows = _rows(options.edits / LIST)
-    places = [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
+    rows, places = _rows(options.edits / LIST), donor_places(options)
     own = range(index, len(rows), count)
     todo = [n for n in own if not places[n].is_file()]
     parts = [todo[k : k + options.batch_size] for k in range(0, len(todo), options.batch_size)]
@@ -131,6 +128,15 @@ def donor_generator(base: str | None) -> Any:
     from brushjax.pipelines.bases import BaseFiles, base_path, load_base
 
     return LatentGenerator.from_parts(load_base(BaseFiles(base_path(base)), jnp.float32))
+
+
+def donor_places(options: DonorArguments) -> list[Path]:
+    """Where the donors of the list go, one an edit.
+
+    Raises: ValueError, OSError: a list that can't be read, with what was expected.
+    """
+    rows = _rows(options.edits / LIST)
+    return [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
 
 
 def donor_name(row: dict[str, str], options: DonorArguments) -> str:

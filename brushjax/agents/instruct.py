@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from brushjax import config as configs
 from brushjax.agents.endpoint import MODEL, URL, Endpoint, EndpointError
 from brushjax.agents.plan import CATEGORIES, NotUnderstood
 from brushjax.agents.replies import object_in
@@ -69,10 +69,7 @@ class InstructArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax instruct ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = tyro.cli(InstructArguments, prog="brushjax instruct", args=words)
+    options = configs.parsed(InstructArguments, arguments, "brushjax instruct")
     try:
         with locked(options.out):
             counts = instruct(options, Endpoint(options.model, options.url))

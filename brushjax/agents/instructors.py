@@ -30,3 +30,14 @@ def instructor(name: str = "patterns", **settings: Any) -> Instructor:
         raise ValueError(f"expected an instructor of {', '.join(INSTRUCTORS)}; got {name!r}")
     module, made = INSTRUCTORS[name]
     return getattr(importlib.import_module(module), made)(**settings)
+
+
+def instructor_of(arguments: Any) -> Instructor:
+    """Makes the instructor that a command's flags instructor, model, url and cache name."""
+    settings: dict[str, Any] = {}
+    if arguments.instructor != "patterns":
+        settings = {"model": arguments.model} if arguments.model else {}
+    if arguments.instructor == "endpoint":
+        settings |= {"url": arguments.url} if arguments.url else {}
+        settings |= {"cache": arguments.cache} if arguments.cache else {}
+    return instructor(arguments.instructor, **settings)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from brushjax.agents import replies
 from brushjax.agents.plan import EditPlan
-from brushjax.agents.segmenters import needs, published
+from brushjax.agents.segmenters import published
 from brushjax.inference.images import read_image
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -25,9 +25,8 @@ class LocalModel:
             model: folder or hub id.
             dtype: of the weights, by torch's name; "auto" keeps the file's.
         """
-        transformers = needs("transformers", "torch")
-        self._reader = published(transformers.AutoProcessor, model)
-        kind = transformers.AutoModelForImageTextToText
+        self._reader = published("AutoProcessor", model)
+        kind = "AutoModelForImageTextToText"
         self._model = published(kind, model, dtype=dtype).to(device).eval()
 
     def __call__(self, instruction: str, image: Any = None, source_caption: str = "") -> EditPlan:

@@ -67,10 +67,11 @@ class EditPlan:
         if self.mask is not None:
             self._set("mask", read_mask(self.mask).white)
         if self.image is not None and self.mask is not None:
-            sizes = self.image.shape[:2], self.mask.shape
-            if sizes[0] != sizes[1]:
+            (height, width), (high, wide) = self.image.shape[:2], self.mask.shape
+            if (height, width) != (high, wide):
                 raise ValueError(
-                    f"expected image and mask of one size, got {sizes[0]} and {sizes[1]}"
+                    f"expected image and mask of one size, got {height}x{width} and {high}x{wide} "
+                    "(height x width)"
                 )
         self._set("boxes", tuple(_box(box) for box in self.boxes))
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brushjax import config as configs
 from brushjax.agents import donors as painting
 from brushjax.agents import instruct as asking
 from brushjax.agents.donors import DonorArguments
@@ -82,11 +82,8 @@ class PrepareArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax prepare ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        options = tyro.cli(PrepareArguments, prog="brushjax prepare", args=words)
+        options = configs.parsed(PrepareArguments, arguments, "brushjax prepare")
         with locked(options.out):
             counts = prepare(options, steps_of(options))
     except (OSError, ValueError, ImportError) as error:

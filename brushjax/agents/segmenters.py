@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from brushjax.agents.protocols import Segmenter, Segments
+from brushjax.data.text import transformers_class
 from brushjax.inference.images import read_mask
 
 GROUNDING_DINO = "IDEA-Research/grounding-dino-tiny"  # SwinT-OGC, the reference's
@@ -36,7 +37,11 @@ class GivenMask:
         """
         white = self._mask.marked * np.uint8(255)
         if white.shape != image.shape[:2]:
-            raise ValueError(f"expected a mask of {image.shape[:2]}, got {white.shape}")
+            (height, width), (high, wide) = image.shape[:2], white.shape
+            raise ValueError(
+                f"expected a mask of the picture's {height}x{width}, got {high}x{wide} (height x "
+                "width)"
+            )
         return of_masks(white[None], [1.0])
 
 
@@ -59,9 +64,8 @@ class GroundedSAM:
             detector, sam: folders or hub ids.
             thresholds: of a box's score; the first that leaves a box counts.
         """
-        transformers = needs("transformers", "torch")
-        kind = transformers.AutoModelForZeroShotObjectDetection
-        self._read = published(transformers.AutoProcessor, detector)
+        self._read = published("AutoProcessor", detector)
+        kind = "AutoModelForZeroShotObjectDetection"
         self._detector = published(kind, detector).to(device).eval()
         self.sam = SAMMasks(sam, device)
         self._device, self._thresholds = device, tuple(thresholds)
@@ -107,9 +111,8 @@ class SAMMasks:
     """SAM's best mask for each box, or for a set of points."""
 
     def __init__(self, sam: str | Path = SAM, device: str = "cpu"):
-        transformers = needs("transformers", "torch")
-        self._read = published(transformers.SamProcessor, sam)
-        self._model = published(transformers.SamModel, sam).to(device).eval()
+        self._read = published("SamProcessor", sam)
+        self._model = published("SamModel", sam).to(device).eval()
         self._device = device
 
     def __call__(
@@ -206,29 +209,23 @@ def segmenter(name: str, **settings: Any) -> Segmenter:
     return SEGMENTERS[name](**settings)
 
 
-def needs(*names: str) -> Any:
-    """Imports packages and returns the first; one line says how to install a missing one."""
-    try:
-        first, *_ = (importlib.import_module(name) for name in names)
-        return first
-    except ImportError as error:
-        raise ImportError(
-            f"expected {' and '.join(names)} for this; {error}: pip install -e '.[torch]'"
-        ) from error
-
-
-def published(kind: Any, place: str | Path, **options: Any) -> Any:
-    """Loads what transformers reads from a folder or the hub.
+def published(kind: str, place: str | Path, **options: Any) -> Any:
+    """Loads what a class of transformers reads from a folder or the hub, with PyTorch.
 
     Raises:
+        ImportError: PyTorch is not installed; one line says how it is.
         OSError: it is not there; one line, where transformers has several.
     """
     try:
-        return kind.from_pretrained(place, **options)
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError(f"expected torch for this; {error}: pip install -e '.[torch]'") from error
+    try:
+        return transformers_class(kind).from_pretrained(place, **options)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise OSError(
-            f"expected {kind.__name__} at {place}, a folder or a hub id that can be reached; {said}"
+            f"expected {kind} at {place}, a folder or a hub id that can be reached; {said}"
         ) from error
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-import sys
 import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from brushjax import config as configs
 from brushjax.app.arguments import AppArguments
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ HEAD_BYTES = 1 << 14  # of a request
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax app ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    app_command(tyro.cli(AppArguments, prog="brushjax app", args=words))
+    app_command(configs.parsed(AppArguments, arguments, "brushjax app"))
 
 
 def app_command(arguments: AppArguments) -> None:

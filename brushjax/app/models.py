@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from brushjax.agents.command import instructor_of
 from brushjax.agents.editors import editor
+from brushjax.agents.instructors import instructor_of
 from brushjax.agents.protocols import Editor, Instructor, Segmenter
 from brushjax.app.arguments import AppArguments
 from brushjax.app.requests import Paint

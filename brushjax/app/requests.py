@@ -164,7 +164,8 @@ def read_mask(given: str, height: int, width: int) -> UInt8[np.ndarray, "H W"]:
     except (binascii.Error, Fault) as error:
         raise ValueError(f"expected a mask of {width}x{height} pixels as PNG: {error}") from error
     if mask.white.shape != (height, width):
+        high, wide = mask.white.shape
         raise ValueError(
-            f"expected a mask of {width}x{height} pixels, got {mask.white.shape[::-1]}"
+            f"expected a mask of {width}x{height} pixels, got {wide}x{high} (width x height)"
         )
     return mask.marked * np.uint8(255)

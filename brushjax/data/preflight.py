@@ -14,7 +14,7 @@ LOOKED_AT = 16  # samples, spread over all, whose pictures and captions are look
 
 
 def preflight(
-    collection: Collection, numbers: np.ndarray, size: int, faults: Mapping[str, int]
+    collection: Collection, numbers: np.ndarray, size: int, faults: Mapping[str, int], use: str
 ) -> str:
     """Says in one line what was found: how many samples of what, what was left out, how large the
     pictures are, and how many have masks and captions.
@@ -23,6 +23,7 @@ def preflight(
       numbers: of the samples that are used.
       size: of the crops, in pixels.
       faults: {cause: count} of what is known to be wrong.
+      use: how many samples are for what.
     """
     looked_at = [int(numbers[n * len(numbers) // LOOKED_AT]) for n in range(LOOKED_AT)]
     looked_at = list(dict.fromkeys(looked_at))
@@ -35,7 +36,7 @@ def preflight(
             continue
         masks += "segmentation" in members
         words += bool(members["caption"].strip())
-    parts = [f"{len(numbers)} of {len(collection)} {collection.kind}"]
+    parts = [f"{len(collection)} {collection.kind}: {use}"]
     if faults:
         parts.append("left out or odd: " + ", ".join(f"{c} {n}" for c, n in faults.items()))
     if sides:

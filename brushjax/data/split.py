@@ -37,3 +37,11 @@ def part(numbers: np.ndarray, name: Callable[[int], str], split: Split, share: f
     held_out = np.zeros(len(numbers), bool)
     held_out[ranks[:count]] = True
     return numbers[held_out if split == "held_out" else ~held_out]
+
+
+def told(split: Split, mine: int, of: int) -> str:
+    """Says how many of the samples that can be used are in a split, and what for."""
+    if split == "held_out":
+        return f"{mine} held out, which no step trains on"
+    others = f", {of - mine} held out for validation and samples" if split == "train" else ""
+    return f"{mine} to train on{others}"

@@ -47,7 +47,7 @@ def transformers_class(name: str) -> Any:
     """Returns a class of transformers; the import takes about a second.
 
     Without its advice that PyTorch is not installed: tokenizers need none, and it reads as if
-    something were broken.
+    something were broken. What needs it says so itself. No other place imports transformers.
     """
     with _IMPORTING:
         before = os.environ.get(ADVICE)

@@ -103,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(sweep, options: EvaluateOptions, command: str) -> None:
     from brushjax.evaluation.models import Models, named_paths
     from brushjax.evaluation.sweep import Run
+    from brushjax.files import try_places
     from brushjax.lock import locked
 
     share, stages = _share(options), options.stages.split(",")
@@ -110,6 +111,8 @@ def _run(sweep, options: EvaluateOptions, command: str) -> None:
     models = Models(next(iter(named_paths(options.weights).values()), sweep.weights), sweep.base)
     assert options.out is not None  # made sure of before
     run = Run(sweep, options.out, models, share=share, command=command)
+    if options.judge_requests:
+        try_places([options.judge_requests])
     # Each share has a lock of its own: what two processes would make twice is what one share makes.
     with locked(options.out, f".lock-{share[0]}-of-{share[1]}", main=True):
         if options.judge_requests:

@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brushjax import config as configs
+from brushjax.files import try_places
 from brushjax.inference.arguments import FILES, NOT_KEPT, InpaintArguments, stored_words
 
 if TYPE_CHECKING:
     from brushjax.inference.inpaint import Inpainter, InpaintResult
     from brushjax.inference.inpaint_settings import InpaintSettings
-    from brushjax.inference.jobs import Job
+    from brushjax.inference.jobs import Batch, Job
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax inpaint ...`, with the process's own arguments by default."""
-    import tyro
-
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         words = [*stored_words(words), *words]  # what comes later wins
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    inpaint_command(tyro.cli(InpaintArguments, prog="brushjax inpaint", args=words))
+    inpaint_command(configs.parsed(InpaintArguments, words, "brushjax inpaint"))
 
 
 def inpaint_command(arguments: InpaintArguments) -> None:
@@ -47,11 +47,12 @@ def inpaint_command(arguments: InpaintArguments) -> None:
             left = jobs.missing(found) if arguments.skip_existing else found
             if len(left) < len(found):
                 print(f"skipped {len(found) - len(left)}, whose results are there already")
+            try_places(path for job in left for path in job.written)
             groups, failed = jobs.batches(left, arguments.batch_size, **_reading(arguments, how))
             if failed and not groups:
                 raise failed[0][1] if len(found) == 1 else ValueError(_listed(failed))
             if groups:
-                failed += _paint_all(load_painter(arguments), groups, how, arguments)
+                failed += _paint_all(groups, how, arguments)
     except (ValueError, TypeError, OSError) as error:  # OSError: files that can't be read
         raise SystemExit(f"error: {error}") from error
     if failed:
@@ -100,13 +101,15 @@ def _reading(arguments: InpaintArguments, how: InpaintSettings) -> dict[str, Any
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Says every warning once, in one line, without the line of source that it comes from."""
+    from tqdm import tqdm
+
     from brushjax.inference.images import TransparencyWarning
 
     said: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in said:
-            print(f"warning: {message}", file=sys.stderr)
+            tqdm.write(f"warning: {message}", file=sys.stderr)  # above a bar, if there is one
         said.add(str(message))
 
     with warnings.catch_warnings():
@@ -150,13 +153,19 @@ def _embeddings(given: Sequence[str]) -> dict[str, str]:
 
 
 class _StepBar:
-    """A progress bar over the steps of all batches; on a terminal only."""
+    """A progress bar over the steps of all batches; on a terminal only.
 
-    def __init__(self, groups: Sequence[Sequence[Job]]):
+    Args:
+        batches: how many there are.
+        steps: of each, as far as is known before the schedule is loaded.
+    """
+
+    def __init__(self, batches: int, steps: int):
         from tqdm import tqdm
 
-        self._batches, self._batch = len(groups), 0
-        self.bar = tqdm(desc="compiling", unit="step", disable=None, leave=False)
+        self._batches, self._batch = batches, 0
+        what = {"desc": "loading and compiling", "total": batches * steps, "unit": "step"}
+        self.bar = tqdm(**what, disable=None, leave=False)
 
     @property
     def told(self) -> Callable[[int, int], None] | None:
@@ -174,21 +183,23 @@ class _StepBar:
 
 
 def _paint_all(
-    painter: Inpainter,
-    groups: Sequence[Sequence[Job]],
-    how: InpaintSettings,
-    arguments: InpaintArguments,
+    groups: Sequence[Batch], how: InpaintSettings, arguments: InpaintArguments
 ) -> list[tuple[Job, Exception]]:
-    """Paints batch by batch; returns the jobs that failed with the reason."""
+    """Loads, and paints batch by batch; returns the jobs that failed with the reason."""
+    from brushjax.inference import jobs
+    from brushjax.pipelines.bases import of_package
+
     failed: list[tuple[Job, Exception]] = []
-    count = sum(map(len, groups))
-    print(f"compiling and painting {count} picture{'s' * (count > 1)} ...", flush=True)
-    steps = _StepBar(groups)
+    if arguments.base is None:
+        print(of_package("base"), file=sys.stderr)
+    print(f"{jobs.summary(groups)}: loading and compiling, then painting ...", flush=True)
+    steps = _StepBar(len(groups), how.steps)
     with steps.bar as bar:
+        painter = load_painter(arguments)
         for group in groups:
             steps.next_batch()
             for part, result in _painted(
-                painter, group, arguments.negative_prompt, how, steps.told
+                painter, group.jobs, arguments.negative_prompt, how, steps.told
             ):
                 if isinstance(result, Exception):
                     failed += [(job, result) for job in part]

@@ -337,14 +337,11 @@ def _check_share(name: str, mask: Mask) -> None:
     if share == 0:
         brightest = int(mask.white.max())
         message = (
-            f"{name} marks nothing: a channel of at least 128 of 255, or True, means edit, and its "
-            f"brightest value is {brightest}"
+            f"{name} marks nothing: from 128 of 255, or True, means edit; its brightest value is "
+            f"{brightest}"
         )
         if brightest:
-            message += (
-                f"; a brush of {brightest / 255:.0%} opacity over black gives that: paint with "
-                "50 % or more, or keep the brush on a transparent layer"
-            )
+            message += f" (a brush of {brightest / 255:.0%} opacity; paint with 50 % or more)"
         raise ValueError(message)
     if share > INVERTED_SHARE:
         warnings.warn(

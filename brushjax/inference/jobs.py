@@ -48,6 +48,19 @@ class Job:
         return dataclasses.replace(self, seed=seed, out=named(self.out), strip=strip)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Pictures that are painted at once.
+
+    Attributes:
+        jobs: one a picture.
+        size: height and width that they are worked on at, in pixels.
+    """
+
+    jobs: list[Job]
+    size: tuple[int, int]
+
+
 def find_jobs(
     image: Path,
     mask: Path,
@@ -127,7 +140,7 @@ def check_places(jobs: Sequence[Job]) -> None:
 
 def batches(
     jobs: Sequence[Job], size: int, **reading: Any
-) -> tuple[list[list[Job]], list[tuple[Job, Exception]]]:
+) -> tuple[list[Batch], list[tuple[Job, Exception]]]:
     """Groups pictures of one size, and crops of one size, at most `size` at a time, in the order of
     their names.
 
@@ -146,7 +159,7 @@ def batches(
     if size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {size}")
     seen: dict[tuple[Path, Path], Any] = {}  # a picture that is painted several times is read once
-    by_size: dict[tuple[int, ...], list[Job]] = {}
+    by_size: dict[tuple[int, int, int, int], list[Job]] = {}
     failed: list[tuple[Job, Exception]] = []
     for job in jobs:
         pair = job.image, job.mask
@@ -156,17 +169,30 @@ def batches(
             failed.append((job, seen[pair]))
         else:
             by_size.setdefault(seen[pair], []).append(job)
-    groups = by_size.values()
-    return [group[i : i + size] for group in groups for i in range(0, len(group), size)], failed
+    groups = [
+        Batch(group[i : i + size], sides[-2:])
+        for sides, group in by_size.items()
+        for i in range(0, len(group), size)
+    ]
+    return groups, failed
 
 
-def _shape(job: Job, reading: Mapping[str, Any]) -> tuple[int, ...] | Exception:
+def summary(groups: Sequence[Batch]) -> str:
+    """How many pictures there are, and in which sizes they are worked on."""
+    count = sum(len(group.jobs) for group in groups)
+    sizes = [f"{height}x{width}" for height, width in sorted({group.size for group in groups})]
+    if len(sizes) > 3:
+        sizes = [f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"]
+    return f"{count} picture{'s' * (count > 1)} at {', '.join(sizes)} (height x width)"
+
+
+def _shape(job: Job, reading: Mapping[str, Any]) -> tuple[int, int, int, int] | Exception:
     """The sizes of a picture and of what is worked on, or why it can't be painted."""
     try:
         prepared = prepare([job.image], [job.mask], **reading)
     except (ValueError, TypeError, OSError) as error:
         return error
-    return (*prepared.originals.shape, *prepared.masked.shape)
+    return (*prepared.originals.shape[1:3], *prepared.masked.shape[1:3])
 
 
 def _pictures(folder: Path) -> list[Path]:

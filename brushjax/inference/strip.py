@@ -16,6 +16,7 @@ def strip(
     columns: Mapping[str, UInt8[np.ndarray, "B H W C"]],
     captions: Sequence[str] | None = None,
     zoom: int = 1,
+    note: str = "",
 ) -> Image.Image:
     """Lays out one row per sample and one column per kind of picture.
 
@@ -23,6 +24,7 @@ def strip(
         columns: heading -> [B, H, W, 3] RGB, or [B, H, W, 1] masks of 0 and 1. All of one size.
         captions: one line of text under each row.
         zoom: factor to enlarge small pictures by, each pixel a square.
+        note: a line of text at the bottom.
 
     Raises:
         ValueError: no column, or columns (or captions) of different numbers or sizes.
@@ -37,7 +39,8 @@ def strip(
     scale = max(1, width // _USUAL)  # a wide sheet is looked at from further away
     line = scale * _LINE
     step = height + _GAP + (line if captions is not None else 0)
-    sheet = Image.new("RGB", (len(columns) * (width + _GAP) + _GAP, line + rows * step), "white")
+    size = len(columns) * (width + _GAP) + _GAP, line * (2 if note else 1) + rows * step
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(scale * _FONT_SIZE)
     for column, (heading, pictures) in enumerate(columns.items()):
@@ -47,6 +50,7 @@ def strip(
             sheet.paste(_tile(picture, (width, height)), (left, line + row * step))
     for row, caption in enumerate(captions or ()):
         draw.text((_GAP, line + row * step + height + 2), caption, "black", font)
+    draw.text((_GAP, line + rows * step + 2), note, "black", font)
     return sheet
 
 

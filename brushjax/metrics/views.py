@@ -231,8 +231,8 @@ def _hole(picture: Picture, sample: Views, view: View) -> Region:
     mask = sample.hole(view.side)
     if mask.shape != picture.shape[:2]:
         raise ValueError(
-            f"expected a mask of the size of {view}, {picture.shape[:2]}, got {mask.shape}; results"
-            " are scored at their source's size"
+            f"expected a mask of the size of {view}, {picture.shape[:2]}, got {mask.shape} "
+            "(height, width); results are scored at their source's size"
         )
     return mask
 
@@ -244,7 +244,9 @@ def box(marked: Region, size: tuple[int, int]) -> tuple[int, int, int, int] | No
         ValueError: the mask is not of the picture's size.
     """
     if marked.shape != size:
-        raise ValueError(f"expected a mask of the picture's size {size}, got {marked.shape}")
+        raise ValueError(
+            f"expected a mask of the picture's size {size}, got {marked.shape} (height, width)"
+        )
     rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
     if not rows.size:
         return None

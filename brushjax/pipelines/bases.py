@@ -118,6 +118,14 @@ def learnt_words(
     return words
 
 
+def of_package(flag: str) -> str:
+    """A line for users of a command without this flag: what to expect of what serves instead."""
+    return (
+        f"note: without --{flag} the miniature in the package serves: it knows a few photographs, "
+        "and works roughly"
+    )
+
+
 def base_path(base: str | Path | None) -> Path:
     """Returns where a base is on this machine: a hub id is downloaded, None is the small one."""
     kinds = (*PARTS, "brushnet")

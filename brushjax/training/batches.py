@@ -72,7 +72,8 @@ def fill_pool(
     share, (index, _) = share_of(chunk, mesh)
     chunks, ahead = [], collections.deque()
     starts = range(0, len(source), chunk)
-    for start in tqdm(starts, desc="encoding the pool", unit="batch", disable=not is_main()):
+    what = f"encoding all {len(source)} samples once, before the first step"
+    for start in tqdm(starts, desc=what, unit="batch", disable=not is_main()):
         own = range(start + index * share, start + (index + 1) * share)
         batch = to_devices(stack(source, [n % len(source) for n in own]), mesh)
         ahead.append(prepare(frozen, batch))

@@ -28,10 +28,11 @@ from tyro.conf import Positional, arg
 from brushjax import config as configs
 from brushjax import identity
 from brushjax.config import ConfigError
-from brushjax.data.boxes import Boxes
+from brushjax.data.boxes import ABOUT, Boxes
 from brushjax.data.faults import Fault, as_fault
 from brushjax.data.mixture import Mixture
 from brushjax.data.sets.shuffled import Pictured, PicturedData, stretched
+from brushjax.files import try_places
 from brushjax.models.fireedit.editor import detector_features
 from brushjax.models.fireedit.proposals import IOU_THRESHOLD, SCORE_THRESHOLD, select, selected
 from brushjax.pipelines.fireedit import Sizes, states
@@ -91,6 +92,7 @@ def propose(recipe: Any, options: ProposeOptions) -> None:
     if not isinstance(objective, FireEditObjective):
         raise ConfigError(f"expected a FireEdit objective, got {type(objective).__name__}")
     shard = configs.shard_of(options.shard)
+    try_places(Path(data.boxes).expanduser() / ABOUT for data in sets)
     detector = Detector(objective.sizes, objective.sources, options)
     for data in sets:
         stored = dataclasses.replace(data, boxes="").stored()

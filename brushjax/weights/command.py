@@ -167,7 +167,7 @@ def parsed(arguments: Sequence[str] | None = None, program: str | None = None) -
             prog=program,
             description=TOP,
             args=words,
-            config=(tyro.conf.FlagCreatePairsOff,),
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
         )
     except SystemExit as end:
         if not end.code:

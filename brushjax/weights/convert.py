@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from brushjax.files import try_places
 from brushjax.weights import folders
 from brushjax.weights.loading import abstract_model, check_fit
 from brushjax.weights.maps import MAPS
 from brushjax.weights.reading import TOGETHER, WHOLES, Config, Weights, kinds_in, read
 from brushjax.weights.rules import WeightsError
 from brushjax.weights.store import Tensor
-from brushjax.weights.writing import write
+from brushjax.weights.writing import FOLDERS, write
 
 
 def convert(
@@ -50,12 +51,19 @@ def convert(
     Raises:
         WeightsError: the source does not fit its config, or cannot be written so. `target` is as it
             was then.
+        WriteError: nothing can be written there; said before anything is read.
     """
     pipeline = kind in WHOLES
     if pipeline and config is not None:
         raise WeightsError(
             "a pipeline has several configs; convert its parts one by one to give one."
         )
+    if layout is None:
+        single = "comfyui" if kind == "brushnet" else "ldm"
+        layout = single if Path(target).suffix == ".safetensors" else "diffusers"
+    if not dry_run:
+        place = Path(target).expanduser()
+        try_places([place / "config.json" if layout in FOLDERS else place])
     together = TOGETHER.get(kind, (kind,))
     parts = _parts(kind, source) if pipeline else dict.fromkeys(together, source)
     kinds = _kept(tuple(parts), without) if pipeline else together
@@ -63,9 +71,6 @@ def convert(
     for weights in models:
         _, structs = abstract_model(weights.kind, weights.config)
         check_fit(weights, structs)
-    if layout is None:
-        single = "comfyui" if kind == "brushnet" else "ldm"
-        layout = single if Path(target).suffix == ".safetensors" else "diffusers"
     tables = tuple(MAPS[one] for one in (MAPS if pipeline else kinds))
     whole = folders.local_path(source, tables) if pipeline or kind in TOGETHER else None
     write(models, target, layout, dtype, pipeline=whole, dry_run=dry_run)

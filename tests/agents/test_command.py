@@ -166,12 +166,29 @@ def test_edit_command_shows_a_plan_without_writing(files, capsys):
         ({"instruction": "the quick brown fox"}, "expected an edit such as"),
         ({"image": "nowhere.png"}, "no file or folder nowhere.png"),
         ({"step": "plan"}, "expected --plan-out"),
+        ({"out": "o.xyz"}, r"expected a picture's name such as o\.png"),
+        ({"out": __file__ + "/o.png"}, r"can't write .*o\.png: .*a file is in the way"),
+        ({"plan-out": __file__ + "/p.json"}, r"can't write .*p\.json"),
+        ({"out": None, "session": __file__}, r"can't write .*session\.json"),
     ],
 )
 def test_edit_command_says_what_is_wrong_in_one_line(files, changes, message):
     with pytest.raises(SystemExit, match=message) as caught:
         run(files, **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_edit_command_names_the_order_of_a_masks_sides(files, noise):
+    Image.new("L", (16, 8), 255).save(files / "m.png")
+    with pytest.raises(SystemExit, match=r"got 32x32 and 8x16 \(height x width\)"):
+        run(files)
+
+
+@pytest.mark.parametrize("given", [None, "folder"])
+def test_edit_command_says_that_the_miniature_serves(files, noise, given, capsys):
+    run(files, base=given)
+    said = capsys.readouterr().err
+    assert said.count("note: without --base the miniature in the package serves") == (not given)
 
 
 def test_edit_command_never_writes_over_its_input(files):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brushjax.agents.donors import DonorArguments, donors
+from brushjax.agents.donors import DonorArguments, donors, main
 from brushjax.data.sets.region_edits import RegionEdits
 from brushjax.pipelines.generators import Callback
 
@@ -73,3 +73,16 @@ def test_donors_of_wrong_lists_and_parts_are_one_line(options):
     (options.edits / "edits.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match="brushjax instruct` writes it"):
         donors(options, Callback(Painter()))
+
+
+def test_donors_are_refused_before_a_base_is_loaded(options, monkeypatch):
+    def load(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("brushjax.agents.donors.donor_generator", load)
+    (options.edits / "donors").write_text("")
+    with pytest.raises(SystemExit, match=r"error: can't write .*; a file is in the way"):
+        main([f"--edits={options.edits}"])
+    (options.edits / "edits.jsonl").unlink()
+    with pytest.raises(SystemExit, match="brushjax instruct` writes it"):
+        main([f"--edits={options.edits}"])

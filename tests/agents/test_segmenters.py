@@ -1,5 +1,7 @@
 """Segmenters: given masks and predictors, and the real classes of transformers at tiny width."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -145,3 +147,10 @@ def test_grounded_sam_gives_every_box_its_mask_in_pictures_of_any_size(detector,
         assert found.masks.shape[1:] == picture.shape[:2]
         assert list(found.scores) == sorted(found.scores, reverse=True)
     assert len(GroundedSAM(detector, sam, thresholds=(1.0,))(PICTURE, "dog").masks) == 0
+
+
+def test_absent_pytorch_is_said_in_one_line_without_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("brushjax.agents.segmenters.transformers_class", None)
+    with pytest.raises(ImportError, match=r"expected torch for this; .*install -e '\.\[torch\]'"):
+        GroundedSAM()

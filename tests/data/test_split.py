@@ -62,10 +62,18 @@ def test_validation_reads_what_training_holds_out(folder):
 def test_preflight_says_what_was_found(folder):
     text = BrushData(str(folder), 64, faulty_share=0.5).source(encode).found()
     for part_of in (
-        "6 of 7 pictures with captions from the text beside each picture",
+        "7 pictures with captions from the text beside each picture: 6 to train on;",
         "missing member 1",
         "5 have a caption and 0 masks of objects",
         "shorter side is 40 to 40 pixels",
         "6 are smaller than 64 pixels",
     ):
         assert part_of in text
+
+
+def test_preflight_says_what_is_held_out(folder):
+    data = BrushData(str(folder), 32, split="train", held_out_share=0.3, faulty_share=0.5)
+    use = "4 to train on, 2 held out for validation and samples;"
+    assert f"beside each picture: {use}" in data.source(encode).found()
+    held_out = HeldOutPart(pool=0).of(data).source(encode).found()
+    assert "2 held out, which no step trains on;" in held_out

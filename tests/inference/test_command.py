@@ -4,12 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from brushjax.inference import command
+from brushjax.inference import command, jobs
 from brushjax.inference.result import read_settings, write_picture
 
 LISTED = """
@@ -188,6 +189,40 @@ def test_inpaint_command_checks_settings_before_it_loads(
     words = arguments(files, pipeline, **changes)
     with pytest.raises(SystemExit, match=message):
         command.main([word for word in words if word != "--prompt=None"])
+
+
+@pytest.mark.parametrize("name", ["out", "strip"])
+def test_inpaint_command_says_before_it_loads_that_it_cant_write(files, name, monkeypatch):
+    monkeypatch.setattr(command, "load_painter", None)
+    before = sorted(files.iterdir())
+    with pytest.raises(SystemExit, match=r"error: can't write .*o\.png: .*a file is in the way"):
+        command.main(arguments(files, "nobase", **{name: files / "a.png" / "o.png"}))
+    assert sorted(files.iterdir()) == before
+
+
+def test_inpaint_command_says_what_it_does_before_it_loads(files, pipeline, monkeypatch, capsys):
+    def refuse(*_):
+        raise ValueError("loaded")
+
+    monkeypatch.setattr(command, "load_painter", refuse)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with pytest.raises(SystemExit, match="loaded"):
+        command.main(arguments(files, pipeline, num_images=2))
+    said = capsys.readouterr()
+    line = "2 pictures at 24x32 (height x width): loading and compiling, then painting ..."
+    assert said.out == f"{line}\n"
+    assert "loading and compiling:   0%" in said.err
+    assert "0/4" in said.err
+
+
+def test_summary_names_a_few_sizes_and_counts_many():
+    def batches(*sizes):
+        job = jobs.Job(Path("a"), Path("m"), "a cat", Path("o"))
+        return [jobs.Batch([job] * 2, size) for size in sizes]
+
+    assert jobs.summary(batches((16, 8), (8, 8))) == "4 pictures at 8x8, 16x8 (height x width)"
+    many = batches((8, 8), (8, 16), (16, 8), (32, 16))
+    assert jobs.summary(many) == "8 pictures at 4 sizes from 8x8 to 32x16 (height x width)"
 
 
 def test_inpaint_command_paints_several_images_of_a_picture(files, pipeline):

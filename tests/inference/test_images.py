@@ -90,7 +90,7 @@ def test_prepare_warns_of_a_mask_that_looks_inverted():
     [
         (photo(), hole(24, 48), ValueError, "image 24x40 and mask 24x48"),
         (photo(), hole() * 0, ValueError, "marks nothing.*brightest value is 0"),
-        (photo(), hole() // 255, ValueError, "marks nothing.*brightest value is 1;.*opacity"),
+        (photo(), hole() // 255, ValueError, "marks nothing.*brightest value is 1 .*opacity"),
         (photo() / 255.0, hole(), TypeError, "expected image array of dtype uint8, got float64"),
         (photo(), hole().astype(int), TypeError, "expected mask array of dtype uint8 or bool"),
         (photo(), hole() / 1.0, ValueError, r"floats in \[0, 1\], got 0 to 255"),

@@ -42,3 +42,11 @@ def test_labels_grow_with_the_pictures():
         return rows.max() - rows.min()
 
     assert label_height(512) > 1.8 * label_height(128)
+
+
+def test_note_stands_below_everything():
+    white = {"a": np.full((1, 8, 8, 3), 255, np.uint8)}
+    plain, noted = (np.asarray(strip(white, ["x"], note=note)) for note in ("", "not blended"))
+    assert noted.shape[0] > plain.shape[0]
+    np.testing.assert_array_equal(noted[: len(plain)], plain)
+    assert np.any(noted[len(plain) :] == 0)

@@ -94,6 +94,16 @@ def test_error_is_one_line_on_stderr_without_a_traceback(tmp_path, capsys):
     assert err.startswith("error: there is no file or folder")
 
 
+@pytest.mark.parametrize("name", ["out", "out.safetensors"])
+def test_place_is_tried_before_anything_is_read(tmp_path, capsys, name):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / name
+    code, out, err = run(capsys, "to-torch", "vae", tmp_path / "absent", target)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: can't write")
+    assert "a file is in the way" in err
+
+
 def test_help_of_a_command_speaks_of_what_the_command_does(capsys):
     with pytest.raises(SystemExit):
         convert_weights.main(["to-jax", "--help"], "brushjax convert")

@@ -39,7 +39,7 @@ from brushjax.data.schema import Encode, Inpainting
 from brushjax.data.sources import decoding, pictures
 from brushjax.data.sources.collection import open_collection
 from brushjax.data.sources.tars import KINDS, WANTED
-from brushjax.data.split import Split, part
+from brushjax.data.split import Split, part, told
 from brushjax.data.text import LENGTH
 
 Profile = Literal["default", "reference_segmentation", "reference_random"]
@@ -215,11 +215,13 @@ class BrushSamples:
         if not len(usable):
             raise TooManyFaults(self._none(total, counts))
         self._counts.absent(counts, left_out, total)
+        self._sound = len(usable)
         return part(usable, collection.name, self.config.split, self.config.held_out_share)
 
     def found(self) -> str:
         """Says what lies at the path and what of it is used, for the log of a run that starts."""
-        about = preflight(self._collection, self.numbers, self.config.size, self.faults)
+        use = told(self.config.split, len(self.numbers), self._sound)
+        about = preflight(self._collection, self.numbers, self.config.size, self.faults, use)
         return f"{self.config.path}: {about}"
 
     def _none(self, total: int, counts: dict[str, int]) -> str:

@@ -84,13 +84,8 @@ def of_channels(
         white = np.rint(white * (255 / white.max())).astype(np.uint8)
     if not told:
         return Mask(white)
-    frame = "opaque" if part == "transparent" else "transparent"
     other = "opaque" if part == "transparent" else "transparent"
-    return Mask(
-        white,
-        f"has transparent parts; its frame is {frame}, so the {part} part is taken as the one to "
-        f"edit: pass mask_alpha={part} (--mask-alpha {part}) if that is meant, or {other}",
-    )
+    return Mask(white, f"marks its {part} part; mask_alpha={other} (--mask-alpha) marks the rest")
 
 
 def _by_frame(opacity: UInt8[np.ndarray, "H W"]) -> Literal["opaque", "transparent"]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from brushjax import config as configs
 from brushjax.agents.endpoint import URL, Endpoint, EndpointError
 from brushjax.agents.plan import NotUnderstood
 from brushjax.evaluation.benchmarks.files import read_lines
 from brushjax.evaluation.records import BenchmarkError
-from brushjax.files import inside, write_json, write_text
+from brushjax.files import inside, try_places, write_json, write_text
 from brushjax.identity import digest
 from brushjax.lock import locked
 
@@ -57,11 +57,9 @@ class JudgeArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax judge ...`, with the process's own arguments by default."""
-    import tyro
-
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = tyro.cli(JudgeArguments, prog="brushjax judge", args=words)
+    options = configs.parsed(JudgeArguments, arguments, "brushjax judge")
     try:
+        try_places([options.answers])
         with locked(_replies(options)):
             counts = judge(options, Endpoint(options.model, options.url))
     except (OSError, ValueError) as error:

@@ -100,6 +100,12 @@ class Painting(Recipe):
         return digests, paint
 
 
+def blending(blend: str) -> str:
+    """How fills are put into the source, for readers, who may take a seam for a fault."""
+    seams = ": not put back into the source, so that seams show" if blend == "none" else ""
+    return f"blend {blend}{seams}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Branch(Painting):
     """A BrushNet branch on a base.
@@ -128,7 +134,7 @@ class Branch(Painting):
         else:
             what = f"the branch {models.source(self.checkpoint, self.base)}"
         scale = "" if self.sampling.scale == 1 else f", scale {self.sampling.scale:g}"
-        return f"{what} ({self.sampling}{scale}, blend {self.blend})"
+        return f"{what} ({self.sampling}{scale}, {blending(self.blend)})"
 
     def method(self, resources: Resources) -> Method:
         """The inpainter of its branch and base."""
@@ -210,7 +216,7 @@ class Blended(Recipe):
         """What it is, for the legend."""
         del models
         what = "blended latents: the base model alone, pasted into the source at every step"
-        return f"{what} ({self.sampling}, blend {self.blend})"
+        return f"{what} ({self.sampling}, {blending(self.blend)})"
 
     def method(self, resources: Resources) -> Method:
         """The base's painter."""

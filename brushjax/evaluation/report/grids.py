@@ -118,7 +118,9 @@ def strip_of(plan: Plan, gallery: Gallery, benchmark: str, count: int):
     if len(kinds) != 1 or len({picture.shape for picture in rows[0].pictures.values()}) != 1:
         return None
     columns = {name: np.stack([row.pictures[name] for row in rows]) for name in rows[0].pictures}
-    return strip(columns, [row.caption for row in rows])
+    raw = [name for name in columns if getattr(plan.methods.get(name), "blend", "") == "none"]
+    note = f"{', '.join(raw)}: not put back into the source, so that seams show" if raw else ""
+    return strip(columns, [row.caption for row in rows], note=note)
 
 
 def _place(unit: Unit) -> Place:

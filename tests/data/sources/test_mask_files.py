@@ -22,10 +22,14 @@ def marked(colours, alpha, setting="auto"):
 @pytest.mark.parametrize("strength", [255, 102, 30])
 def test_transparent_parts_tell_by_the_frame_and_never_by_the_colours(ground, strength):
     layer = np.where(HOLE, strength, 0).astype(np.uint8)
-    for alpha, part in ((layer, "opaque"), (255 - layer, "transparent")):
+    for alpha, part, other in (
+        (layer, "opaque", "transparent"),
+        (255 - layer, "transparent", "opaque"),
+    ):
         found = mask_files.of_channels(GROUNDS[ground], alpha)
         np.testing.assert_array_equal(found.marked.astype(bool), HOLE)
-        assert f"mask_alpha={part} " in found.reading
+        rest = f"mask_alpha={other} (--mask-alpha) marks the rest"
+        assert found.reading == f"marks its {part} part; {rest}"
         told = mask_files.of_channels(GROUNDS[ground], alpha, part)
         np.testing.assert_array_equal(told.white, found.white)
         assert told.reading == ""

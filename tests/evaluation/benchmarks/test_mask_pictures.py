@@ -48,7 +48,7 @@ def test_masks_whose_alpha_tells_nothing_are_named():
     with pytest.raises(BenchmarkError, match=r"m\.png: expected a mask whose frame"):
         white(png(half), "m.png", (20, 20))
     half[:, :, 3], half[5:9, 5:9, 3] = 255, 0
-    with pytest.warns(UserWarning, match=r"m\.png has transparent parts"):
+    with pytest.warns(UserWarning, match=r"m\.png marks its transparent part; mask_alpha=opaque"):
         found = white(png(half), "m.png", (20, 20))
     assert found.sum() == 16
 

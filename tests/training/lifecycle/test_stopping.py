@@ -84,3 +84,14 @@ def test_signal_while_evaluating_ends_the_run_which_evaluates_when_started_again
     run(config, tmp_path, [judge])
     assert calls == [6, 6, 12]
     assert published(tmp_path) == 12
+
+
+def test_ended_process_leaves_nothing_that_python_complains_of():
+    program = (
+        "import multiprocessing\n"
+        "from brushjax.distributed import end_now\n"
+        "kept = multiprocessing.get_context('spawn').Event()\n"
+        "end_now(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, "")
