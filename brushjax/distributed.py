@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from multiprocessing import util  # its way out is in no public module
 from typing import Any, NoReturn
 
 import jax
@@ -28,7 +27,6 @@ from brushjax.config import ConfigError
 PORT = 8476  # of the first host, where the list names none
 _ENDED = "brushjax/ended"  # key under which the processes hear that one of them ended the run
 _LISTENING = 1.0  # seconds between two looks at it
-_TIDYING = 2.0  # seconds that workers have for their way out
 
 
 def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
@@ -82,12 +80,6 @@ def end_all(text: str, code: int = 1) -> NoReturn:
 def end_now(code: int) -> NoReturn:
     """Ends the process without Python's way out, on which it would wait for other processes and a
     compiler at work would crash."""
-    # What multiprocessing begins its own way out with: workers hear that it is over, and semaphores
-    # and shared memory go, which its tracker would complain of afterwards.
-    tidy = util._run_finalizers  # pyright: ignore[reportAttributeAccessIssue]
-    tidying = threading.Thread(target=tidy, args=(0,), daemon=True)
-    tidying.start()
-    tidying.join(_TIDYING)
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()

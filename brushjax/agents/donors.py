@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,28 +52,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax donors ...`, with the process's own arguments by default."""
     options = configs.parsed(DonorArguments, arguments, "brushjax donors")
     try:
-        places = donor_places(options)  # what is wrong with list or folder is said at once
-        try_places([options.edits / LIST, *places[:1]])
-        missing = donors(options, donor_generator(options.base))
+        missing = donors(options, lambda: donor_generator(options.base))
     except (OSError, ValueError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from error
     left = f"; {missing} are other parts' and not there yet" if missing else ", complete"
     print(f"{options.edits / LIST}{left}")
 
 
-def donors(options: DonorArguments, generator: Any) -> int:
+def donors(options: DonorArguments, load: Callable[[], Any]) -> int:
     """Makes what is missing of this part; once none is missing anywhere, names all in the list.
 
+    Args:
+        load: gives the generator that paints, where there is something to paint.
     Returns: how many donors of the whole list are not there.
     Raises: ValueError, OSError: a list or a picture that can't be read, with what was expected.
     """
     from tqdm import tqdm
 
     index, count = configs.shard_of(options.shard)
-    rows, places = _rows(options.edits / LIST), donor_places(options)
+    rows = _rows(options.edits / LIST)
+    places = [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
+    try_places([options.edits / LIST, *places[:1]])
     own = range(index, len(rows), count)
     todo = [n for n in own if not places[n].is_file()]
     parts = [todo[k : k + options.batch_size] for k in range(0, len(todo), options.batch_size)]
+    generator = load() if parts else None
     for numbers in tqdm(parts, unit="batch", disable=None):
         paint_donors([rows[n] for n in numbers], [places[n] for n in numbers], options, generator)
     missing = sum(not place.is_file() for place in places)
@@ -128,15 +131,6 @@ def donor_generator(base: str | None) -> Any:
     from brushjax.pipelines.bases import BaseFiles, base_path, load_base
 
     return LatentGenerator.from_parts(load_base(BaseFiles(base_path(base)), jnp.float32))
-
-
-def donor_places(options: DonorArguments) -> list[Path]:
-    """Where the donors of the list go, one an edit.
-
-    Raises: ValueError, OSError: a list that can't be read, with what was expected.
-    """
-    rows = _rows(options.edits / LIST)
-    return [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
 
 
 def donor_name(row: dict[str, str], options: DonorArguments) -> str:

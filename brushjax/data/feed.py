@@ -7,8 +7,10 @@ host makes the part that its devices need. So where a run stands is one number.
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -131,6 +133,7 @@ def _open(feed: Feed, first: int) -> Any:
     batches = grain.MapDataset.source(_Parts(feed, first)).to_iter_dataset(options)
     if feed.workers:
         _parse_no_flags()
+        _start_tracker()
         batches = batches.mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(
                 num_workers=feed.workers, per_worker_buffer_size=feed.ahead
@@ -144,6 +147,22 @@ def _leave_ctrl_c(index: int, count: int) -> None:
     """Leaves Ctrl-C, which reaches all processes of a terminal, to the one that trains."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start_tracker() -> None:
+    """Starts Python's process that removes semaphores and shared memory which others left.
+
+    It should do so without a word: a run that is stopped ends at once, and leaves it the workers'.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore:resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _parse_no_flags() -> None:

@@ -41,9 +41,9 @@ class Painter:
 
 def test_donors_are_made_once_and_named_in_the_list(options):
     with pytest.raises(KeyboardInterrupt):
-        donors(options, Callback(Painter(2)))
+        donors(options, lambda: Callback(Painter(2)))
     painter = Painter()
-    assert donors(options, Callback(painter)) == 0
+    assert donors(options, lambda: Callback(painter)) == 0
     assert painter.made == ["b 4"]  # two batches were there
     data = RegionEdits(str(options.edits), size=16)
     source = data.source(dict)
@@ -51,28 +51,28 @@ def test_donors_are_made_once_and_named_in_the_list(options):
     rows = [json.loads(x) for x in (options.edits / "edits.jsonl").read_text().splitlines()]
     assert all(row["model"] == "m" for row in rows)
     again = Painter()
-    assert donors(options, Callback(again)) == 0
+    assert donors(options, lambda: Callback(again)) == 0
     assert not again.made
 
 
 def test_donors_are_shared_between_processes(options):
     first, second = Painter(), Painter()
     half = dataclasses.replace(options, shard="0/2")
-    assert donors(half, Callback(first)) == 2
-    assert donors(dataclasses.replace(options, shard="1/2"), Callback(second)) == 0
+    assert donors(half, lambda: Callback(first)) == 2
+    assert donors(dataclasses.replace(options, shard="1/2"), lambda: Callback(second)) == 0
     assert first.made == ["b 0", "b 2", "b 4"]
     assert second.made == ["b 1", "b 3"]
 
 
 def test_donors_of_wrong_lists_and_parts_are_one_line(options):
     with pytest.raises(ValueError, match="expected --shard I/N"):
-        donors(dataclasses.replace(options, shard="2/2"), Callback(Painter()))
+        donors(dataclasses.replace(options, shard="2/2"), lambda: Callback(Painter()))
     (options.edits / "edits.jsonl").write_text('{"image": "a.png"}\n')
     with pytest.raises(ValueError, match=r"edits\.jsonl:1: expected .*; no source_caption"):
-        donors(options, Callback(Painter()))
+        donors(options, lambda: Callback(Painter()))
     (options.edits / "edits.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match="brushjax instruct` writes it"):
-        donors(options, Callback(Painter()))
+        donors(options, lambda: Callback(Painter()))
 
 
 def test_donors_are_refused_before_a_base_is_loaded(options, monkeypatch):

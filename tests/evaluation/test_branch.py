@@ -18,6 +18,7 @@ from brushjax.evaluation.methods.contract import Resources
 from brushjax.evaluation.methods.inpainting import Branch, Sampling
 from brushjax.evaluation.models import Models, network_digest, zero_branch
 from brushjax.evaluation.records import unit_key
+from brushjax.evaluation.report.grids import strip_of
 from brushjax.evaluation.store import read_table
 from brushjax.evaluation.sweep import Run
 from brushjax.inference.engine.edit import edit
@@ -89,6 +90,16 @@ def test_metrics_are_of_the_raw_pictures(finished):
     error = np.mean((raw[kept] / 255 - sample.image[kept] / 255) ** 2)
     assert error > 0  # a blended picture would repeat the kept pixels
     assert row["clean/mse_keep@1"] == pytest.approx(error)
+
+
+def test_strip_and_legend_say_what_is_not_put_back(finished, models, monkeypatch):
+    out, report = finished
+    told = "not put back into the source, so that seams show"
+    notes = []
+    monkeypatch.setattr("brushjax.inference.strip.strip", lambda *_, note: notes.append(note))
+    strip_of(report.plan, run(models, out).gallery, "fill", 1)
+    assert notes == [f"trained, zero: {told}"]
+    assert (out / "table.md").read_text().count(f"blend none: {told}") == 2
 
 
 def test_copy_has_no_error_and_the_truth_has_its_own_edge(finished):

@@ -65,10 +65,10 @@ CASES = {
     "float image file": ({"image": Image.new("F", SIZE[::-1])}, "got floats"),
     "alpha only": (
         {"mask": np.dstack([np.zeros((*SIZE, 3), np.uint8), hole()])},
-        ("warning", "opaque part is taken"),
+        ("warning", "marks its opaque part"),
     ),
     "alpha that is explained": ({"mask": cut_out, "mask_alpha": "transparent"}, None),
-    "cut-out picture as mask": ({"mask": cut_out}, ("warning", "transparent part is taken")),
+    "cut-out picture as mask": ({"mask": cut_out}, ("warning", "marks its transparent part")),
     "transparent picture": ({"image": cut_out}, ("warning", "transparent parts")),
     "mask of another size": ({"mask": hole()[:12, :16], "resize_mask": True}, None),
     "EXIF rotation": ({"image": rotated}, None),

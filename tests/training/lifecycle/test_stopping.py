@@ -86,10 +86,12 @@ def test_signal_while_evaluating_ends_the_run_which_evaluates_when_started_again
     assert published(tmp_path) == 12
 
 
-def test_ended_process_leaves_nothing_that_python_complains_of():
+def test_what_ends_at_once_leaves_its_workers_things_without_a_warning():
     program = (
         "import multiprocessing\n"
+        "from brushjax.data import feed\n"
         "from brushjax.distributed import end_now\n"
+        "feed._start_tracker()\n"
         "kept = multiprocessing.get_context('spawn').Event()\n"
         "end_now(3)"
     )
