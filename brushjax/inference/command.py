@@ -178,7 +178,8 @@ class _StepBar:
 
     def _step(self, done: int, steps: int) -> None:
         self.bar.total = self._batches * steps
-        self.bar.set_description(f"batch {self._batch} of {self._batches}", refresh=False)
+        if done:  # before the first step the compiler is at work
+            self.bar.set_description(f"batch {self._batch} of {self._batches}", refresh=False)
         self.bar.update((self._batch - 1) * steps + done - self.bar.n)
 
 
