@@ -47,8 +47,25 @@ config.txt, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, export/ i
 """
 
 
+class _AboveBars(logging.StreamHandler):
+    """Writes to stderr above progress bars, which stay below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line, or several with a traceback."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _plain_log() -> None:
+    """Logs messages alone; to be called before libraries are imported, which would set the log up
+    in their own way."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars()])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax COMMAND ...`."""
+    _plain_log()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     lines = "\n".join(f"  {name:<12}{text}" for name, (_, _, text) in COMMANDS.items())
     usage = f"usage: python -m brushjax COMMAND ...\n\n{lines}\n\nCOMMAND --help tells more. "
@@ -112,6 +129,7 @@ class TrainOptions:
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """Runs `python train.py CONFIG.py --workdir DIR [--any.nested.field VALUE]`."""
+    _plain_log()
     options, overrides = configs.own_options(TrainOptions, arguments, "train.py", TRAIN_HELP)
     needs_none = options.dry_run or options.compile_for or {"-h", "--help"} & set(overrides)
     if options.workdir is None and not needs_none:
@@ -151,7 +169,6 @@ def _run(config: Any, options: TrainOptions, traced: tuple[int, int] | None) -> 
 
     assert options.workdir is not None  # made sure of before
     workdir = options.workdir
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brushjax").setLevel(logging.INFO)
     try:
         initialize(options.hosts.split(",") if options.hosts else (), options.process)

@@ -1,8 +1,10 @@
 """The commands: what they refuse, what they print, what they hand on."""
 
+import logging
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from brushjax import cli
 
@@ -52,6 +54,17 @@ def test_tokenizer_is_made_from_a_file_of_captions(tmp_path, capsys):
     cli.main(["tokenizer", "--out", out, "--captions", str(tmp_path / "captions.txt")])
     assert f"ids in {out}" in capsys.readouterr().out
     assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+def test_log_is_plain_and_stands_above_bars(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    cli._plain_log()
+    logging.basicConfig()  # as libraries do when they are imported
+    with tqdm(total=1, desc="bar"):
+        logging.getLogger("brushjax").warning("said %d", 1)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "said 1" in lines
+    assert lines[-1].startswith("bar")
 
 
 def test_tokenizer_says_at_once_that_its_place_is_taken(tmp_path):

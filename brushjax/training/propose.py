@@ -72,7 +72,6 @@ class ProposeOptions:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax propose CONFIG.py`, with the process's own arguments by default."""
     options, overrides = configs.own_options(ProposeOptions, arguments, "brushjax propose", HELP)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("brushjax").setLevel(logging.INFO)
     try:
         recipe = configs.load(options.config, "objective")
