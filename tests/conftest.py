@@ -42,6 +42,15 @@ from tests import annotations  # noqa: E402
 annotations.check("brushjax")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the option -m leaves any out
+def pytest_collection_modifyitems(items):
+    """Refuses a test with both marks: CI runs what is heavy, and does not run what is slow."""
+    names = ((item.nodeid, {mark.name for mark in item.iter_markers()}) for item in items)
+    both = [name for name, marks in names if {"heavy", "slow"} <= marks]
+    if both:
+        raise pytest.UsageError(f"expected heavy or slow, got both: {', '.join(both)}")
+
+
 def pytest_collection_finish():
     """What the import of all tests made stays: no search for garbage looks at it again."""
     gc.collect()

@@ -97,12 +97,16 @@ def traced(objective, batch, compute_dtype):
     return jax.eval_shape(step, params, frozen, dict(batch), keys)
 
 
-LONG = ("brushnet_sdxl", "fireedit_stage2")  # tens of seconds each; the shapes of others are alike
+# The shapes of others are alike.
+MARKS = {
+    **dict.fromkeys(("brushnet_sdxl", "fireedit_stage2"), pytest.mark.slow),  # tens of seconds
+    **dict.fromkeys(("brushedit_sd15", "fireedit_tiny"), pytest.mark.heavy),
+}
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(file, marks=pytest.mark.slow if name_of(file) in LONG else ()) for file in FILES],
+    [pytest.param(file, marks=MARKS.get(name_of(file), ())) for file in FILES],
     ids=name_of,
 )
 def test_config_is_traced_from_data_to_loss(path):

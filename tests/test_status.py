@@ -83,14 +83,14 @@ def test_status_rows_name_tests_with_their_bounds(row):
 
 
 @pytest.mark.parametrize("row", [*MODELS, *BENCHMARKS], ids=lambda row: next(iter(row.values())))
-def test_status_says_slow_where_the_test_is(row):
+def test_status_says_heavy_or_slow_where_the_test_is(row):
     for path, function in TEST.findall(row["test"]):
-        marks = [ast.unparse(mark) for mark in definitions(path)[function].decorator_list]
-        whole = "pytestmark" in definitions(path) and "slow" in ast.unparse(
-            definitions(path)["pytestmark"]
-        )
-        slow = whole or any("mark.slow" in mark for mark in marks)
-        assert slow == ("slow" in row["where"]), (path, function, row["where"])
+        known = definitions(path)
+        marks = [*known[function].decorator_list, *filter(None, [known.get("pytestmark")])]
+        text = " ".join(map(ast.unparse, marks))
+        for kind in ("heavy", "slow"):
+            there = f"mark.{kind}" in text
+            assert there == (kind in row["where"]), (path, function, row["where"])
 
 
 @pytest.mark.parametrize("row", NUMBERS, ids=lambda row: row["table"])

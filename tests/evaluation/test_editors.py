@@ -49,6 +49,7 @@ def test_pix2pix_edits_at_the_size_it_was_trained_at_and_returns_the_sources(mod
     assert other.method(Resources(models, devices=[None])).settings != method.settings
 
 
+@pytest.mark.heavy
 def test_fireedit_is_known_by_its_weights_and_edits(fireedit):
     recipe = FireEdit(folder=fireedit, steps=2, side=64)
     method = recipe.method(Resources(Models(), devices=[None]))

@@ -28,6 +28,7 @@ def export(tmp_path_factory):
     return str(tiny_region.export(tmp_path_factory.mktemp("region")))
 
 
+@pytest.mark.heavy
 def test_regions_are_scored_against_the_masks_of_both_benchmarks(export, tmp_path):
     methods = (
         Predicted(predictor=export),

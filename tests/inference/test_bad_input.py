@@ -100,7 +100,12 @@ CASES = {
 assert len(CASES) >= 22
 
 
-@pytest.mark.parametrize("case", CASES)
+HEAVY = ("500-token prompt",)  # a program of its own; test_text.py cuts long prompts into rows
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.heavy] * (case in HEAVY)) for case in CASES]
+)
 def test_bad_input_gives_a_result_or_a_clear_error(painter, tmp_path, case):
     changes, expected = CASES[case]
     values = {"image": photo(), "mask": hole(), "prompt": "a red cat", "steps": 3}

@@ -43,6 +43,7 @@ def arguments(files, base, **changes):
     return [f"--{name}={value}" for name, value in (values | changes).items()]
 
 
+@pytest.mark.heavy
 def test_inpaint_command_writes_the_picture_without_torch_or_tensorflow(files, pipeline):
     words = ["inpaint", *arguments(files, pipeline, strip=files / "strip.png")]
     done = subprocess.run(
@@ -90,6 +91,7 @@ def test_inpaint_help_names_every_setting(capsys):
         assert flag in words
 
 
+@pytest.mark.heavy
 def test_inpaint_command_makes_a_picture_again_from_its_settings(files, pipeline, capsys):
     out, again, other = (files / f"{name}.png" for name in ("o", "again", "other"))
     words = arguments(files, pipeline, out=out, seed=5, guidance=3, scheduler="ddim")

@@ -68,6 +68,7 @@ def test_crop_that_is_the_whole_picture_changes_nothing(cropping):
     np.testing.assert_array_equal(cropped.images, whole.images)
 
 
+@pytest.mark.heavy
 def test_crops_of_a_batch_may_lie_anywhere_but_have_one_size(cropping):
     images = [photo(64, 64), photo(64, 64)]
     masks = [hole((64, 64), 0, 0, 24, 24), hole((64, 64), 40, 30, 10, 12)]
@@ -81,10 +82,15 @@ def test_crops_of_a_batch_may_lie_anywhere_but_have_one_size(cropping):
         cropping(images, masks, crop=0.5)
 
 
+@pytest.mark.heavy
 def test_sizes_far_from_the_bases_get_one_hint(cropping):
     image, mask = photo(72, 64), hole((72, 64), 8, 8, 30, 30)
     with pytest.warns(UserWarning, match="worked on at 72x64.*trained at 32x32.*--crop 2"):
         cropping(image, mask, "a cup", steps=1)
     cropping(image, mask, "a cup", steps=1)  # warnings are errors here
+
+
+def test_hint_depends_on_the_size_alone():
+    assert "--crop 2" in size_hint((72, 64), SIDE)
     assert "enlarge" in size_hint((8, 16), SIDE)
     assert size_hint((64, 64), SIDE) == size_hint((16, 16), SIDE) == size_hint((8, 8), None) == ""

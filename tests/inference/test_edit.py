@@ -117,7 +117,9 @@ def by_hand(unet, branch, x, condition, inputs):
     )
 
 
-@pytest.mark.parametrize("negative_added", [None, added(2, 2)])
+@pytest.mark.parametrize(
+    "negative_added", [pytest.param(None, marks=pytest.mark.heavy), added(2, 2)]
+)
 def test_sdxl_step_equals_two_passes_with_their_own_added_conditions(sdxl, negative_added):
     x, condition = latents(2)
     negative, positive = make_inputs(batch=2).conditions
@@ -160,6 +162,7 @@ def test_savings_leave_the_step_as_it_is_together_and_each_alone(parts, savings)
     assert_same(one_step(*networks, x, condition, inputs, EditOptions(savings=savings)), expected)
 
 
+@pytest.mark.heavy
 def test_steps_without_branch_or_guidance_are_exact_too(parts):
     unet, branch, (x, condition) = parts["unet"], parts["brushnet"], latents(2)
     idle = make_inputs(batch=2, scales=np.float32([0]))
@@ -241,6 +244,7 @@ def flops_of_a_step(savings):
     return (whole - ahead) / 1e9
 
 
+@pytest.mark.heavy
 def test_full_size_step_needs_no_more_flops_than_its_exact_form():
     # The naive step: 2 x 803.3 + 2 x 441.3 GFLOP, counted on the published PyTorch classes.
     assert flops_of_a_step(NAIVE) == pytest.approx(2489.1, abs=0.5)

@@ -56,7 +56,8 @@ def test_picture_of_one_line_is_refused_by_the_editor_and_seen_by_its_encoders(e
         editor(line, "make it red", steps=1, side=512)
     sizes = tiny_fireedit.sizes()
     dino, clip = (load_fireedit(folder).models[kind] for kind in ("dino", "clip_vision"))
-    sight = look(dino, clip, jnp.asarray(line[None] / 127.5 - 1, jnp.float32), sizes)
+    image = jnp.asarray(line[None] / 127.5 - 1, jnp.float32)
+    sight = jax.jit(lambda dino, clip, image: look(dino, clip, image, sizes))(dino, clip, image)
     assert sight.seen.dino.shape == (1, 16, 8)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(sight))
 

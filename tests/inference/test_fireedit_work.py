@@ -55,6 +55,7 @@ def count(graphs):
     return counted
 
 
+@pytest.mark.heavy
 def test_step_computes_three_predictions_and_little_more(count):
     def ahead(predict):
         return predict._views, predict._nulls

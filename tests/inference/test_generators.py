@@ -64,6 +64,7 @@ def test_only_unets_with_nine_channels_say_that_they_read_the_mask(base, inpaint
     assert not any(flag.differentiable_mask for flag in flags)
 
 
+@pytest.mark.heavy
 def test_inpainting_unet_reads_picture_around_the_hole_and_not_in_it(inpainting_base):
     painter = BlendedLatents(inpainting_base)
     images, mask = pictures()

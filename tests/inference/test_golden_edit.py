@@ -94,13 +94,16 @@ def test_preprocessing_equals_the_stored_one(golden):
     np.testing.assert_array_equal(cells[..., 4:], nhwc(golden["keep_mask_latent"]))
 
 
-# Two forms of guidance that other tests run too, each a program of its own.
+# The default suite compares whole edits: test_inpaint.py. Slow are forms of guidance that other
+# tests run too, each a program of its own.
 SLOW = ("ddim_mode", "unipc_mode", "ddim_mode_guess", "ddim_mode_nocfg")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNS]
-)
+def marked(name):
+    return pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.heavy)
+
+
+@pytest.mark.parametrize("name", map(marked, RUNS))
 def test_edit_reproduces_every_step_of_a_stored_run(golden, vae_programs, merged, loop, name):
     sampler_name, changes = RUNS[name]
     encode_moments, to_images, to_pictures = vae_programs

@@ -23,7 +23,7 @@ def paint(painter, count=1, **settings):
     "settings",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"scheduler": "euler-a", "count": 2},
+        pytest.param({"scheduler": "euler-a", "count": 2}, marks=pytest.mark.heavy),
         {"scheduler": "pndm"},
         pytest.param({"guidance": 1, "together": 1, "count": 2}, marks=pytest.mark.slow),
         pytest.param({"control_end": 0.5, "scale": 0.3}, marks=pytest.mark.slow),

@@ -31,7 +31,7 @@ def cut(parts, tokenizer_folder, shape, tactic):
 @pytest.mark.parametrize(
     ("shape", "tactic"),
     [
-        (MeshShape(2, 1, 2), "cut:tensor"),
+        pytest.param(MeshShape(2, 1, 2), "cut:tensor", marks=pytest.mark.heavy),
         pytest.param(MeshShape(2, 2, 1), "cut:fsdp", marks=pytest.mark.slow),
     ],
 )

@@ -64,7 +64,10 @@ UNETS = {
 }
 
 
-@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.heavy] * (n in ("sd15", "sdxl"))) for n in UNETS],
+)
 def test_unet_equals_diffusers(name):
     settings, size = UNETS[name]
     torch_unet = randomize(UNet2DConditionModel(**settings))

@@ -63,6 +63,7 @@ def draw(size, conditioning_channels=5):
     return tuple(map(torch.tensor, (sample, TIMESTEP, context, condition))), ours
 
 
+@pytest.mark.heavy
 def test_sd15_branch_equals_diffusers_blocks():
     torch_unet, unet, torch_branch, branch = both(SD15)
     (sample, timestep, context, condition), inputs = draw((9, 8))
@@ -84,6 +85,7 @@ def test_composed_unet_is_the_reference_without_residuals():
     assert torch.equal(ours, torch_unet(sample, timestep, context).sample)
 
 
+@pytest.mark.heavy
 def test_sdxl_branch_in_guess_mode_equals_diffusers_blocks():
     torch_unet, unet, torch_branch, branch = both(SDXL)
     (sample, timestep, context, condition), inputs = draw((8, 8))

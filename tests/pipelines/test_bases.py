@@ -26,6 +26,12 @@ pytestmark = [
 ]
 
 SETTINGS = {"scheduler": "ddim", "steps": 2, "guidance": 3.0}
+# For tests that compile: the fixture's parameters, XL's of which are heavy.
+FAMILIES = pytest.mark.parametrize(
+    "base",
+    [pytest.param(False, id="v1"), pytest.param(True, id="xl", marks=pytest.mark.heavy)],
+    indirect=True,
+)
 
 
 def photo():
@@ -56,6 +62,7 @@ def expected(base):
     return noise, latents
 
 
+@FAMILIES
 @pytest.mark.parametrize("form", ["folder", "file", "averages", "separate-vae"])
 def test_base_of_every_form_gives_pytorchs_edit(
     base, expected, tmp_path, tokenizer_folder, monkeypatch, form
@@ -113,6 +120,7 @@ def test_second_version_must_bring_its_scheduler(tmp_path):
         bases._scheduler(bases.BaseFiles(tmp_path / "x.safetensors"), Config)
 
 
+@FAMILIES
 def test_our_own_single_file_gives_the_folders_edit_to_the_bit(base, tmp_path, tokenizer_folder):
     """Also where the schedule is none that the family would suggest."""
     folder, branch, _ = base

@@ -29,6 +29,7 @@ def close(ours, expected, rel=1e-6):
         assert ours[step] == pytest.approx(loss, rel=rel), step
 
 
+@pytest.mark.heavy
 def test_two_hosts_stop_together_and_one_goes_on(tmp_path):
     """SIGTERM reaches one of two processes: both save the same step, and eight devices of one
     process end as if they had done it all."""

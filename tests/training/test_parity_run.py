@@ -172,7 +172,12 @@ def test_twenty_steps_equal_pytorch(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["two-levels", pytest.param("sdxl", marks=pytest.mark.slow)], indirect=True
+    "kind",
+    [
+        pytest.param("two-levels", marks=pytest.mark.heavy),
+        pytest.param("sdxl", marks=pytest.mark.slow),
+    ],
+    indirect=True,
 )
 def test_captions_and_sizes_reach_the_loss(kind):
     """What a loss must depend on: captions and, for SDXL, the picture's sizes."""

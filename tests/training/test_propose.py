@@ -51,6 +51,7 @@ def everything(data):
     return [folder.of(number, stored.name(number)) for number in range(ROWS)]
 
 
+@pytest.mark.heavy
 def test_boxes_are_those_that_a_step_would_find(objective, data):
     propose(recipe(objective, data), OPTIONS)
     found, stored = everything(data), data.stored()

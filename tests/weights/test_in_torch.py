@@ -41,6 +41,7 @@ def through_jax(kind, source, tmp_path):
     return tmp_path / "written", model
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_unet_loads_in_diffusers(tmp_path):
     folder, ours = through_jax("unet", GOLDEN / "tiny_sd15", tmp_path)

@@ -79,6 +79,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.heavy
 def test_fifty_different_edits_compile_nothing_after_the_first(program, compilations):
     first, _ = program(sampler(), make_inputs())
     compilations.clear()
@@ -96,6 +97,7 @@ def test_fifty_different_edits_compile_nothing_after_the_first(program, compilat
     assert not compilations
 
 
+@pytest.mark.heavy
 def test_devices_and_batch_do_not_change_a_sample(networks, program):
     chosen, eight = sampler("euler-a"), make_inputs(8)  # noise at every step, from each seed
     one_device, _ = program(chosen, eight)

@@ -40,6 +40,7 @@ def pictures():
     return np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
 
 
+@pytest.mark.heavy
 @pytest.mark.torch
 def test_edit_equals_diffusers_pipeline(editor, folder):
     torch = pytest.importorskip("torch")

@@ -37,6 +37,7 @@ def test_qformer_of_gathered_states_equals_that_of_the_sequence(golden):
     assert deviation(ours, golden.io["output"][:3]) <= TOLERANCE
 
 
+@pytest.mark.heavy
 def test_qformer_gradients_equal_smartedit(golden):
     states, mask = golden["hidden_states"], golden["mask"]
     loss = lambda model: jnp.sum(model(states, mask) * golden["cotangent"])  # noqa: E731

@@ -62,6 +62,7 @@ def test_regions_fused_levels_equal_groma(golden, inputs):
         assert deviation(some, golden.io[f"tap/fused_{i}_strided"]) <= TOLERANCE
 
 
+@pytest.mark.heavy
 def test_regions_gradients_equal_groma(golden, inputs):
     mask, cotangent = np.asarray(inputs[2]), golden["cotangent"]
     golden.gradients(golden.model(), lambda model: jnp.sum(model(*inputs)[mask] * cotangent))

@@ -14,6 +14,7 @@ from brushjax.diffusion.guidance import guided
 from brushjax.diffusion.samplers import make_sampler
 from brushjax.models import UNet, UNetConfig
 from brushjax.nn import Keys, Shapes, Streams
+from tests.inference.conftest import filled
 from tests.models.fireedit.golden import (
     TOLERANCE,
     Golden,
@@ -181,7 +182,7 @@ def _without_second_stream(tree):
 
 
 def test_second_stream_starts_as_a_copy_of_the_first():
-    plain = UNet(dataclasses.replace(TINY, visual_cross_attention_dim=None), rngs=Keys(0))
+    plain = filled(UNet, dataclasses.replace(TINY, visual_cross_attention_dim=None), 0)
     both = UNet.with_second_stream(plain)
     first, second = plain.mid_block.attentions[0], both.mid_block.attentions[0]
     ours = second.transformer_blocks[0].attn2

@@ -301,6 +301,7 @@ def test_text_to_image_exports_a_pipeline(text_to_image, base):
     )
 
 
+@pytest.mark.heavy
 def test_text_to_image_learns_unet_and_text_encoder(text_to_image, untrained, batch):
     wanted = text_to_image.shapes()
     assert shapes(untrained) == shapes({name: wanted[name] for name in untrained})
@@ -349,6 +350,7 @@ def test_brushnet_condition_does_not_see_into_the_hole(base, batch):
     np.testing.assert_array_equal(ours["condition"][..., 4:], keep)
 
 
+@pytest.mark.heavy
 def test_brushnet_starts_from_the_base_and_learns_its_taps(base, batch, tmp_path):
     objective = BrushNetObjective(str(base))
     branch, frozen = loaded(objective, KEY)

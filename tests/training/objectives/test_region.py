@@ -241,7 +241,7 @@ class Step:
 
 
 DOUBLE = ("literal", "float64", 1e-9)
-CASES = [DOUBLE, ("residual", "float32", 1e-3)]
+CASES = [DOUBLE, pytest.param(("residual", "float32", 1e-3), marks=pytest.mark.heavy)]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)
     for case in (("residual", "float64", 1e-9), ("literal", "float32", 1e-3))

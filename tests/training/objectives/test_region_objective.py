@@ -110,7 +110,13 @@ def steps(objective, devices, rules=()):
     return rows
 
 
-@pytest.mark.parametrize("gradient", ["soft", pytest.param("concrete", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        pytest.param("soft", marks=pytest.mark.heavy),
+        pytest.param("concrete", marks=pytest.mark.slow),
+    ],
+)
 def test_losses_on_eight_devices_are_those_on_one(gradient):
     objective = dataclasses.replace(OBJECTIVE, path=MaskPath(gradient=gradient))
     one, eight = steps(objective, 1), steps(objective, 8, ((".*", "cut:data"),))
@@ -178,6 +184,7 @@ def test_predictor_of_another_width_than_clips_is_refused():
         RegionEncoders(reader="")
 
 
+@pytest.mark.heavy
 def test_default_step_at_full_size_costs_at_most_six_tenths_of_a_teraflop_a_sample():
     """CLIP ViT-L/14 twice forward and once back, both texts and FLAN-T5-base."""
     objective = RegionObjective()

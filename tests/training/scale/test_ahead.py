@@ -15,6 +15,7 @@ from brushjax.training.recipe import TrainConfig
 from brushjax.training.scale import ahead
 from brushjax.training.scale.ahead import GIB, compile_for, slice_devices
 from brushjax.training.scale.ahead_report import advice, describe
+from tests.toy_paper.objective import ToyObjective
 from tests.training.conftest import DATA
 
 SHARDED = ((".*", "cut:data"),)
@@ -60,7 +61,10 @@ def test_replicated_step_adds_up_the_branch_and_nothing_else(config):
     assert 0.9 <= program.sent / program.ideal <= 1.1
 
 
-def test_zero_1_step_scatters_gradients_gathers_the_branch_and_fits_the_least(config):
+@pytest.mark.parametrize("network", ["toy", pytest.param("brushnet", marks=pytest.mark.heavy)])
+def test_zero_1_step_scatters_gradients_gathers_the_branch_and_fits_the_least(config, network):
+    if network == "toy":
+        config = dataclasses.replace(config, objective=ToyObjective(), encode_once=False)
     program = compile_for(config, "v5e-8")
     gathered = shapes_of(program, "all-gather")
     assert gathered
@@ -69,7 +73,7 @@ def test_zero_1_step_scatters_gradients_gathers_the_branch_and_fits_the_least(co
     text = describe(program)
     for line in (
         r"v5e-8: 8 chips",
-        r"frozen parameters +\d",
+        r"trained parameters +\d",
         r"at the fullest +\d+\.\d+ of 15.75: fits",
         r"in the program +\d+\.\d+   1\.\d+ of the useful",
         r"all-gather +\d+ of",
@@ -77,6 +81,7 @@ def test_zero_1_step_scatters_gradients_gathers_the_branch_and_fits_the_least(co
         r"Not known without the chips",
     ):
         assert re.search(line, text), (line, text)
+    assert ("frozen parameters " in text) == (network == "brushnet")
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def test_forward_passes_do_the_published_work():
     assert branch == pytest.approx(BRANCH, abs=0.06)
 
 
+@pytest.mark.heavy
 def test_step_of_sd15_does_the_useful_work_and_little_more_all_of_it_in_bfloat16():
     program = traced(recipe())
     # A gradient of the frozen weights would be 22 % more; 2 % is the scores that attention computes
