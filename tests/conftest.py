@@ -37,6 +37,7 @@ import jax  # noqa: E402 - after the environment is set
 import pytest  # noqa: E402
 
 from tests import annotations  # noqa: E402
+from tests.marks import refuse_both  # noqa: E402
 
 # Every annotation of brushjax is checked whenever a test calls the function that carries it.
 annotations.check("brushjax")
@@ -44,11 +45,7 @@ annotations.check("brushjax")
 
 @pytest.hookimpl(tryfirst=True)  # before the option -m leaves any out
 def pytest_collection_modifyitems(items):
-    """Refuses a test with both marks: CI runs what is heavy, and does not run what is slow."""
-    names = ((item.nodeid, {mark.name for mark in item.iter_markers()}) for item in items)
-    both = [name for name, marks in names if {"heavy", "slow"} <= marks]
-    if both:
-        raise pytest.UsageError(f"expected heavy or slow, got both: {', '.join(both)}")
+    refuse_both(items)
 
 
 def pytest_collection_finish():

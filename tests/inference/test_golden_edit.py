@@ -103,7 +103,7 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.heavy)
 
 
-@pytest.mark.parametrize("name", map(marked, RUNS))
+@pytest.mark.parametrize("name", [*map(marked, RUNS)])
 def test_edit_reproduces_every_step_of_a_stored_run(golden, vae_programs, merged, loop, name):
     sampler_name, changes = RUNS[name]
     encode_moments, to_images, to_pictures = vae_programs

@@ -34,9 +34,13 @@ def test_finder_gives_the_predictors_probabilities(finder):
     assert found.region.shape == (40, 60)
     ids = finder.encoders.instructions(["replace the cat with a flower"])
     view = finder.encoders.placement.view(jax.numpy.asarray(IMAGE[None] / 127.5 - 1, "float32"))
-    patches = finder.models["clip_vision"].embed(view, -2).patch_embeds
-    words, there = finder.encoders.read(finder.models["clip_text"], ids)
-    expected = finder.models["region"](patches, words, there).probability
+
+    @jax.jit
+    def probability(vision, text, region):
+        patches = vision.embed(view, -2).patch_embeds
+        return region(patches, *finder.encoders.read(text, ids)).probability
+
+    expected = probability(*(finder.models[k] for k in ("clip_vision", "clip_text", "region")))
     np.testing.assert_allclose(found.probability.reshape(-1), expected[0], atol=1e-5)
     other = finder(IMAGE, "replace the flower with a cat")
     assert np.abs(other - found.probability.reshape(-1)).max() > 1e-4

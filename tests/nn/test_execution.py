@@ -15,7 +15,7 @@ from tests.inference.conftest import filled
 UNET = UNetConfig(
     block_out_channels=(8,),
     down_block_types=("CrossAttnDownBlock2D",),
-    up_block_types=("CrossAttnUpBlock2D",),
+    up_block_types=("UpBlock2D",),
     layers_per_block=1,
     cross_attention_dim=8,
     attention_head_dim=2,
