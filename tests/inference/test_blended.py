@@ -19,7 +19,6 @@ def parts():
     return tiny.parts()
 
 
-@pytest.mark.heavy
 def test_latents_outside_the_hole_are_the_sources(parts, monkeypatch):
     final, fill = [], blended.fill
 
