@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing import util  # its way out is in no public module
 from typing import Any, NoReturn
 
 import jax
@@ -27,6 +28,7 @@ from brushjax.config import ConfigError
 PORT = 8476  # of the first host, where the list names none
 _ENDED = "brushjax/ended"  # key under which the processes hear that one of them ended the run
 _LISTENING = 1.0  # seconds between two looks at it
+_PATIENCE = 2.0  # seconds that workers have to end by themselves
 
 
 def initialize(hosts: Sequence[str] = (), process: int | None = None) -> None:
@@ -80,6 +82,12 @@ def end_all(text: str, code: int = 1) -> NoReturn:
 def end_now(code: int) -> NoReturn:
     """Ends the process without Python's way out, on which it would wait for other processes and a
     compiler at work would crash."""
+    # As multiprocessing begins its own way out: workers hear that it is over. One that is killed
+    # while it shares an array leaves that behind for good.
+    tell = util._run_finalizers  # pyright: ignore[reportAttributeAccessIssue]
+    telling = threading.Thread(target=tell, args=(0,), daemon=True)
+    telling.start()
+    telling.join(_PATIENCE)
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()

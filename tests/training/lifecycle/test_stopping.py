@@ -86,13 +86,20 @@ def test_signal_while_evaluating_ends_the_run_which_evaluates_when_started_again
     assert published(tmp_path) == 12
 
 
-def test_what_ends_at_once_leaves_its_workers_things_without_a_warning():
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "multiprocessing.get_context('spawn').Event()",  # is taken away before the end
+        "(feed._start_tracker(), shared_memory.SharedMemory(create=True, size=8))",  # and after it
+    ],
+)
+def test_what_ends_at_once_leaves_its_workers_things_without_a_warning(kept):
     program = (
         "import multiprocessing\n"
+        "from multiprocessing import shared_memory\n"
         "from brushjax.data import feed\n"
         "from brushjax.distributed import end_now\n"
-        "feed._start_tracker()\n"
-        "kept = multiprocessing.get_context('spawn').Event()\n"
+        f"kept = {kept}\n"
         "end_now(3)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
