@@ -9,8 +9,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from brushjax.nn.execution import execution
-from brushjax.sharding import BATCH
+from brushjax.nn.execution import cut_over, execution
 
 TILE = 128  # lanes of a TPU's registers: the kernel's blocks are multiples of it
 LONG = 1024  # from here on all scores at once cost more memory than the kernel's blocks
@@ -38,7 +37,8 @@ def splash(
     """Returns softmax(scale q k^T) v for every head without ever holding all scores.
 
     The compiler can't divide a hand-written kernel, so that on the mesh of `brushjax.nn.execution`
-    every device runs it on its own samples and, where a tensor axis divides them, its own heads.
+    every device runs it on its own samples and, where there are too few of them for a tensor axis,
+    on its own heads.
 
     Args:
       causal: a query sees no key behind its own place.
@@ -64,9 +64,10 @@ def splash(
     by_hand = jax.sharding.get_abstract_mesh().manual_axes  # of a caller that cut the batch already
     if mesh is None or mesh.size == 1 or by_hand:
         return attend(q, k, v)
+    cut = cut_over("samples", len(q))
     # Heads of keys divide those of queries, so that what divides them divides both.
-    heads = "tensor" if k.shape[2] % mesh.shape["tensor"] == 0 else None
-    layout = PartitionSpec(*BATCH, None, heads, None)
+    by_heads = "tensor" not in cut and k.shape[2] % mesh.shape["tensor"] == 0
+    layout = PartitionSpec(cut or None, None, "tensor" if by_heads else None, None)
     return jax.shard_map(
         attend,
         mesh=mesh,

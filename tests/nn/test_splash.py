@@ -1,16 +1,19 @@
 """The TPU's kernel, run step by step on the CPU: equal to plain attention, also over a mesh."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from brushjax.nn import Execution, attention, executing
 from brushjax.nn.attention import Scores, _pick
 from brushjax.nn.splash import fits_splash, splash
 from brushjax.sharding import MeshShape, make_mesh
 
-SHAPE = (4, 256, 2, 8)  # two of the kernel's smallest tiles
+SHAPE = (256, 2, 8)  # two of the kernel's smallest tiles
 
 
 def gradients(function, mesh, inputs):
@@ -23,13 +26,17 @@ def gradients(function, mesh, inputs):
 
 
 @pytest.mark.parametrize(
-    ("shape", "causal", "key_heads"),
-    [(MeshShape(1), False, 2), (MeshShape(2, 1, 2), False, 2), (MeshShape(2, 1, 2), True, 1)],
-    ids=["one", "four", "causal-grouped"],
+    ("shape", "batch", "causal", "key_heads"),
+    [
+        (MeshShape(1), 4, False, 2),
+        (MeshShape(2, 1, 2), 2, False, 2),
+        (MeshShape(2, 1, 2), 4, True, 1),
+    ],
+    ids=["one", "four by heads", "four by samples, causal-grouped"],
 )
-def test_splash_equals_plain_attention_in_values_and_gradients(shape, causal, key_heads):
+def test_splash_equals_plain_attention_in_values_and_gradients(shape, batch, causal, key_heads):
     rng = np.random.default_rng(0)
-    batch, length, heads, width = SHAPE
+    length, heads, width = SHAPE
     inputs = [
         jnp.asarray(rng.standard_normal((batch, length, n, width)), jnp.float32)
         for n in (heads, key_heads, key_heads)
@@ -77,3 +84,25 @@ def test_attention_picks_by_the_platform_it_is_traced_for(monkeypatch):
     monkeypatch.setattr(Execution, "platform", "gpu")
     causal = Scores(None, None, True, 1.0)
     assert [_pick(long, long, causal), _pick(long, text, causal)] == ["cudnn", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "layout"),
+    [
+        (8, PartitionSpec(("data", "fsdp", "tensor"), None, None, None)),
+        (2, PartitionSpec(("data", "fsdp"), None, "tensor", None)),
+        (3, PartitionSpec(None, None, "tensor", None)),
+    ],
+)
+def test_devices_take_samples_and_heads_where_there_are_too_few(monkeypatch, samples, layout):
+    found = []
+
+    def noted(function, *, in_specs, **_):
+        found.append(set(in_specs))
+        return function
+
+    monkeypatch.setattr(jax, "shard_map", noted)
+    q = jax.ShapeDtypeStruct((samples, 128, 4, 128), jnp.float32)
+    with executing(Execution(mesh=make_mesh(MeshShape(2, 1, 4)))):
+        jax.eval_shape(functools.partial(splash, interpret=True), q, q, q)
+    assert found == [{layout}]
