@@ -315,10 +315,11 @@ def _editor(arguments: EditArguments) -> Editor:
     def load() -> Any:
         import jax.numpy as jnp
 
+        from brushjax.inference.engine.cache import kept_programs
         from brushjax.inference.inpaint import Inpainter
         from brushjax.pipelines.bases import of_package
 
-        dtype = jnp.dtype(arguments.dtype)
+        dtype, programs = jnp.dtype(arguments.dtype), kept_programs()
         flag = "fireedit" if arguments.method == "fireedit" else "base"
         if getattr(arguments, flag) is None:
             print(of_package(flag), file=sys.stderr)
@@ -326,8 +327,8 @@ def _editor(arguments: EditArguments) -> Editor:
             from brushjax.inference.fireedit import FireEditor
             from brushjax.pipelines.fireedit import SHIPPED_FIREEDIT
 
-            return FireEditor.load(arguments.fireedit or SHIPPED_FIREEDIT, dtype)
-        return Inpainter.load(arguments.base, arguments.brushnet, dtype)
+            return FireEditor.load(arguments.fireedit or SHIPPED_FIREEDIT, dtype, programs=programs)
+        return Inpainter.load(arguments.base, arguments.brushnet, dtype, programs=programs)
 
     names = ("steps", "guidance", "image_guidance", "scale", "scheduler", "blend")
     names = (*names, "negative_prompt", "crop")

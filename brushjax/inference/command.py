@@ -126,6 +126,7 @@ def load_painter(arguments: InpaintArguments) -> Inpainter:
     """
     import jax.numpy as jnp
 
+    from brushjax.inference.engine.cache import kept_programs
     from brushjax.inference.inpaint import Inpainter
 
     files, weights = arguments.lora, arguments.lora_weight or (1.0,) * len(arguments.lora)
@@ -140,6 +141,7 @@ def load_painter(arguments: InpaintArguments) -> Inpainter:
         scheduler=arguments.scheduler_config,
         lora=dict(zip(files, weights)),
         embeddings=_embeddings(arguments.embedding),
+        programs=kept_programs(),
     )
 
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from brushjax.sharding import BATCH
 
 Attention = Literal["auto", "plain", "chunked", "cudnn", "splash"]
+Convolution = Literal["auto", "direct"]
 Rematerialise = Literal["nothing", "elementwise", "layers"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,9 @@ class Execution:
     divide them. Its devices also decide the platform."""
     attention: Attention = "auto"
     """See `brushjax.nn.attention`."""
+    convolution: Convolution = "auto"
+    """"direct" multiplies every pixel under a kernel, "auto" fewer where that is quicker: see
+    `brushjax.nn.convolution`."""
     rematerialise: Rematerialise = "nothing"
     """What the backward pass computes again instead of keeping it: "nothing"; "elementwise" norms
     and activations, which costs no matrix product; "layers" everything inside a layer, which costs

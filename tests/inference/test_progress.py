@@ -79,13 +79,21 @@ def test_progress_over_devices_compiles_once(parts, tokenizer_folder, together):
     np.testing.assert_array_equal(watched.images, whole.images)
 
 
-def test_progress_is_refused_where_steps_are_one_program(
-    parts, painter, tokenizer_folder, tmp_path
-):
-    saved = Inpainter.from_parts(
-        **parts, tokenizer=tokenizer_folder, scheduler=SD15_SCHEDULER, programs=tmp_path
-    )
-    with pytest.raises(ValueError, match="expected no progress= with programs="):
-        paint(saved, progress=lambda *_: None)
+def test_saved_programs_tell_of_their_steps_too(parts, painter, tokenizer_folder, tmp_path):
+    def saved():
+        return Inpainter.from_parts(
+            **parts, tokenizer=tokenizer_folder, scheduler=SD15_SCHEDULER, programs=tmp_path
+        )
+
+    expected = paint(painter)
+    for inpainter in (saved(), saved()):  # the second reads what the first wrote
+        told = []
+        result = paint(inpainter, progress=lambda *steps, told=told: told.append(steps))
+        np.testing.assert_array_equal(result.images, expected.images)
+        assert told[-1][0] == told[-1][1] > 1
+        assert len(list(tmp_path.glob("*.program"))) == 3
+
+
+def test_progress_is_refused_where_steps_are_one_program(painter):
     with pytest.raises(ValueError, match="expected progress= or approximations with reuse_every"):
         paint(painter, progress=lambda *_: None, approximations=Approximations(reuse_every=2))

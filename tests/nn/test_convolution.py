@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from brushjax.nn import convolution
+from brushjax.nn import Execution, convolution, executing
 from brushjax.nn.layers import conv, zero_conv
+from brushjax.training.scale.program import flops, trace
 
 CASES = [  # side of the picture, channels in and out, kernel, stride, padding
     (4, 8, 64, 3, 1, None),
@@ -50,10 +51,59 @@ def test_a_product_gives_what_a_convolution_does_and_its_gradients(case):
     ("platform", "side", "count"), [("cpu", 4, 0), ("cpu", 16, 1), ("gpu", 4, 1), ("tpu", 4, 1)]
 )
 def test_only_a_cpu_with_fewer_pixels_than_channels_multiplies(monkeypatch, platform, side, count):
-    monkeypatch.setattr(convolution, "execution", lambda: SimpleNamespace(platform=platform))
+    monkeypatch.setattr(
+        convolution, "execution", lambda: SimpleNamespace(platform=platform, convolution="auto")
+    )
     layer = conv(8, 64, rngs=nnx.Rngs(0))
     program = jax.jit(lambda x: layer(x)).lower(jnp.ones((1, side, side, 8)))
     assert program.as_text().count("stablehlo.convolution") == count
+
+
+def convolved(x, kernel):
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": None}
+    return convolution.convolve(x, kernel, (1, 1), ((1, 1), (1, 1)), **options)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 16, 20), (1, 6, 8, 20, 16)])
+def test_wide_kernels_take_fewer_products_and_give_the_same_with_gradients(monkeypatch, shape):
+    monkeypatch.setattr(convolution, "WIDE", 16)
+    *picture, width_out = shape
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = (jax.random.normal(key, s) for key, s in zip(keys, (picture, (3, 3, *shape[3:]))))
+    weights = jax.random.normal(keys[2], (*picture[:3], width_out))
+
+    def results(how):
+        def run(x, kernel):
+            with executing(Execution(convolution=how)):
+                return convolved(x, kernel)
+
+        def results_and_gradients(x, kernel):
+            y, back = jax.vjp(run, x, kernel)
+            return y, *back(weights)
+
+        return flops(trace(run, x, kernel)), jax.jit(results_and_gradients)(x, kernel)
+
+    (fewer, values), (direct, expected) = map(results, ("auto", "direct"))
+    assert fewer == direct * 16 / 36
+    for value, wanted in zip(values, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=3e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 7, 8, 16), jnp.float32),  # odd
+        ((1, 8, 8, 8), jnp.float32),  # narrow
+        ((1, 8, 8, 16), jnp.bfloat16),
+        ((8, 8, 8, 16), jnp.float32),  # large
+    ],
+)
+def test_what_winograd_does_not_suit_is_convolved_directly(monkeypatch, shape, dtype):
+    monkeypatch.setattr(convolution, "WIDE", 16)
+    monkeypatch.setattr(convolution, "AT_ONCE", 4096)
+    kernel = jnp.ones((3, 3, shape[-1], 16), dtype)
+    program = jax.jit(convolved).lower(jnp.ones(shape, dtype), kernel)
+    assert program.as_text().count("stablehlo.convolution") == 1
 
 
 def test_a_tap_is_a_product_on_a_cpu():

@@ -48,6 +48,15 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
     return folder
 
 
+def kept_programs() -> Path | None:
+    """Returns where commands keep their programs between two calls: in XLA's cache.
+
+    None where that is off, and on accelerators, some of whose kernels can't be kept this way.
+    """
+    cache = use_compilation_cache()
+    return None if cache is None or jax.default_backend() != "cpu" else cache / "programs"
+
+
 class SavedPrograms:
     """Programs traced and lowered once, kept as files, found again by what they were made for.
 
@@ -59,11 +68,13 @@ class SavedPrograms:
         """Opens the folder; it is made if need be.
 
         Args:
-            folder: also becomes the folder of XLA's cache, so that copying it moves everything.
+            folder: also becomes the folder of XLA's cache, so that copying it moves everything;
+                that of `kept_programs` lies in the cache already.
         """
         self._folder = Path(folder)
+        if self._folder != kept_programs():
+            use_compilation_cache(self._folder / "xla")
         self._folder.mkdir(parents=True, exist_ok=True)
-        use_compilation_cache(self._folder / "xla")
         self._loaded: dict[str, Callable[..., Any]] = {}
 
     def __call__(
@@ -74,7 +85,7 @@ class SavedPrograms:
         Args:
             key: what the function depends on beside its arguments' shapes; its repr must tell two
                 different ones apart.
-            function: of arrays, to a tuple of arrays.
+            function: of arrays, to a tree of arrays, whose own classes jax.export knows.
             arguments: placed on the devices already, if those are several.
         """
         name = _name(key, arguments, devices)
@@ -84,9 +95,16 @@ class SavedPrograms:
                 exported = jax.export.export(jax.jit(function))(*arguments)
                 write_bytes(path, bytes(exported.serialize()))
             # Also the first time through the file: the program that is compiled is the same then.
-            exported = jax.export.deserialize(bytearray(path.read_bytes()))
+            exported = _read(path)
             self._loaded[name] = jax.jit(exported.call)
         return self._loaded[name](*arguments)
+
+
+def _read(path: Path) -> jax.export.Exported:
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # damaged bytes fail in flatbuffers, in the compiler or in between
+        raise ValueError(f"{path} is damaged ({error}); delete it to have it made again") from error
 
 
 def _name(key: Any, arguments: Sequence[Any], devices: int) -> str:

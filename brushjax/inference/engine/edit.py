@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -94,6 +95,15 @@ class Underway:
     condition: Any
     state: SamplerState
     encoded: Any
+
+
+for kept in (Underway, SamplerState):  # so that programs which take or give one can be saved
+    jax.export.register_pytree_node_serialization(
+        kept,
+        serialized_name=f"brushjax.{kept.__name__}",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: (),
+    )
 
 
 @_program

@@ -140,7 +140,7 @@ class Program:
 
         Raises:
             ValueError: per-step values of another number than the network calls; progress of a
-                program without parts, or of a saved one.
+                program without parts.
         """
         batch = _count(inputs)
         steps, sampler, inputs = sampler.steps, sampler.padded(), padded_inputs(inputs, sampler)
@@ -151,45 +151,44 @@ class Program:
             inputs = over_devices(inputs, self._mesh)
         with self._alone:
             if progress is None:
-                results = self._whole(sampler, inputs, options)
+                whole = (self._params, sampler, inputs)
+                results = self._run("whole", self._function, whole, options)
             else:
                 results = self._in_parts(sampler, inputs, options, steps, progress)
             return jax.tree.map(lambda x: x[:batch], jax.device_get(results))
 
-    def _whole(self, sampler: Sampler, inputs: Any, options: Options) -> Any:
-        arguments = (self._params, sampler, inputs)
+    def _run(
+        self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], options: Options
+    ) -> Any:
+        """Calls the function, or its saved program, which is known by this name."""
         how = {"options": options, "mesh": self._mesh}
         if self._saved is None:
-            return self._function(*arguments, **how)
+            return function(*arguments, **how)
         leaves, structure = jax.tree.flatten(arguments)
 
         def flat(*leaves: Any) -> Any:
-            return self._function(*jax.tree.unflatten(structure, leaves), **how)
+            return function(*jax.tree.unflatten(structure, leaves), **how)
 
         if self._mesh is not None:  # an exported program takes all of its arguments on its devices
             whole = NamedSharding(self._mesh, PartitionSpec())
             leaves = [x if isinstance(x, jax.Array) else jax.device_put(x, whole) for x in leaves]
         devices = 1 if self._mesh is None else self._mesh.size
-        return self._saved((self._key, structure, options), flat, leaves, devices)
+        return self._saved((name, self._key, structure, options), flat, leaves, devices)
 
     def _in_parts(
         self, sampler: Sampler, inputs: Any, options: Options, steps: int, progress: Progress
     ) -> Any:
         """Runs a step, or several quick ones, at a time, one ahead of those that are waited for."""
-        if self._stages is None or self._saved is not None:
-            raise ValueError(
-                "expected no progress= with programs=: a saved program runs as a whole"
-                if self._stages
-                else "expected no progress=: this program runs as a whole"
-            )
-        stages, how = self._stages, {"options": options, "mesh": self._mesh}
-        given = (self._params, sampler, inputs)
-        now = stages.begin(*given, **how)
+        if self._stages is None:
+            raise ValueError("expected no progress=: this program runs as a whole")
+        stages, given = self._stages, (self._params, sampler, inputs)
+        now = self._run("begin", stages.begin, given, options)
         progress(0, steps)
         first, last, length, seen = 0, 0, 1, None
         while last < steps:
             before, first, last = first, last, min(steps, last + length)
-            after = stages.proceed(*given, now, (np.int32(first), np.int32(last)), **how)
+            some = (*given, now, (np.int32(first), np.int32(last)))
+            after = self._run("proceed", stages.proceed, some, options)
             if first:
                 jax.block_until_ready(now)
                 progress(first, steps)
@@ -200,7 +199,7 @@ class Program:
             now = after
         jax.block_until_ready(now)
         progress(steps, steps)
-        return stages.end(self._params, now, **how)
+        return self._run("end", stages.end, (self._params, now), options)
 
 
 class EditProgram(Program):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from brushjax.inference.engine.cache import SavedPrograms
+from brushjax.inference.engine.cache import SavedPrograms, kept_programs
 
 
 def square(x):
@@ -25,6 +25,23 @@ def test_saved_programs_are_kept_apart_by_what_changes_numbers(tmp_path, monkeyp
         assert count() == 3
     monkeypatch.setattr("brushjax.identity.code", lambda: "of another version")
     assert count() == 4
+
+
+def test_a_damaged_program_is_named(tmp_path):
+    SavedPrograms(tmp_path)("square", square, [jnp.ones((2, 2))])
+    (file,) = tmp_path.glob("*.program")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{file} is damaged \(.*\); delete it"):
+        SavedPrograms(tmp_path)("square", square, [jnp.ones((2, 2))])
+
+
+def test_commands_keep_programs_in_the_cache_of_a_cpu_and_leave_it_there(tmp_path, monkeypatch):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    SavedPrograms(kept_programs())("square", square, [jnp.ones((2, 2))])
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    assert len(list((tmp_path / "programs").glob("*.program"))) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert kept_programs() is None
 
 
 @pytest.fixture(autouse=True)
