@@ -97,10 +97,11 @@ def traced(objective, batch, compute_dtype):
     return jax.eval_shape(step, params, frozen, dict(batch), keys)
 
 
-# The shapes of others are alike.
+# The shapes of others are alike. SD 1.5's recipes share a trace.
+SD15 = ("brushedit_sd15", "brushnet_sd15_random", "brushnet_sd15_segmentation")
 MARKS = {
     **dict.fromkeys(("brushnet_sdxl", "fireedit_stage2"), pytest.mark.slow),  # tens of seconds
-    **dict.fromkeys(("brushedit_sd15", "fireedit_tiny"), pytest.mark.heavy),
+    **dict.fromkeys((*SD15, "fireedit_tiny"), pytest.mark.heavy),
 }
 
 
