@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def override(config: C, arguments: Sequence[str], program: str = "CONFIG.py") ->
     """
     import tyro
 
-    return tyro.cli(
+    return _understood(
         type(config),
         default=config,
         args=list(arguments),
@@ -102,7 +103,7 @@ def parsed(kind: type[C], arguments: Sequence[str] | None, program: str) -> C:
     import tyro
 
     words = sys.argv[1:] if arguments is None else list(arguments)
-    return tyro.cli(kind, args=words, prog=program, config=(tyro.conf.DisallowNone,))
+    return _understood(kind, args=words, prog=program, config=(tyro.conf.DisallowNone,))
 
 
 def own_options(
@@ -123,10 +124,10 @@ def own_options(
     conf = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     if not words or words[0] in ("-h", "--help"):
         with contextlib.suppress(SystemExit):
-            tyro.cli(kind, args=["--help"], prog=program, config=conf)
+            _understood(kind, args=["--help"], prog=program, config=conf)
         print(examples)
         raise SystemExit(0)
-    return tyro.cli(
+    return _understood(
         kind,
         args=words,
         prog=program,
@@ -134,6 +135,18 @@ def own_options(
         return_unknown_args=True,
         config=conf,
     )
+
+
+def _understood(kind: type[C], **settings: Any) -> Any:
+    """`tyro.cli`, whose help may be cut short by what reads it, such as `| head`."""
+    import tyro
+
+    try:
+        return tyro.cli(kind, **settings)
+    except BrokenPipeError:
+        # What is still buffered is flushed at the end of the process, to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def wrong_usage(program: str, message: str) -> NoReturn:

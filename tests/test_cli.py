@@ -1,6 +1,8 @@
 """The commands: what they refuse, what they print, what they hand on."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def test_help_of_a_config_lists_its_fields(capsys):
     text = capsys.readouterr().out
     assert "--objective.factor" in text
     assert "Samples a step, over all devices." in text
+
+
+def test_help_ends_quietly_where_nobody_reads_on():
+    command = [sys.executable, "-u", "-m", "brushjax", "edit", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_config_errors_are_one_line(tmp_path):

@@ -19,6 +19,7 @@ PASSWORD = "BRUSHJAX_PASSWORD"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 256  # at once; more are answered "busy"
 HEAD_BYTES = 1 << 14  # of a request
+MOST_PORT = (1 << 16) - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,6 +67,8 @@ def checked(arguments: AppArguments) -> str:
     for name, least in (("rooms", 1), ("room_mb", 16), ("side", 64), ("steps", 1)):
         if getattr(arguments, name) < least:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least {least}")
+    if not 0 <= arguments.port <= MOST_PORT:
+        raise ValueError(f"expected --port of 0 to {MOST_PORT}, got {arguments.port}")
     return password
 
 

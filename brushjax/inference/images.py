@@ -24,6 +24,8 @@ from brushjax.inference.crops import CELL, Window
 FAR = 4.0  # in pixels: twice the side
 DEFAULT_SIDE = 512  # pixels, that a crop is worked on at where the base's own size is not known
 INVERTED_SHARE = 0.95  # a mask that marks more than this for editing is probably inverted
+GREY = (32, 224)  # of 255; a mask is black and white, but for the edges of soft ones
+GREY_SHARE, GREY_LEVELS = 0.5, 64  # more grey than this, in as many levels, is probably a picture
 LARGEST_PICTURE = 8192 * 8192  # pixels; beyond it a slip of the hand would fill the memory
 
 
@@ -112,8 +114,9 @@ def prepare(
             both sizes; a mask that marks nothing; sides below 8; crops of several sizes.
 
     Warns:
-        UserWarning: of a mask that marks more than 95 %, of one too small for the branch, and of
-            how a mask's transparency was read; TransparencyWarning of transparent pictures.
+        UserWarning: of a mask that marks more than 95 %, looks like a picture, or is too small for
+            the branch, and of how a mask's transparency was read; TransparencyWarning of
+            transparent pictures.
 
     Source: BrushNet's StableDiffusionBrushNetPipeline and its callers' recipe.
     """
@@ -347,6 +350,13 @@ def _check_share(name: str, mask: Mask) -> None:
         warnings.warn(
             f"{name} marks {share:.0%} of the picture for editing: white means edit; is it "
             "inverted?",
+            stacklevel=4,
+        )
+    grey = mask.white[(mask.white >= GREY[0]) & (mask.white < GREY[1])]
+    if grey.size > GREY_SHARE * mask.white.size and np.unique(grey).size >= GREY_LEVELS:
+        warnings.warn(
+            f"{name} is neither black nor white in {grey.size / mask.white.size:.0%} of its "
+            "pixels: is it a picture? what is at least half bright in it is edited",
             stacklevel=4,
         )
 

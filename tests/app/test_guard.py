@@ -74,6 +74,7 @@ def test_a_connection_that_says_nothing_is_closed(app, monkeypatch):
     [
         (["--host", "0.0.0.0"], "expected a password in BRUSHJAX_PASSWORD"),
         (["--rooms", "0"], "expected --rooms of at least 1"),
+        (["--port", "99999"], "expected --port of 0 to 65535, got 99999"),
         (["--port", "0", "--safety", "nothing"], "expected --safety module:function"),
         (["--port", "0", "--safety", "math:pi"], "expected --safety module:function"),
     ],

@@ -85,6 +85,11 @@ def test_prepare_warns_of_a_mask_that_looks_inverted():
         prepare([photo()], [mask])
 
 
+def test_prepare_warns_of_a_picture_that_came_as_the_mask():
+    with pytest.warns(UserWarning, match=r"neither black nor white in \d+% .* is it a picture"):
+        prepare([photo()], [photo()])
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "error", "message"),
     [
