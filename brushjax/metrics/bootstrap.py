@@ -16,7 +16,10 @@ from numpy.typing import ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """An estimate with its bootstrap interval and the number of samples behind it."""
+    """An estimate with its bootstrap interval and the number of samples behind it.
+
+    The ends are NaN where nothing can be said of them, as of a single sample.
+    """
 
     value: float
     low: float
@@ -43,8 +46,8 @@ class Bootstrap:
         self, before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None
     ) -> Interval:
         """Interval of 1 - mean(after) / mean(before), paired: both are resampled with the same
-        draws. NaN where the mean before is not above 0 in every draw: there may be nothing to take
-        a share of.
+        draws. NaN where the mean before is not above 0 in every draw, as there may be nothing to
+        take a share of; and for a single sample or cluster.
 
         Args:
             before: [n] values of the baseline.
@@ -86,8 +89,9 @@ class Bootstrap:
         sums = [np.bincount(group, array, minlength=groups) for array in arrays]
         values = statistic(*[weights @ total / sizes for total in sums])
         tail = 100 * (1 - self.level) / 2
-        # A share of nothing has no interval: percentiles can't be drawn between infinities.
-        finite = bool(np.isfinite(values).all())
+        # A share of nothing has no interval: percentiles can't be drawn between infinities. Nor has
+        # a single sample: every draw is itself, and an interval without width would sound certain.
+        finite = groups > 1 and bool(np.isfinite(values).all())
         low, high = np.percentile(values, [tail, 100 - tail]) if finite else (np.nan, np.nan)
         estimate = statistic(*[array.mean(keepdims=True) for array in arrays])
         return Interval(float(estimate[0]), float(low), float(high), int(defined.sum()))

@@ -44,9 +44,21 @@ def test_clusters_widen_the_interval_of_samples_that_are_alike():
 
 
 def test_undefined_pairs_are_left_out():
-    interval = Bootstrap().reduction([2.0, np.nan, 4.0], [1.0, 1.0, np.nan])
-    assert (interval.value, interval.count) == (0.5, 1)
+    interval = Bootstrap().reduction([2.0, np.nan, 4.0, 6.0], [1.0, 1.0, np.nan, 3.0])
+    assert (interval.value, interval.count) == (0.5, 2)
     assert np.isnan(Bootstrap().mean([np.nan]).value)
+
+
+@pytest.mark.parametrize("names", [[0], [0, 0, 0]])
+def test_a_single_sample_or_cluster_has_a_value_and_no_interval(names):
+    before, after = np.arange(1.0, len(names) + 1), np.arange(2.0, len(names) + 2)
+    for interval in (
+        Bootstrap().mean(after, names),
+        Bootstrap().difference(before, after, names),
+    ):
+        assert np.isfinite(interval.value)
+        assert np.isnan([interval.low, interval.high]).all()
+    assert np.isnan(Bootstrap().reduction(before, after, names).value)
 
 
 def test_columns_of_different_length_are_refused():
