@@ -82,8 +82,8 @@ def rows() -> list[Row]:
         found.append(Row("sdxl", name, chips if small else 8 * chips, 1, _kept(small)))
     found.append(Row("fireedit", "v5e-256", 128, 4, "layers"))  # the recipe's batch
     for name, chips in SLICES.items():
-        tensor = 1 if name.startswith("v5p") else 4
-        found.append(Row("fireedit", name, max(chips, 128), tensor, "layers"))
+        small = not name.startswith("v5p")
+        found.append(Row("fireedit", name, max(chips, 128), 4 if small else 1, _kept(small)))
     return found
 
 

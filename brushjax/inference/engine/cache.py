@@ -18,6 +18,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from brushjax import identity
 from brushjax.files import write_bytes
 
+MINIMUM = "jax_persistent_cache_min_compile_time_secs"
+
 
 def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
     """Has XLA keep what it compiles on disk, so that the next process need not compile it again.
@@ -42,6 +44,8 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path | None:
         folder = Path(home) / "brushjax/xla" / _processor()
     folder = Path(folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    if MINIMUM.upper() not in os.environ:
+        jax.config.update(MINIMUM, 0.05)  # JAX's is a second: a start compiles many below it
     if settings.jax_compilation_cache_dir != str(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         compilation_cache.reset_cache()  # what has compiled already has opened the folder before

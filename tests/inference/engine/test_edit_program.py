@@ -148,6 +148,8 @@ def test_saved_programs_are_read_instead_of_traced(networks, program, tmp_path, 
 def test_compilation_cache_goes_where_it_is_told(tmp_path, monkeypatch):
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(cache.MINIMUM.upper(), raising=False)
+    least = getattr(jax.config, cache.MINIMUM)
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         assert cache.use_compilation_cache() is None
@@ -157,10 +159,12 @@ def test_compilation_cache_goes_where_it_is_told(tmp_path, monkeypatch):
         assert folder.parent == tmp_path / "home/brushjax/xla"
         assert folder.is_dir()
         assert jax.config.jax_compilation_cache_dir == str(folder)
+        assert getattr(jax.config, cache.MINIMUM) < 0.1
         assert cache.use_compilation_cache(tmp_path / "mine") == tmp_path / "mine"
         assert cache.use_compilation_cache() == tmp_path / "mine"  # what was set stays
     finally:
         jax.config.update("jax_compilation_cache_dir", before[0])
+        jax.config.update(cache.MINIMUM, least)
         jax.config.update("jax_enable_compilation_cache", before[1])
 
 
