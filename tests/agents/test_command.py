@@ -95,7 +95,7 @@ def test_edit_command_gives_fireedit_the_instruction_as_it_is(files, monkeypatch
             pass
 
         @classmethod
-        def load(cls, folder, dtype):
+        def load(cls, folder, dtype, *, programs):
             asked.append(folder.name)
             return cls()
 
