@@ -172,7 +172,8 @@ def _run(config: Any, options: TrainOptions, traced: tuple[int, int] | None) -> 
     logging.getLogger("brushjax").setLevel(logging.INFO)
     try:
         initialize(options.hosts.split(",") if options.hosts else (), options.process)
-        folder = run(config, workdir, profile=traced, extend=options.extend)
+        with configs.plain_warnings():
+            folder = run(config, workdir, profile=traced, extend=options.extend)
     except (Interrupted, KeyboardInterrupt):
         end_all(GOES_ON, 0)
     except _mistakes() as error:

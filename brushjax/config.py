@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -147,6 +148,23 @@ def _understood(kind: type[C], **settings: Any) -> Any:
         # What is still buffered is flushed at the end of the process, to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Says every warning once, in one line, without the line of source that it comes from."""
+    from tqdm import tqdm
+
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            tqdm.write(f"warning: {message}", file=sys.stderr)  # above a bar, if there is one
+        said.add(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def wrong_usage(program: str, message: str) -> NoReturn:

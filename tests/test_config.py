@@ -1,6 +1,7 @@
 """Config files: loading, overriding, dumping, comparing."""
 
 import dataclasses
+import warnings
 
 import pytest
 
@@ -96,3 +97,11 @@ def test_load_says_what_a_config_file_must_hold(tmp_path, text, message):
 def test_config_of_another_program_is_refused_by_name(path, wanted, said):
     with pytest.raises(ConfigError, match=said):
         configs.load(path, wanted)
+
+
+def test_warnings_are_said_once_without_a_line_of_source(capsys):
+    with configs.plain_warnings():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            warnings.warn("the mask m.png marks 100 %", stacklevel=1)
+    assert capsys.readouterr().err == "warning: the mask m.png marks 100 %\n"

@@ -117,7 +117,9 @@ class EditArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs `python -m brushjax edit ...`, with the process's own arguments by default."""
-    edit_command(configs.parsed(EditArguments, arguments, "brushjax edit"))
+    given = configs.parsed(EditArguments, arguments, "brushjax edit")
+    with configs.plain_warnings():
+        edit_command(given)
 
 
 def edit_command(arguments: EditArguments) -> None:
@@ -292,7 +294,9 @@ def _segmenter(arguments: EditArguments) -> Segmenter:
         try:
             return segmenter(arguments.segmenter)
         except (OSError, ImportError) as error:
-            raise ValueError(f"{error}. Or give --mask, and no segmenter is needed") from error
+            raise ValueError(
+                f"{error}. Or do without a segmenter: --mask FILE, --method region or fireedit"
+            ) from error
     try:
         points = [(float(x), float(y)) for x, y in (one.split(",") for one in arguments.click)]
     except ValueError as error:

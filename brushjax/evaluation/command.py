@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(configs.dump(config) + config.describe())
             return
         command = shlex.join(["python", "evaluate.py", *arguments])
-        _run(config.sweep(), options, command)
+        with configs.plain_warnings():
+            _run(config.sweep(), options, command)
     except (ConfigError, BenchmarkError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 import warnings
@@ -39,9 +38,11 @@ def inpaint_command(arguments: InpaintArguments) -> None:
         SystemExit: with a message instead of a traceback, for files and values that don't fit.
     """
     from brushjax.inference import jobs  # here, so that help and wrong flags are answered at once
+    from brushjax.inference.images import TransparencyWarning
 
     try:
-        with _plain_warnings():
+        with configs.plain_warnings():
+            warnings.simplefilter("ignore", TransparencyWarning)  # said where it is written
             found = _found(arguments)
             how = _settings(arguments)
             left = jobs.missing(found) if arguments.skip_existing else found
@@ -96,26 +97,6 @@ def _reading(arguments: InpaintArguments, how: InpaintSettings) -> dict[str, Any
     from brushjax.pipelines.bases import base_path, training_side
 
     return {**how.reading, "side": training_side(base_path(arguments.base)) or DEFAULT_SIDE}
-
-
-@contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Says every warning once, in one line, without the line of source that it comes from."""
-    from tqdm import tqdm
-
-    from brushjax.inference.images import TransparencyWarning
-
-    said: set[str] = set()
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in said:
-            tqdm.write(f"warning: {message}", file=sys.stderr)  # above a bar, if there is one
-        said.add(str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TransparencyWarning)  # said where it is written
-        warnings.showwarning = show
-        yield
 
 
 def load_painter(arguments: InpaintArguments) -> Inpainter:

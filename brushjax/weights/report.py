@@ -54,10 +54,12 @@ def check_command(
             ("tensor", "SRC", "DST", "max abs difference", ""), [_check_cells(row) for row in shown]
         )
     equal = sum(row.bit_equal for row in rows)
-    print(
-        f"{len(rows)} tensors: {equal} bit-equal, "
-        f"{len(different)} differ by more than {tolerance:g}"
-    )
+    line = f"{len(rows)} tensors: {equal} bit-equal, "
+    line += f"{len(different)} differ by more than {tolerance:g}"
+    if different and not any(row.problem for row in different):
+        most = max(row.difference for row in different)
+        line += f", by {most:.3g} at most (--tolerance allows differences, as between dtypes)"
+    print(line)
     return 1 if different else 0
 
 

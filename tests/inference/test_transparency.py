@@ -106,16 +106,6 @@ def test_the_command_reads_masks_as_told_and_warns_in_one_line(files, pipeline, 
         painted(files, pipeline, "o.png")
 
 
-def test_warnings_are_said_once_without_a_line_of_source(capsys):
-    import warnings
-
-    with command._plain_warnings():
-        warnings.simplefilter("always")
-        for _ in range(2):
-            warnings.warn("the mask m.png marks 100 %", stacklevel=1)
-    assert capsys.readouterr().err == "warning: the mask m.png marks 100 %\n"
-
-
 @pytest.mark.parametrize("kind", ["heic", "ppm"])
 def test_pictures_of_a_folder_that_are_not_read_are_named(files, kind):
     from brushjax.inference.jobs import find_jobs

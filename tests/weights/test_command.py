@@ -45,7 +45,8 @@ def test_check_shows_what_differs_and_fails(branch, tmp_path, capsys):
     run(capsys, "to-torch", "brushnet", branch, half, "--dtype", "float16")
     code, out, _ = run(capsys, "check", "brushnet", branch, half)
     assert code == 1
-    assert "322 tensors: 0 bit-equal, 322 differ" in out
+    assert "322 tensors: 0 bit-equal, 322 differ by more than 0, by 0.00" in out
+    assert "--tolerance" in out
     row = next(line for line in out.splitlines() if line.startswith("conv_in_condition.weight"))
     assert row.split()[1:3] == ["float32", "float16"]
     assert 0 < float(row.split()[3]) < 2e-3
