@@ -89,7 +89,7 @@ class SavedPrograms:
         Args:
             key: what the function depends on beside its arguments' shapes; its repr must tell two
                 different ones apart.
-            function: of arrays, to a tree of arrays, whose own classes jax.export knows.
+            function: of arrays, to a tree of arrays, whose own classes are `savable`.
             arguments: placed on the devices already, if those are several.
         """
         name = _name(key, arguments, devices)
@@ -102,6 +102,17 @@ class SavedPrograms:
             exported = _read(path)
             self._loaded[name] = jax.jit(exported.call)
         return self._loaded[name](*arguments)
+
+
+def savable(*kinds: type) -> None:
+    """Lets programs that take or give these dataclasses, of arrays alone, be saved."""
+    for kind in kinds:
+        jax.export.register_pytree_node_serialization(
+            kind,
+            serialized_name=f"brushjax.{kind.__name__}",
+            serialize_auxdata=lambda _: b"",
+            deserialize_auxdata=lambda _: (),
+        )
 
 
 def _read(path: Path) -> jax.export.Exported:

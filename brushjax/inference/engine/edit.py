@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, UInt8, UInt32
 from brushjax.diffusion.samplers import Sampler, advance, sample
 from brushjax.diffusion.tables import SamplerState
 from brushjax.inference.engine.batch import in_groups
+from brushjax.inference.engine.cache import savable
 from brushjax.inference.engine.options import EditInputs, EditOptions
 from brushjax.inference.engine.predict import Predictor
 from brushjax.inference.engine.tiling import tiled
@@ -97,13 +98,7 @@ class Underway:
     encoded: Any
 
 
-for kept in (Underway, SamplerState):  # so that programs which take or give one can be saved
-    jax.export.register_pytree_node_serialization(
-        kept,
-        serialized_name=f"brushjax.{kept.__name__}",
-        serialize_auxdata=lambda _: b"",
-        deserialize_auxdata=lambda _: (),
-    )
+savable(Underway, SamplerState)
 
 
 @_program

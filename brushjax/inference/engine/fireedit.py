@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from brushjax.diffusion.samplers import Sampler, sample
 from brushjax.inference.engine.batch import by_groups
+from brushjax.inference.engine.cache import savable
 from brushjax.inference.engine.edit import as_bytes, decode, finite
 from brushjax.models.fireedit.editor import Conditions, FireEdit, Seen, threes
 from brushjax.nn import Execution, executing
@@ -101,6 +102,9 @@ class FireOutputs:
     boxes: Any
     boxes_mask: Any
     finite: Any
+
+
+savable(FireOutputs)
 
 
 @functools.partial(jax.jit, static_argnames=("graphs", "options", "mesh"))

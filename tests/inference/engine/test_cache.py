@@ -1,10 +1,13 @@
 """Programs kept as files are found again by all that changes their numbers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from brushjax.inference.engine.cache import SavedPrograms, kept_programs
+from brushjax.inference.engine.fireedit import FireOutputs
 
 
 def square(x):
@@ -50,3 +53,12 @@ def cache_folder():
     before = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_what_an_edit_gives_comes_out_of_a_saved_program(tmp_path):
+    names = [field.name for field in dataclasses.fields(FireOutputs)]
+    give = lambda x: FireOutputs(**{name: i * x for i, name in enumerate(names)})  # noqa: E731
+    SavedPrograms(tmp_path)("give", give, [jnp.ones(2)])
+    given = SavedPrograms(tmp_path)("give", give, [jnp.ones(2)])  # read from the file
+    assert isinstance(given, FireOutputs)
+    assert [float(getattr(given, name)[0]) for name in names] == [*range(len(names))]
