@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     usage += "Options may be written with - or with _ between their words."
     if arguments and arguments[0] in COMMANDS:
         module, function, _ = COMMANDS[arguments[0]]
-        getattr(importlib.import_module(module), function)(arguments[1:])
+        with configs.interruptible("stopped"):
+            getattr(importlib.import_module(module), function)(arguments[1:])
     elif arguments and arguments[0] in ("-h", "--help"):
         print(usage)
     elif arguments and arguments[0] in ("-V", "--version"):

@@ -151,6 +151,16 @@ def _understood(kind: type[C], **settings: Any) -> Any:
 
 
 @contextlib.contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Ends the process with a line instead of a traceback where Ctrl-C asks for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{message}", file=sys.stderr)
+        raise SystemExit(130) from None  # 128 and the signal's number, as shells have it
+
+
+@contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Says every warning once, in one line, without the line of source that it comes from."""
     from tqdm import tqdm

@@ -105,3 +105,10 @@ def test_warnings_are_said_once_without_a_line_of_source(capsys):
         for _ in range(2):
             warnings.warn("the mask m.png marks 100 %", stacklevel=1)
     assert capsys.readouterr().err == "warning: the mask m.png marks 100 %\n"
+
+
+def test_an_interrupt_ends_in_a_line(capsys):
+    with pytest.raises(SystemExit) as end, configs.interruptible("stopped"):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "\nstopped\n"

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(configs.dump(config) + config.describe())
             return
         command = shlex.join(["python", "evaluate.py", *arguments])
-        with configs.plain_warnings():
+        with configs.interruptible("stopped; the same command goes on"), configs.plain_warnings():
             _run(config.sweep(), options, command)
     except (ConfigError, BenchmarkError, OSError) as error:
         sys.exit(f"error: {error}")
