@@ -16,6 +16,7 @@ from typing import Any
 from brushjax import config as configs
 from brushjax.files import inside, try_places, whole_file, write_text
 from brushjax.identity import digest
+from brushjax.progress import progress_bar
 
 LIST = "edits.jsonl"
 NAMED = ("image", "source_caption", "instruction", "target_caption")
@@ -67,8 +68,6 @@ def donors(options: DonorArguments, load: Callable[[], Any]) -> int:
     Returns: how many donors of the whole list are not there.
     Raises: ValueError, OSError: a list or a picture that can't be read, with what was expected.
     """
-    from tqdm import tqdm
-
     index, count = configs.shard_of(options.shard)
     rows = _rows(options.edits / LIST)
     places = [options.edits / "donors" / f"{donor_name(row, options)}.png" for row in rows]
@@ -77,7 +76,7 @@ def donors(options: DonorArguments, load: Callable[[], Any]) -> int:
     todo = [n for n in own if not places[n].is_file()]
     parts = [todo[k : k + options.batch_size] for k in range(0, len(todo), options.batch_size)]
     generator = load() if parts else None
-    for numbers in tqdm(parts, unit="batch", disable=None):
+    for numbers in progress_bar(parts, unit="batch"):
         paint_donors([rows[n] for n in numbers], [places[n] for n in numbers], options, generator)
     missing = sum(not place.is_file() for place in places)
     if not missing:

@@ -22,6 +22,7 @@ from brushjax.agents.replies import object_in
 from brushjax.files import write_json, write_text
 from brushjax.identity import digest
 from brushjax.lock import locked
+from brushjax.progress import progress_bar
 
 PROMPT_VERSION = "1"
 FIELDS = ("category", "instruction", "target_caption")
@@ -86,8 +87,6 @@ def instruct(options: InstructArguments, endpoint: Endpoint) -> Counter[str]:
         ValueError: a line of the captions that can't be read.
         EndpointError: pictures that could not be asked for; what was answered is kept.
     """
-    from tqdm import tqdm
-
     rows = list(captioned(options.captions))
     places = [place_of(options, row) for row in rows]
     missing = {place: row for place, row in zip(places, rows) if not place.is_file()}
@@ -101,7 +100,7 @@ def instruct(options: InstructArguments, endpoint: Endpoint) -> Counter[str]:
             failed.append(str(error))
 
     with ThreadPoolExecutor(options.workers) as pool:
-        list(tqdm(pool.map(answer, missing.items()), total=len(missing), unit="edit", disable=None))
+        list(progress_bar(pool.map(answer, missing.items()), total=len(missing), unit="edit"))
     counts = _collect(options, rows, places)
     if failed:
         raise EndpointError(

@@ -21,6 +21,7 @@ from brushjax.evaluation.records import BenchmarkError, Unit
 from brushjax.evaluation.store import NUMBER, TEXT, read_parts, write_part
 from brushjax.files import as_name, write_bytes
 from brushjax.identity import digest
+from brushjax.progress import progress_bar
 
 COLUMNS = {
     "key": TEXT,
@@ -149,13 +150,11 @@ def generate(
         batch_size: pictures per call; a batch that is not full is padded with copies, which are
             thrown away.
     """
-    from tqdm import tqdm
-
     missing = [unit for unit in units if unit.key not in gallery]
     before = plan.before()
     done = len(units) - len(missing)
-    with tqdm(
-        total=len(units), initial=done, desc="inpainting", unit="picture", disable=not progress
+    with progress_bar(
+        what="inpainting", total=len(units), initial=done, unit="picture", shown=progress
     ) as bar:
         for label in dict.fromkeys(unit.method for unit in missing):
             mine = [unit for unit in missing if unit.method == label]

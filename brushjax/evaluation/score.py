@@ -27,6 +27,7 @@ from brushjax.identity import code, digest
 from brushjax.metrics.metric import Metric, Need, fields
 from brushjax.metrics.registry import METRICS, PROFILES, needs_of, score, select
 from brushjax.metrics.views import SOURCE, Views
+from brushjax.progress import progress_bar
 
 FLAGS = {"black": FLAG, "unchanged": FLAG, "other_size": FLAG, "equal_captions": FLAG}
 MEASURED = {"mask_area": NUMBER, **FLAGS}
@@ -189,8 +190,6 @@ def score_units(
         chunk: pictures in memory; results don't depend on it.
         answers: what a judge said of a unit, where one was asked.
     """
-    from tqdm import tqdm
-
     folder = gallery.folder / "scores"
     done = read_parts(folder)
     missing = [
@@ -200,12 +199,12 @@ def score_units(
     ]
     # Pictures of one record together: the features of its source are then computed once.
     missing.sort(key=lambda unit: (unit.record.benchmark, unit.record.id, unit.record.turn))
-    with tqdm(
+    with progress_bar(
+        what="scoring",
         total=len(units),
         initial=len(units) - len(missing),
-        desc="scoring",
         unit="picture",
-        disable=not progress,
+        shown=progress,
     ) as bar:
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]

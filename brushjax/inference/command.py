@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from brushjax import config as configs
 from brushjax.files import try_places
 from brushjax.inference.arguments import FILES, NOT_KEPT, InpaintArguments, stored_words
+from brushjax.progress import progress_bar
 
 if TYPE_CHECKING:
     from brushjax.inference.inpaint import Inpainter, InpaintResult
@@ -144,11 +145,14 @@ class _StepBar:
     """
 
     def __init__(self, batches: int, steps: int):
-        from tqdm import tqdm
-
         self._batches, self._batch = batches, 0
-        what = {"desc": "loading and compiling", "total": batches * steps, "unit": "step"}
-        self.bar = tqdm(**what, disable=None, leave=False)
+        self.bar = progress_bar(
+            what="loading and compiling",
+            shown=sys.stderr.isatty(),
+            leave=False,
+            total=batches * steps,
+            unit="step",
+        )
 
     @property
     def told(self) -> Callable[[int, int], None] | None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from brushjax.config import ConfigError
 from brushjax.data.schema import Encode
 from brushjax.distributed import is_main
+from brushjax.progress import progress_bar
 from brushjax.sharding import BATCH
 from brushjax.training.objectives.contract import Objective
 from brushjax.training.recipe import Source, TrainConfig
@@ -73,7 +73,7 @@ def fill_pool(
     chunks, ahead = [], collections.deque()
     starts = range(0, len(source), chunk)
     what = f"encoding all {len(source)} samples once, before the first step"
-    for start in tqdm(starts, desc=what, unit="batch", disable=not is_main()):
+    for start in progress_bar(starts, what, unit="batch", shown=is_main()):
         own = range(start + index * share, start + (index + 1) * share)
         batch = to_devices(stack(source, [n % len(source) for n in own]), mesh)
         ahead.append(prepare(frozen, batch))

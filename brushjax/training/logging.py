@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from brushjax import config as configs
 from brushjax.config import ConfigError
 from brushjax.distributed import is_main
 from brushjax.files import write_text
+from brushjax.progress import progress_bar
 from brushjax.training.objectives.contract import Mean
 from brushjax.training.optimizers import learning_rate
 from brushjax.training.recipe import TrainConfig
@@ -57,12 +57,12 @@ class RunLog:
         self._config, self._faults = config, faults
         self.meter = Meter(config.batch_size, lambda: useful_flops(config))
         self._writers = _Writers(config, workdir, start, judged_again) if is_main() else None
-        self._bar = tqdm(
+        self._bar = progress_bar(
+            what="compiling, which takes a minute or more",
             total=config.steps,
             initial=start,
             unit="step",
-            disable=start >= config.steps or not is_main(),
-            desc="compiling, which takes a minute or more",
+            shown=start < config.steps and is_main(),
         )
         self._pending: tuple[int, Mapping[str, Any], Any] | None = None
         self._rows: list[dict[str, Any]] = []

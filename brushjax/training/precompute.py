@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from brushjax import config as configs
@@ -34,6 +33,7 @@ from brushjax.data.sources.collection import Collection, open_collection
 from brushjax.data.sources.origins import with_content
 from brushjax.files import write_json
 from brushjax.lock import locked
+from brushjax.progress import progress_bar
 from brushjax.training.lifecycle.stopping import GOES_ON, Interrupted, Interruption
 from brushjax.training.objectives.brushnet import BrushNetObjective
 from brushjax.training.objectives.contract import placed_in
@@ -136,7 +136,7 @@ def precompute(config: TrainConfig, out: Path, settings: PrecomputeConfig) -> di
     own = range(jax.process_index(), cache.shards, jax.process_count())
     faults = Counter[str]()
     with ThreadPoolExecutor(settings.threads) as pool:
-        for shard in tqdm(own, desc="shards", unit="shard", disable=not distributed.is_main()):
+        for shard in progress_bar(own, "shards", unit="shard", shown=distributed.is_main()):
             note = out / f"faults-{shard:05d}.json"
             if not cache.paths(out, shard)[0].is_file():
                 _write_shard(cache, out, shard, samples, encoder, pool, note)

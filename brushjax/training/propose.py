@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from brushjax import config as configs
@@ -36,6 +35,7 @@ from brushjax.files import try_places
 from brushjax.models.fireedit.editor import detector_features
 from brushjax.models.fireedit.proposals import IOU_THRESHOLD, SCORE_THRESHOLD, select, selected
 from brushjax.pipelines.fireedit import Sizes, states
+from brushjax.progress import progress_bar
 from brushjax.training.objectives.contract import build, dtype_of, placed_in, to_unit_range
 from brushjax.training.objectives.fireedit import FireEditObjective
 from brushjax.training.objectives.fireedit_parts import Sources, load_parts, part_shapes
@@ -98,7 +98,7 @@ def propose(recipe: Any, options: ProposeOptions) -> None:
         made_of = identity.digest(repr(_location(data)), str(data.size), detector.made_of)
         boxes = Boxes.begun(Path(data.boxes).expanduser(), len(stored), detector.slots, made_of)
         faults = Counter[str]()
-        for chunk in tqdm(boxes.missing(shard), desc=data.boxes, unit="chunk", disable=None):
+        for chunk in progress_bar(boxes.missing(shard), data.boxes, unit="chunk"):
             names = [stored.name(number) for number in boxes.numbers(chunk)]
             found = list(_found(stored, boxes.numbers(chunk), data.size, detector, faults))
             boxes.write(chunk, names, *map(list, zip(*found, strict=True)))

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from brushjax.config import ConfigError
 from brushjax.data.schema import Encode
 from brushjax.distributed import is_main
 from brushjax.nn import Execution
+from brushjax.progress import progress_bar
 from brushjax.training.batches import share_of, to_devices
 from brushjax.training.logging import means
 from brushjax.training.plan import Plan
@@ -68,7 +68,7 @@ class Validation:
         would be exported."""
         rows: list[dict[str, Any]] = []
         params = export_parameters(state)
-        for batch in tqdm(self._batches, "validation", leave=False, disable=not is_main()):
+        for batch in progress_bar(self._batches, "validation", leave=False, shown=is_main()):
             metrics = self._measure(params, frozen, to_devices(batch, self._plan.mesh))
             rows.append(jax.device_get(metrics))
         return {f"validation/{name}": value for name, value in means(rows).items()}

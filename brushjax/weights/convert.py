@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from brushjax.files import try_places
+from brushjax.progress import progress_bar
 from brushjax.weights import folders
 from brushjax.weights.loading import abstract_model, check_fit
 from brushjax.weights.maps import MAPS
@@ -147,9 +147,7 @@ def check(
     for one, there in parts.items():
         sides = read(one, there, config).tensors, read(one, others[one], config).tensors
         names = sorted(sides[0].keys() | sides[1].keys())
-        for name in tqdm(
-            names, desc=f"comparing {one}", unit="tensor", disable=None, delay=2, leave=False
-        ):
+        for name in progress_bar(names, f"comparing {one}", unit="tensor", delay=2, leave=False):
             yield _compared(
                 name if len(parts) == 1 else f"{one}: {name}",
                 sides[0].get(name),

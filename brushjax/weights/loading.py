@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
+from brushjax.progress import progress_bar
 from brushjax.typing import Params
 from brushjax.weights import folders
 from brushjax.weights.checkpoints import flat, nested, restore_orbax
@@ -117,12 +117,11 @@ def fill_all(
 
     largest_first = sorted(wanted, key=lambda path: -tensors[checkpoint_name(path)].nbytes)
     with ThreadPoolExecutor(READERS) as readers:
-        arrays = tqdm(
+        arrays = progress_bar(
             readers.map(fill, largest_first),
+            f"loading {kind}",
             total=len(wanted),
-            desc=f"loading {kind}",
             unit="tensor",
-            disable=None,
             delay=2,
             leave=False,
         )

@@ -19,9 +19,9 @@ from typing import Any
 import cv2
 import ml_dtypes
 import numpy as np
-from tqdm import tqdm
 
 from brushjax.files import whole_file
+from brushjax.progress import progress_bar
 from brushjax.weights.rules import WeightsError
 
 DTYPES = {
@@ -382,9 +382,7 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)  # the data start at a multiple of 8
     with whole_file(path) as unfinished, open(unfinished, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in tqdm(
-            sorted(tensors), desc="writing", unit="tensor", disable=None, delay=2, leave=False
-        ):
+        for name in progress_bar(sorted(tensors), "writing", unit="tensor", delay=2, leave=False):
             with naming(name):
                 values = tensors[name].array(written_dtype(tensors[name], dtype))
             file.write(values.reshape(-1).view(np.uint8).data)

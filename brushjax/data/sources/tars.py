@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from brushjax.data.faults import Fault
 from brushjax.data.sources import files as storage
@@ -25,6 +24,7 @@ from brushjax.data.sources.files import File
 from brushjax.data.sources.origins import Origin, origins_of, sampled
 from brushjax.files import whole_file, write_json
 from brushjax.identity import digest
+from brushjax.progress import progress_bar
 
 MEMBERS = ("image", "caption", "height", "width", "segmentation")
 IN_JSON = "json"  # holds the caption among other things
@@ -225,7 +225,7 @@ def _make_indices(files: Sequence[File], cache: Path) -> list[Path]:
         cache.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
             made = pool.map(lambda pair: _make_index(*pair), missing)
-            list(tqdm(made, total=len(missing), desc="indexing tars", unit="tar"))
+            list(progress_bar(made, "indexing tars", total=len(missing), unit="tar"))
     return paths
 
 

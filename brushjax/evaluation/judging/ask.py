@@ -26,6 +26,7 @@ from brushjax.evaluation.records import BenchmarkError
 from brushjax.files import inside, try_places, write_json, write_text
 from brushjax.identity import digest
 from brushjax.lock import locked
+from brushjax.progress import progress_bar
 
 FIELDS = ("id", "prompt", "pictures")
 HOW = "expected the file that evaluate.py --judge-requests wrote"
@@ -77,8 +78,6 @@ def judge(
         BenchmarkError: requests that can't be read.
         EndpointError: requests without a reply; what was answered is kept and written.
     """
-    from tqdm import tqdm
-
     rows = read_lines(options.requests, HOW)
     wrong = [str(n) for n, row in enumerate(rows, 1) if any(name not in row for name in FIELDS)]
     if wrong:
@@ -102,7 +101,7 @@ def judge(
         write_json(places[row["id"]], reply)
 
     with ThreadPoolExecutor(options.workers) as pool:
-        list(tqdm(pool.map(ask, missing), total=len(missing), unit="answer", disable=None))
+        list(progress_bar(pool.map(ask, missing), total=len(missing), unit="answer"))
     counts = _collect(options, places)
     if failed:
         raise EndpointError(

@@ -70,12 +70,15 @@ function browse(known) {
   });
   form.append(element("fieldset", {}, "methods", ...ticks.map(
     box => element("label", {}, box, box.value))));
-  for (const kind of ["mask", "region"]) {
-    const box = element("input", { type: "checkbox", checked: kind === "region", id: `over-${kind}` });
+  for (const [kind, label, checked] of [
+    ["hole", "masks on the source", true], ["mask", "masks on results", false],
+    ["region", "regions", true],
+  ]) {
+    const box = element("input", { type: "checkbox", checked, id: `over-${kind}` });
     const apply = () => document.body.classList.toggle(`no-${kind}`, !box.checked);
     box.addEventListener("change", apply);
     apply();
-    form.append(element("label", {}, box, `${kind}s`));
+    form.append(element("label", {}, box, label));
   }
   const turn = by => { state.page += by; draw(); form.scrollIntoView(); };
   const back = element("button", { type: "button" }, "previous");
@@ -115,13 +118,13 @@ function browse(known) {
 
   // --- rows
   function pictures(row) {
-    const over = kind => [kind, row[kind]];
-    const found = [{ name: "source", picture: row.source, over: [over("mask")] }];
+    const mask = ["mask", row.mask];
+    const found = [{ name: "source", picture: row.source, over: [["hole", row.mask]] }];
     for (const method of asked()) {
       const one = row.results.find(result => result.method === method);
-      if (one) found.push({ ...one, name: method, over: [over("mask"), ["region", one.region]] });
+      if (one) found.push({ ...one, name: method, over: [mask, ["region", one.region]] });
     }
-    if (row.truth) found.push({ name: "truth", picture: row.truth, over: [over("mask")] });
+    if (row.truth) found.push({ name: "truth", picture: row.truth, over: [mask] });
     return found;
   }
 
@@ -277,12 +280,12 @@ function browse(known) {
     ArrowDown: () => open(Math.min(view.index + 1, state.rows.length - 1), view.which),
     ArrowUp: () => open(Math.max(view.index - 1, 0), view.which),
     "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: fit,
-    m: () => toggle("mask"), r: () => toggle("region"),
+    h: () => toggle("hole"), m: () => toggle("mask"), r: () => toggle("region"),
   };
   const outside = {
     j: () => go(state.current + 1), k: () => go(state.current - 1),
     n: () => turn(1), p: () => turn(-1),
-    m: () => toggle("mask"), r: () => toggle("region"),
+    h: () => toggle("hole"), m: () => toggle("mask"), r: () => toggle("region"),
     "/": () => search.focus(),
     Enter: () => { if (state.current >= 0) open(state.current, 0); },
   };

@@ -1,0 +1,60 @@
+"""The one progress bar: it moves on a terminal, and writes a line now and then into a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SECONDS = 30.0  # between two lines of a log
+
+
+def progress_bar(
+    items: Iterable[Any] | None = None,
+    what: str | None = None,
+    *,
+    shown: bool = True,
+    leave: bool = True,
+    **how: Any,
+) -> tqdm[Any]:
+    """Returns a tqdm bar on stderr, over items or moved by hand.
+
+    Where stderr is no terminal, each state is a line of its own, one in 30 seconds: a bar that
+    moves by carriage returns makes a log unreadable.
+
+    Args:
+      what: is done, before the bar.
+      shown: False for all processes but one.
+      leave: whether the bar stays when it is done. One that doesn't writes no line to a log unless
+        it takes longer than the time between two.
+      how: further arguments of tqdm, as `total`, `initial` and `unit`.
+    """
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        wait = 0.0 if leave else SECONDS
+        how |= {"file": Lines(sys.stderr), "delay": wait}
+        how |= {"mininterval": SECONDS, "maxinterval": SECONDS}
+    return tqdm(items, what, disable=not shown, leave=leave, **how)
+
+
+class Lines:
+    """A stream for tqdm that ends each state of a bar with a line break."""
+
+    encoding = "utf-8"
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes a bar's state; what only clears the one before is left out."""
+        state = text.strip()
+        if state:
+            self._stream.write(f"{state}\n")
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()

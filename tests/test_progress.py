@@ -1,0 +1,37 @@
+"""The progress bar on a terminal and in a log."""
+
+import io
+import sys
+
+import pytest
+
+from brushjax import progress
+
+
+def shown(monkeypatch, stream, **how):
+    monkeypatch.setattr(sys, "stderr", stream)
+    for _ in progress.progress_bar(range(3), "working", **how):
+        pass
+    return stream.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_writes_lines_to_a_log(monkeypatch):
+    written = shown(monkeypatch, io.StringIO())
+    assert "\r" not in written
+    lines = written.splitlines()
+    assert lines[0].startswith("working:   0%") and lines[-1].startswith("working: 100%")
+    assert len(lines) == 2  # three quick steps: none between
+
+
+def test_progress_moves_on_a_terminal(monkeypatch):
+    assert "\r" in shown(monkeypatch, Terminal())
+
+
+@pytest.mark.parametrize("how", [{"leave": False}, {"shown": False}, {"leave": False, "delay": 2}])
+def test_progress_says_nothing_of_short_work_or_where_not_asked(monkeypatch, how):
+    assert shown(monkeypatch, io.StringIO(), **how) == ""
