@@ -56,19 +56,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def try_places(files: Iterable[str | Path]) -> None:
-    """Tries, before work that takes long, whether files can be written at these places.
+def try_places(files: Iterable[str | Path], folders: Iterable[str | Path] = ()) -> None:
+    """Tries, before work that takes long, whether files can be written at these places, or in
+    these folders.
 
     Nothing stays of it, and folders on the way may be missing: they are made with the file.
 
     Raises: WriteError for the first place where none can be written.
     """
     tried: set[Path] = set()
-    for path in (Path(given).absolute() for given in files):
-        ground = next((place for place in path.parents if os.path.lexists(place)), path)
+    within = [Path(given).absolute() for given in folders]
+    for path in (*within, *(Path(given).absolute() for given in files)):
+        holds = path in within
+        around = (path, *path.parents) if holds else path.parents
+        ground = next((place for place in around if os.path.lexists(place)), path)
         probe = ground / _unfinished(path).name
         with _explained(path, probe):
-            if path.is_dir():
+            if path.is_dir() and not holds:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if ground in tried:
                 continue
@@ -281,7 +285,7 @@ def _explained(path: Path, unfinished: Path) -> Iterator[None]:
         )
         if not ours:
             raise  # of something else that was read in the block
-        advice = ADVICE.get(error.errno or 0, "what was there before stays")
+        advice = ADVICE.get(error.errno or 0, "choose another place; what was there before stays")
         cause = error.strerror or type(error).__name__
         raise WriteError(
             error.errno, f"can't write {path}: {cause}; {advice}", str(path)

@@ -38,7 +38,7 @@ def locked(folder: Path, name: str = NAME, main: bool | None = None) -> Iterator
         yield
         return
     path = folder / name
-    try_places([path])
+    try_places([], [folder])
     folder.mkdir(parents=True, exist_ok=True)
     while not _take(path):
         owner = _owner(path)

@@ -170,6 +170,16 @@ def test_places_that_take_no_file_are_said_before_the_work(tmp_path, place, mess
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_folders_that_take_no_file_are_named_before_the_work(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    try_places([], [tmp_path / "folder", tmp_path / "no" / "folder" / "yet"])
+    with pytest.raises(WriteError, match=f"can't write .*{place}: Not a directory; a file is in"):
+        try_places([], [tmp_path / place])
+    assert names(tmp_path) == ["file", "folder"]
+
+
 def test_full_disk_is_noticed_where_places_are_tried(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     **dict.fromkeys(
-        ("typing", "sharding", "config", "distributed", "files", "identity", "lock"), 0
+        ("typing", "sharding", "config", "distributed", "files", "identity", "lock", "progress"), 0
     ),
     **dict.fromkeys(("nn", "diffusion", "data", "metrics"), 1),
     "models": 2,

@@ -24,7 +24,8 @@ def test_progress_writes_lines_to_a_log(monkeypatch):
     written = shown(monkeypatch, io.StringIO())
     assert "\r" not in written
     lines = written.splitlines()
-    assert lines[0].startswith("working:   0%") and lines[-1].startswith("working: 100%")
+    assert lines[0].startswith("working:   0%")
+    assert lines[-1].startswith("working: 100%")
     assert len(lines) == 2  # three quick steps: none between
 
 
