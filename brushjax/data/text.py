@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from brushjax.data.clip_files import END, START, WORD_END, ClipFiles, clip_tokenizer
 from brushjax.files import write_text
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-WORD_END = "</w>"
 LENGTH = 77  # tokens a caption: the context length of every published Stable Diffusion text encoder
 
 
@@ -71,7 +70,7 @@ class Tokenizer:
     """Turns captions into ids for the text encoder that lies beside the tokenizer's folder.
 
     Attributes:
-      backend: transformers' CLIPTokenizer.
+      backend: transformers' CLIPTokenizer, or files that are read without it.
       length: ids in a row, start and end included: the text encoder's number of positions.
       padding: the id behind the end, None takes the backend's own.
     """
@@ -100,7 +99,7 @@ class Tokenizer:
                 f"expected tokenizer.json, or vocab.json and merges.txt, in {folder}; found none. "
                 "Give a tokenizer folder or a pipeline folder in diffusers layout."
             )
-        backend = transformers_class("CLIPTokenizer").from_pretrained(str(folder))
+        backend = ClipFiles.read(folder) or _by_transformers(folder)
         known = None if padding is None else backend.convert_tokens_to_ids(padding)
         return cls(backend, length, known)
 
@@ -154,8 +153,10 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and its config, and vocab.json with merges.txt for older
         readers."""
-        self.backend.save_pretrained(str(folder))
-        self.backend.backend_tokenizer.model.save(str(folder))
+        read = isinstance(self.backend, ClipFiles)
+        backend = _by_transformers(self.backend.folder) if read else self.backend
+        backend.save_pretrained(str(folder))
+        backend.backend_tokenizer.model.save(str(folder))
         file = Path(folder) / "tokenizer.json"
         content = json.loads(file.read_text(encoding="utf-8"))
         merges = content["model"]["merges"]  # as pairs, which tokenizers before 0.20 can't read
@@ -180,6 +181,10 @@ class Tokenizer:
         return int(self.backend.eos_token_id)
 
 
+def _by_transformers(folder: Path) -> Any:
+    return transformers_class("CLIPTokenizer").from_pretrained(str(folder))
+
+
 def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 1024) -> None:
     """Trains a byte-pair tokenizer of CLIP's kind on captions and writes it to a folder.
 
@@ -200,8 +205,7 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
     letters = alphabet + [letter + WORD_END for letter in alphabet]
     if size < len(letters) + 2:
         raise ValueError(f"expected size >= {len(letters) + 2} (the byte alphabet); got {size}")
-    CLIPTokenizer = transformers_class("CLIPTokenizer")
-    empty = CLIPTokenizer().backend_tokenizer  # its normaliser and splitter are CLIP's
+    empty = clip_tokenizer({END: 0}, [])  # its normaliser and splitter are CLIP's
     words: Counter[str] = Counter()
     for caption in captions:
         plain = empty.normalizer.normalize_str(clean(caption))
@@ -209,7 +213,7 @@ def train_tokenizer(captions: Iterable[str], folder: str | Path, size: int = 102
         words.update(piece for piece, _ in pieces)
     merges = learn_merges(words, size - 2 - len(letters))
     vocabulary = [*letters, *("".join(pair) for pair in merges), START, END]
-    tokenizer = CLIPTokenizer(
+    tokenizer = transformers_class("CLIPTokenizer")(
         vocab={token: index for index, token in enumerate(dict.fromkeys(vocabulary))},
         merges=merges,  # pyright: ignore[reportArgumentType]
         model_max_length=LENGTH,

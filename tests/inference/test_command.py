@@ -17,7 +17,7 @@ LISTED = """
 import json, sys
 from brushjax.cli import main
 main(json.loads(sys.argv[1]))
-heavy = sorted({"torch", "tensorflow", "diffusers"} & set(sys.modules))
+heavy = sorted({"torch", "tensorflow", "diffusers", "transformers"} & set(sys.modules))
 sys.exit(f"imported {heavy}" if heavy else 0)
 """
 
