@@ -4,6 +4,7 @@ quick."""
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import logging
 import sys
@@ -78,9 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage)
     elif arguments and arguments[0] in ("-V", "--version"):
         print(f"brushjax {__version__}")
+    elif arguments:
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        known = f"expected one of {', '.join(COMMANDS)}; got {arguments[0]!r}{hint}"
+        configs.wrong_usage("python -m brushjax", known)
     else:
-        came = repr(arguments[0]) if arguments else "nothing"
-        sys.exit(f"expected a command ({', '.join(COMMANDS)}); got {came}\n\n{usage}")
+        sys.exit(f"expected a command ({', '.join(COMMANDS)}); got nothing\n\n{usage}")
 
 
 @dataclasses.dataclass(frozen=True)

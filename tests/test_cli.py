@@ -13,10 +13,22 @@ from brushjax import cli
 LINE = str(Path(__file__).parent / "training" / "tiny.py")
 
 
-@pytest.mark.parametrize("arguments", [[], ["trane"]])
-def test_unknown_command_names_the_known_ones(arguments):
+def test_no_command_names_the_known_ones():
     with pytest.raises(SystemExit, match=r"expected a command \(train, precompute, inpaint"):
-        cli.main(arguments)
+        cli.main([])
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("inpant", " (did you mean inpaint?)"), ("xyz", ""), ("--hlep", "")]
+)
+def test_unknown_command_is_one_line_with_the_nearest_name(typed, hint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([typed, "--image", "a.png"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("python -m brushjax: error: expected one of train, precompute, inpaint,")
+    assert said.endswith(f"; got '{typed}'{hint}; python -m brushjax --help tells more\n")
+    assert said.count("\n") == 1
 
 
 def test_train_asks_for_a_workdir(capsys):
