@@ -111,7 +111,9 @@ def picture_format(path: Path) -> str:
     Raises:
         ValueError: an ending that names no format for pictures.
     """
-    format = Image.registered_extensions().get(path.suffix.lower())
+    ending = path.suffix.lower()
+    Image.preinit()  # the common formats; to import all of them takes a tenth of a second
+    format = Image.EXTENSION.get(ending) or Image.registered_extensions().get(ending)
     if format not in Image.SAVE:
         raise ValueError(
             f"expected a picture's name such as {path.stem or 'out'}.png, got {str(path)!r}"

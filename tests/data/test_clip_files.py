@@ -123,15 +123,16 @@ def test_rows_are_those_of_transformers(tmp_path):
     assert Tokenizer.load(tmp_path)(texts).tolist() == expected
 
 
-def test_inpaint_and_the_shipped_tokenizers_need_no_transformers():
+def test_inpaint_with_the_shipped_base_imports_neither_transformers_nor_rare_formats():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
         "from brushjax.data.text import Tokenizer\n"
-        "from brushjax.inference import command, inpaint, jobs\n"
+        "from brushjax.inference import command, inpaint, jobs, result\n"
         f"assets = Path({str(SHIPPED.parents[1])!r})\n"
         "for folder in ('base', 'region/clip'):\n"
         "    Tokenizer.load(assets / folder)('a night sky')\n"
-        "assert 'transformers' not in sys.modules\n"
+        "result.picture_format(Path('edit.png'))\n"
+        "assert not {'transformers', 'PIL.PdfImagePlugin'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
