@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
@@ -66,14 +66,14 @@ class ClipFiles:
         special = {name: token.content for name, token in named.items() if token is not None}
         known = {token.content for token in added}
         added += [token for token in named.values() if token and token.content not in known]
-        for token in added:
-            token.special |= token.content in special.values()
         tokenizer = clip_tokenizer(*parts, unknown=special["unk_token"])
         tokenizer.add_tokens(added)
         return cls(folder, tokenizer, special)
 
-    def __call__(self, texts: Sequence[str], **_: bool) -> dict[str, list[list[int]]]:
-        """Returns `input_ids` of each text, always without start, end and limit."""
+    def __call__(
+        self, texts: Sequence[str], *, add_special_tokens: Literal[False], verbose: bool = False
+    ) -> dict[str, list[list[int]]]:
+        """Returns the `input_ids` of texts, without start, end and limit."""
         encoded = self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return {"input_ids": [one.ids for one in encoded]}
 
