@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -60,9 +61,12 @@ def make_mesh(shape: MeshShape | None = None, devices: Sequence[Any] | None = No
             f"expected mesh sizes {dict(zip(AXES, sizes, strict=True))} to multiply to "
             f"{len(devices)} devices; use sizes that divide this, and -1 for at most one axis"
         )
-    return jax.make_mesh(
-        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-    )
+    auto = (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    except NotImplementedError:  # an axis is part of the torus's: that splits on v5e alone
+        split = create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(split, AXES, axis_types=auto)
 
 
 def path_name(path: Any) -> str:

@@ -1,9 +1,11 @@
 """Meshes over the eight fake devices, and rules that cut arrays."""
 
+import dataclasses
 import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -64,3 +66,25 @@ def test_bytes_per_device_counts_one_part():
     mesh = make_mesh()
     layout = sharding.shardings(TREE, mesh, [("unet.*", "cut:data")])
     assert sharding.bytes_per_device(TREE, layout) == 3 * 3 * 4 * 16 * 4 // 8 + 6 * 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh asks of a TPU's chip."""
+
+    id: int
+    coords: tuple[int, int, int]
+    device_kind: str
+    platform: str = "tpu"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+@pytest.mark.parametrize("kind", ["TPU v5 lite", "TPU v6 lite"])
+def test_mesh_cuts_an_axis_of_a_slice_in_parts(kind):
+    slice_ = [Chip(16 * y + x, (x, y, 0), kind) for y in range(16) for x in range(16)]
+    mesh = make_mesh(MeshShape(tensor=4), slice_)
+    assert mesh.shape == {"data": 64, "fsdp": 1, "tensor": 4}
+    for row in mesh.devices.reshape(64, 4):  # neighbours on the torus
+        places = np.array([chip.coords for chip in row])
+        assert np.ptp(places, axis=0).sum() == 3
