@@ -151,7 +151,8 @@ def _traced(kind: str, settings: Any) -> tuple[Any, dict[ParameterPath, jax.Shap
 
     module_name, model_name, _ = map_of(kind).model
     model_class = getattr(importlib.import_module(module_name), model_name)
-    graph, state = nnx.split(nnx.eval_shape(lambda: model_class(settings, rngs=Shapes())))
+    # Split inside: nnx.eval_shape would split twice and merge in between.
+    graph, state = jax.eval_shape(lambda: nnx.split(model_class(settings, rngs=Shapes())))
     return graph, {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         for path, leaf in flat(nnx.to_pure_dict(state)).items()
