@@ -40,7 +40,8 @@ def patches_of(region: Any, grid: int) -> jax.Array:
 
 
 def scores(place: Placement, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Returns overlap at p > 0.5, AUC and area, [seeds, samples] each.
+    """Returns overlap at p > 0.5, AUC and area, [seeds, samples] each, of the maps that regions are
+    cut from, see `Placement.pixels`.
 
     Args:
       probability: [seeds, samples, N].
@@ -49,7 +50,7 @@ def scores(place: Placement, probability: np.ndarray, truth: np.ndarray) -> dict
     size = truth.shape[1]
 
     def of(probability: np.ndarray) -> list[list[float]]:
-        maps = np.asarray(place.spread(jnp.asarray(probability), size, size, smooth=False))[..., 0]
+        maps = np.asarray(place.pixels(jnp.asarray(probability), size, size))
         pairs = list(zip(maps, truth, strict=True))
         return [
             [metrics.iou(found > 0.5, true) for found, true in pairs],

@@ -7,7 +7,8 @@ and its variants, five seeds of each side by side. Each is measured on 512 held-
 pixel of which CLIP or predictor saw: intersection over union at p > 0.5 and the area under the ROC
 curve (AUC) of the probabilities, over pixels; means over samples with 95 % intervals over pictures.
 Beside them stand answers that need no training. Ended and started again, it goes on with the next
-variant. `--table` prints what was measured so far, `--export VARIANT SEED DIR` writes a predictor.
+variant. `--table` prints what was measured so far, `--export VARIANT SEED DIR` writes a predictor,
+`--rescore` measures the kept weights anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
-import math
 import tempfile
 import time
 from pathlib import Path
@@ -138,8 +138,8 @@ class Study:
         return variant(self.region, self.folder / "clip", {})
 
     def run(self, config: TrainConfig, seeds: tuple[int, ...]) -> Run:
-        """A recipe's run; its calls are equally long."""
-        return Run(config, seeds, math.gcd(config.steps, self.every))
+        """A recipe's run."""
+        return Run(config, seeds, self.every)
 
     def make(self, name: str) -> dict[str, np.ndarray]:
         """Samples of "clip", "train" or "held_out", kept beside the CLIP's configs."""
@@ -252,13 +252,38 @@ def study_variants(study: Study, kept: Kept, names: list[str], ahead: int) -> No
                 f"{name}: {waited:.1f} s of preparing, {trained:.1f} s; {_short(kept, name)}",
                 flush=True,
             )
-        objective = objective_of(study.main)
         if UNTRAINED[0] not in kept.scores:
-            held_out = prepared(objective, frozen, arrays["held_out"])
-            answers = baselines(objective, frozen, held_out, asked_for(HELD_OUT))
-            for name, probability in answers.items():
-                kept.add(name, found=scores(objective.encoders.placement, probability[None], truth))
-                print(f"{name}: {_short(kept, name)}")
+            score_untrained(study, kept, frozen)
+
+
+def score_untrained(study: Study, kept: Kept, frozen: Any) -> None:
+    """Measures the answers that need no training."""
+    objective, arrays = objective_of(study.main), study.make("held_out")
+    held_out = prepared(objective, frozen, arrays)
+    answers = baselines(objective, frozen, held_out, asked_for(HELD_OUT))
+    truth = arrays["region"][..., 0] > 0
+    for name, probability in answers.items():
+        kept.add(name, found=scores(objective.encoders.placement, probability[None], truth))
+        print(f"{name}: {_short(kept, name)}")
+
+
+def rescore(study: Study, kept: Kept) -> None:
+    """Measures the variants whose weights are kept anew."""
+    held_out, clip = study.make("held_out"), jax.tree.map(jnp.asarray, kept.params("clip"))
+    truth = held_out["region"][..., 0] > 0
+    pools: dict[int, Any] = {}
+    for name in VARIANTS:
+        params = jax.tree.map(jnp.asarray, kept.params(name))
+        if params:
+            config = variant(study.region, study.folder / "clip", VARIANTS[name])
+            layer = objective_of(config).encoders.patch_layer
+            if layer not in pools:
+                plain = variant(study.region, study.folder / "clip", {"layer": layer})
+                pools[layer] = prepared(plain.objective, clip, held_out)
+            probability = measured(config, params, pools[layer])
+            place = objective_of(config).encoders.placement
+            kept.add(name, found=scores(place, probability, truth))
+            print(f"{name}: {_short(kept, name)}", flush=True)
 
 
 def asked_for(data: PlantedRegions) -> list[str]:
@@ -307,6 +332,7 @@ def main() -> None:
         "--samples-only", action="store_true", help="fill the scratch folder, and end"
     )
     parser.add_argument("--table", action="store_true", help="print what was measured, and end")
+    parser.add_argument("--rescore", action="store_true", help="measure kept weights anew, and end")
     parser.add_argument("--export", nargs=3, metavar=("VARIANT", "SEED", "DIR"))
     for name in ("steps", "clip-steps", "pool", "clip-pool", "every"):
         parser.add_argument(f"--{name}", type=int, default=0, help="0: the recipe's")
@@ -324,6 +350,11 @@ def main() -> None:
         if options.export:
             name, seed, folder = options.export
             export(study, kept, name, int(seed), Path(folder))
+            return
+        if options.rescore:
+            rescore(study, kept)
+            score_untrained(study, kept, jax.tree.map(jnp.asarray, kept.params("clip")))
+            print(table(kept.scores, VARIANTS))
             return
         if options.clip and not kept.params("clip"):
             kept.add("clip", clip_of(options.clip))

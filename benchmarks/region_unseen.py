@@ -14,6 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -101,8 +102,8 @@ def main():
     rng, rows, shown = np.random.default_rng(1), {}, []
     for name, known, image, mask in composites(options):
         new = "cat" if "flower" in name else "flower"
-        probability = finder(image, f"replace the {name} with a {new}")
-        map_ = np.asarray(place.spread(probability[None], SIDE, SIDE, smooth=False))[0, ..., 0]
+        probability = jnp.asarray(finder(image, f"replace the {name} with a {new}"))
+        map_ = np.asarray(place.pixels(probability[None], SIDE, SIDE))[0]
         found = map_ > 0.5
         answers = {
             "predictor, p > 0.5": found,

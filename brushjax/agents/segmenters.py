@@ -169,7 +169,7 @@ class Click:
 
 
 class PredictedRegion:
-    """The patches that a region predictor finds an instruction to be about."""
+    """Where a region predictor finds an instruction to be about."""
 
     def __init__(
         self,

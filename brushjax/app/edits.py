@@ -125,10 +125,8 @@ def probability(
     """How likely an instruction is about a pixel, 255 = surely."""
     import jax.numpy as jnp
 
-    height, width = picture.shape[:2]
-    place = finder.encoders.placement
     patches = jnp.asarray(finder(picture, instruction), jnp.float32)[None]
-    pixels = np.asarray(place.spread(patches, height, width, smooth=True))[0, ..., 0]
+    pixels = np.asarray(finder.encoders.placement.pixels(patches, *picture.shape[:2]))[0]
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 

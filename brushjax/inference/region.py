@@ -42,7 +42,7 @@ class RegionEditor:
     Attributes:
         finder: predictor and encoders.
         painter: an Inpainter, which fills regions.
-        threshold: which patches are the region.
+        threshold: which pixels are the region.
 
     Source: "Beyond Editing Pairs", figure 2 and section 4.
     """
@@ -91,7 +91,7 @@ class RegionEditor:
             sampling: further arguments of the painter, such as steps and guidance.
 
         Raises:
-            ValueError: without a target caption; where no patch is the region.
+            ValueError: without a target caption; where no pixel is in the region.
         """
         del source_caption  # editors are called with both captions
         if not target_caption:

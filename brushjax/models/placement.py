@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from brushjax.metrics.preprocess import CLIP_MEAN, CLIP_STD
 from brushjax.metrics.resample import resample_matrix
@@ -68,8 +68,9 @@ class Placement:
         Args:
           patches: row by row.
           height, width: of the picture or latent, in its own cells.
-          smooth: bilinear between the patches' centres, the outermost repeated (soft masks);
-            otherwise each cell takes the value of the patch that its centre lies in.
+          smooth: bilinear between the patches' centres, the outermost that show any of the
+            picture repeated; otherwise each cell takes the value of the patch that its centre
+            lies in.
         """
         grid = self.grid
         if patches.shape[1] != grid**2:
@@ -81,13 +82,11 @@ class Placement:
         spread = jnp.einsum("yi,xj,bij->byx", rows, columns, square, precision="highest")
         return spread[..., None]
 
-    def inside(self, height: int, width: int) -> Bool[np.ndarray, " N"]:
-        """Returns which patches show any of a picture of that size."""
-        top, bottom, left, right = self.box(height, width)
-        starts = np.arange(self.grid) * self.patch
-        rows = (starts < bottom) & (starts + self.patch > top)
-        columns = (starts < right) & (starts + self.patch > left)
-        return (rows[:, None] & columns[None, :]).reshape(-1)
+    def pixels(
+        self, probability: Float[Array, "B N"], height: int, width: int
+    ) -> Float[Array, "B H W"]:
+        """Returns the probability of each pixel of a picture, which regions are cut from."""
+        return self.spread(probability, height, width, smooth=True)[..., 0]
 
     def _weights(
         self, size: int, start: int, stop: int, smooth: bool
@@ -97,7 +96,8 @@ class Placement:
         patches = np.arange(self.grid)
         if not smooth:
             return (np.floor(centres)[:, None] == patches).astype(np.float64)
-        centres = np.clip(centres - 0.5, 0, self.grid - 1)
+        first, last = start // self.patch, (stop - 1) // self.patch
+        centres = np.clip(centres - 0.5, first, last)
         return np.maximum(1 - np.abs(centres[:, None] - patches), 0)
 
 

@@ -169,19 +169,20 @@ class RegionPredictor(nnx.Module):
 # --- from probabilities to a mask
 
 RULES = ("tau", "quantile", "otsu")
-SLACK = 1e-4  # patches: 0.3 of ten patches are three, whatever the rounding of 0.3
+SLACK = 1e-4  # values: 0.3 of ten values are three, whatever the rounding of 0.3
 ALIKE = 1e-6  # of probabilities: what differs by less has no two groups
+BINS = 4096  # of Otsu's histogram: a cut is exact to this part of the values' range
 
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """Which patches count as the region: always those of the highest probability.
+    """Which values of a map count as the region: always those of the highest probability.
 
     Attributes:
       rule: how many they are: "tau" those above `tau`; "quantile" all but the share `quantile`;
         "otsu" those on the upper side of the cut that separates two groups best (none where all
-        patches are alike).
-      min_area, max_area: bounds on their share of all patches, whatever the rule says.
+        values are alike).
+      min_area, max_area: bounds on their share of the map, whatever the rule says.
 
     Source: "Beyond Editing Pairs", text after eq. 3. Differs: docs/deviations.md, region-threshold.
     """
@@ -202,44 +203,43 @@ class Threshold:
         if not 0 <= self.quantile <= 1:
             raise ValueError(f"expected a quantile between 0 and 1, got {self.quantile}")
 
-    def __call__(
-        self, probability: Float[Array, "B N"], among: Bool[Array | np.ndarray, " N"] | None = None
-    ) -> Bool[Array, "B N"]:
-        """Returns the patches of the region.
-
-        Args:
-          among: patches that may be in it and are counted; None counts all. See `Placement.inside`.
-        """
-        patches = probability.shape[1]
-        inside = jnp.ones(patches, bool) if among is None else jnp.asarray(among)
-        count = inside.sum()  # []
-        ranked = jnp.where(inside, probability, -jnp.inf)
-        order = jnp.argsort(-ranked, axis=1, stable=True)  # of equals the earlier patch is first
-        falling = jnp.take_along_axis(ranked, order, axis=1)  # [B, N]
+    def __call__(self, probability: Float[Array | np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
+        """Returns the region of one map of probabilities, see `Placement.pixels`."""
+        values = np.asarray(probability).reshape(-1)
         if self.rule == "tau":
-            chosen = (falling > self.tau).sum(axis=1)  # [B]
+            chosen = int(np.count_nonzero(values > self.tau))
         elif self.rule == "quantile":
-            chosen = jnp.round((1 - self.quantile) * count).astype(int)
+            chosen = round((1 - self.quantile) * values.size)
         else:
-            chosen = _otsu(falling, count)
-        least = jnp.ceil(self.min_area * count - SLACK).astype(int)
-        most = jnp.floor(self.max_area * count + SLACK).astype(int)
-        chosen = jnp.broadcast_to(jnp.clip(chosen, least, most), len(order))
-        return jnp.argsort(order, axis=1) < chosen[:, None]
+            chosen = _otsu(values)
+        least = math.ceil(self.min_area * values.size - SLACK)
+        most = math.floor(self.max_area * values.size + SLACK)
+        return _highest(values, min(max(chosen, least), most)).reshape(np.shape(probability))
 
 
-def _otsu(falling: Array, count: Array) -> Array:
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """Returns which are the `count` highest; of equals the earlier are."""
+    if count == 0:
+        return np.zeros(values.shape, bool)
+    lowest = np.partition(values, -count)[-count]
+    region = values > lowest
+    equals = np.flatnonzero(values == lowest)
+    region[equals[: count - np.count_nonzero(region)]] = True
+    return region
+
+
+def _otsu(values: np.ndarray) -> int:
     """Returns how many values lie above the cut of the largest variance between its two sides.
 
-    Source: Otsu 1979, eq. 14, over the values themselves instead of a histogram of them.
+    Source: Otsu 1979, eq. 14; values in one bin count with their own mean.
     """
-    values = jnp.where(jnp.isfinite(falling), falling, 0)
-    upper = jnp.arange(1, falling.shape[1] + 1)  # patches above a cut
-    lower = count - upper
-    sums = jnp.cumsum(values, axis=1)  # [B, N]
-    rest = sums[:, -1:] - sums
-    gap = sums / upper - rest / jnp.maximum(lower, 1)
-    between = jnp.where(lower > 0, upper * lower * jnp.square(gap), -1.0)
-    smallest = jnp.take_along_axis(falling, jnp.full((len(falling), 1), count - 1), axis=1)[:, 0]
-    apart = falling[:, 0] - smallest > ALIKE
-    return jnp.where(apart, upper[jnp.argmax(between, axis=1)], 0)
+    low, high = values.min(), values.max()
+    if high - low <= ALIKE:
+        return 0
+    bins = ((values - low) * ((BINS - 1) / (high - low))).astype(np.int32)
+    counts, sums = np.bincount(bins), np.bincount(bins, values)
+    upper = np.cumsum(counts[:0:-1])  # values above each cut between two bins, the highest first
+    lower = values.size - upper
+    above = np.cumsum(sums[:0:-1])
+    gap = above / upper - (sums.sum() - above) / lower
+    return int(upper[np.argmax(upper * lower * np.square(gap))])

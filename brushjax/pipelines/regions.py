@@ -164,7 +164,7 @@ class Found:
     """A region of a picture.
 
     Attributes:
-      region: true within it, in whole patches.
+      region: true within it.
       probability: of each of CLIP's patches; with a letterboxed picture the outer ones show none
         of it.
     """
@@ -225,22 +225,20 @@ class RegionFinder:
     def find(
         self, image: UInt8[np.ndarray, "H W 3"], instruction: str, threshold: Threshold = OTSU
     ) -> Found:
-        """Returns the region that an instruction is about.
+        """Returns the region that an instruction is about: a cut of the map that the patches'
+        probabilities make between their centres, see `Placement.pixels`.
 
-        Raises: ValueError where no patch is in it.
+        Raises: ValueError where no pixel is in it.
         """
         probability = self(image, instruction)
         place = self.encoders.placement
-        height, width = image.shape[:2]
-        inside = place.inside(height, width)
-        chosen = threshold(jnp.asarray(probability)[None], inside).astype(jnp.float32)
-        if not chosen.any():
+        pixels = np.asarray(place.pixels(jnp.asarray(probability)[None], *image.shape[:2]))[0]
+        region = threshold(pixels)
+        if not region.any():
             raise ValueError(
-                f"expected a region for {instruction!r}, but no patch passes the threshold; the "
-                f"highest probability is {probability[inside].max():.2f}. Lower tau, or set "
-                "min_area"
+                f"expected a region for {instruction!r}, but no pixel passes the threshold; the "
+                f"highest probability is {pixels.max():.2f}. Lower tau, or set min_area"
             )
-        region = np.asarray(place.spread(chosen, height, width, smooth=False))[0, ..., 0] > 0.5
         return Found(region, probability.reshape(place.grid, place.grid))
 
 

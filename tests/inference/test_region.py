@@ -46,18 +46,28 @@ def test_finder_gives_the_predictors_probabilities(finder):
     assert np.abs(other - found.probability.reshape(-1)).max() > 1e-4
 
 
-def test_region_is_of_whole_patches_of_the_highest_probability(finder):
+@pytest.mark.parametrize("fit", ["squash", "letterbox"])
+def test_region_is_a_cut_of_the_bilinear_map_at_any_shape(finder, fit):
+    encoders = dataclasses.replace(finder.encoders, fit=fit)
+    finder = dataclasses.replace(finder, encoders=encoders)
     found = finder.find(
         IMAGE, "replace the cat with a flower", Threshold("quantile", quantile=0.75)
     )
-    patches = found.region[::10, ::15]
-    np.testing.assert_array_equal(patches.repeat(10, 0).repeat(15, 1), found.region)
-    assert patches.sum() == 4
-    assert found.probability[patches].min() >= found.probability[~patches].max()
+    patches = jax.numpy.asarray(found.probability.reshape(1, -1))
+    pixels = np.asarray(encoders.placement.pixels(patches, *IMAGE.shape[:2]))[0]
+    assert found.region.shape == IMAGE.shape[:2]
+    assert found.region.sum() == found.region.size // 4
+    assert pixels[found.region].min() >= pixels[~found.region].max()
+
+
+def test_region_of_whatever_rule_keeps_to_its_bounds_in_pixels(finder):
+    for threshold in (Threshold(tau=0.0, max_area=0.31), Threshold(tau=0.999, min_area=0.07)):
+        share = finder.find(IMAGE, "replace the cat with a flower", threshold).region.mean()
+        assert share == (0.31 if threshold.min_area == 0 else 0.07)
 
 
 def test_nothing_above_the_threshold_is_one_line_that_says_so(finder):
-    with pytest.raises(ValueError, match="expected a region for 'x', but no patch passes"):
+    with pytest.raises(ValueError, match="expected a region for 'x', but no pixel passes"):
         finder.find(IMAGE, "x", Threshold(tau=1.0))
 
 

@@ -182,8 +182,8 @@ def test_literal_form_sees_the_picture_only_through_the_mixing_of_words(stored):
 VALUES = np.array([[0.9, 0.1, 0.6, 0.2], [0.5, 0.5, 0.5, 0.5], [0.01, 0.02, 0.03, 0.4]])
 
 
-def chosen(among=None, **settings):
-    return np.asarray(Threshold(**settings)(jnp.asarray(VALUES, jnp.float32), among)).tolist()
+def chosen(**settings):
+    return [Threshold(**settings)(row).tolist() for row in VALUES.astype(np.float32)]
 
 
 def test_tau_takes_what_is_above_it():
@@ -207,8 +207,8 @@ def test_otsu_cuts_between_two_groups_and_finds_none_in_equals():
 
 def test_otsu_equals_the_best_of_all_cuts():
     values = np.random.default_rng(0).random((6, 9)).astype(np.float32)
-    ours = np.asarray(Threshold(rule="otsu")(jnp.asarray(values)))
-    for row, mask in zip(values, ours, strict=True):
+    for row in values:
+        mask = Threshold(rule="otsu")(row)
         scores = {}
         for cut in sorted(row)[:-1]:
             upper, lower = row[row > cut], row[row <= cut]
@@ -227,13 +227,28 @@ def test_bounds_hold_for_every_rule_and_keep_the_most_probable_patches():
                 assert values[mask].min() >= values[np.invert(mask)].max()
 
 
-def test_threshold_counts_and_takes_only_the_patches_inside():
-    inside = np.array([False, True, True, True])
-    assert chosen(inside) == [[False, False, True, False], [False] * 4, [False] * 4]
-    everything = chosen(inside, min_area=1.0)
-    assert everything == [inside.tolist()] * 3
-    assert chosen(inside, rule="otsu")[0] == [False, False, True, False]
-    assert chosen(inside, rule="quantile", quantile=0.67)[2] == [False, False, False, True]
+def test_otsu_of_a_large_map_is_the_best_cut_but_for_a_bin():
+    rng = np.random.default_rng(0)
+    groups = rng.normal(0.3, 0.1, 20_000), rng.normal(0.7, 0.08, 10_000)
+    values = np.clip(np.concatenate(groups), 0, 1).astype(np.float32)
+    rng.shuffle(values)
+    ours = Threshold(rule="otsu")(values.reshape(150, 200))
+    falling = np.sort(values.astype(np.float64))[::-1]
+    upper = np.arange(1, len(falling))
+    sums = np.cumsum(falling)
+    gap = sums[:-1] / upper - (sums[-1] - sums[:-1]) / (len(falling) - upper)
+    best = falling[np.argmax(upper * (len(falling) - upper) * gap**2)]
+    assert ours.shape == (150, 200)
+    assert abs(values.reshape(150, 200)[ours].min() - best) < 1e-3
+
+
+def test_bounds_hold_where_many_values_are_equal():
+    plateau = np.full((10, 10), 0.25, np.float32)
+    plateau[3, 4] = 0.75
+    found = Threshold("otsu", min_area=0.02)(plateau)
+    assert found.sum() == 2
+    assert found[3, 4]
+    assert Threshold(tau=0.1, max_area=0.9)(plateau).sum() == 90
 
 
 def test_threshold_refuses_settings_that_mean_nothing():

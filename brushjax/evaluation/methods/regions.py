@@ -78,7 +78,7 @@ class _Regions(Painting):
 
 @dataclasses.dataclass(frozen=True)
 class Predicted(_Regions):
-    """The region that a predictor finds for the instruction; none where no patch passes.
+    """The region that a predictor finds for the instruction.
 
     Attributes:
         predictor: export folder of a region predictor's run; empty is the small one that ships.

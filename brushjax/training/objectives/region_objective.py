@@ -199,12 +199,11 @@ class RegionObjective(Objective):
         return text, build(model, config, frozen["reader"])
 
     def _overlap(self, regions: Regions, truth: jax.Array) -> jax.Array:
-        """Returns the intersection over union of each mask p > tau with the region it is to be."""
-        chosen = (regions.probability > self.path.tau).astype(jnp.float32)
-        height, width = truth.shape[1:3]
-        mask = self.encoders.placement.spread(chosen, height, width, smooth=False) > 0.5
-        either = (mask | (truth > 0)).sum(axis=(1, 2, 3))
-        both = (mask & (truth > 0)).sum(axis=(1, 2, 3))
+        """Returns the intersection over union of each region p > tau with the one it is to be."""
+        true = truth[..., 0] > 0  # [B, H, W]
+        pixels = self.encoders.placement.pixels(regions.probability, *true.shape[1:])
+        found = pixels > self.path.tau
+        either, both = (one.sum(axis=(1, 2)) for one in (found | true, found & true))
         return both / jnp.maximum(either, 1)
 
     def _checked(self) -> RegionConfig:

@@ -12,7 +12,9 @@ import brushjax
 from brushjax import sharding
 from brushjax.config import ConfigError
 from brushjax.data.schema import RegionEdit
-from brushjax.models import CLIPTextConfig, RegionConfig, ViTConfig
+from brushjax.metrics.region import iou
+from brushjax.models import CLIPTextConfig, RegionConfig, Threshold, ViTConfig
+from brushjax.models.region import Regions
 from brushjax.pipelines.regions import RegionEncoders
 from brushjax.training.objectives.brushnet import SHIPPED_BASE
 from brushjax.training.objectives.contract import join, split
@@ -126,6 +128,18 @@ def test_losses_on_eight_devices_are_those_on_one(gradient):
         for name in ("clip_d", "region_area", "region_entropy", "region_iou"):
             assert other[name].value == pytest.approx(ours[name].value, rel=1e-6), name
     assert one[1]["loss"] != one[0]["loss"]
+
+
+def test_overlap_in_training_is_that_of_the_region_a_finder_cuts():
+    rng, place = np.random.default_rng(0), ENCODERS.placement
+    logits = jnp.asarray(rng.normal(size=(3, place.grid**2)), jnp.float32)
+    probability, unread = jax.nn.sigmoid(logits), jnp.zeros((3, place.grid**2, 1))
+    truth = rng.integers(2, size=(3, 40, 60, 1)).astype(np.uint8)
+    ours = OBJECTIVE._overlap(Regions(logits, probability, unread, unread), jnp.asarray(truth))
+    cut = Threshold(tau=OBJECTIVE.path.tau)
+    found = [cut(map_) for map_ in np.asarray(place.pixels(probability, 40, 60))]
+    expected = [iou(region, true[..., 0] > 0) for region, true in zip(found, truth, strict=True)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
 @pytest.mark.slow
