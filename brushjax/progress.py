@@ -36,7 +36,7 @@ def progress_bar(
 
     if not sys.stderr.isatty():
         wait = 0.0 if leave else SECONDS
-        how |= {"file": Lines(sys.stderr), "delay": wait}
+        how |= {"file": Lines(sys.stderr), "delay": wait, "position": 0}  # no cursor to be moved
         how |= {"mininterval": SECONDS, "maxinterval": SECONDS}
     return tqdm(items, what, disable=not shown, leave=leave, **how)
 

@@ -29,6 +29,15 @@ def test_progress_writes_lines_to_a_log(monkeypatch):
     assert len(lines) == 2  # three quick steps: none between
 
 
+def test_progress_within_another_moves_no_cursor_in_a_log(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress.progress_bar(total=1, what="outer"):
+        for _ in progress.progress_bar(range(3), "inner"):
+            pass
+    assert all(line.startswith(("outer: ", "inner: ")) for line in stream.getvalue().splitlines())
+
+
 def test_progress_moves_on_a_terminal(monkeypatch):
     assert "\r" in shown(monkeypatch, Terminal())
 
