@@ -1,5 +1,7 @@
 """What is held out of training, and what a run says of its data."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,13 @@ def test_preflight_says_what_was_found(folder):
         "6 are smaller than 64 pixels",
     ):
         assert part_of in text
+
+
+def test_preflight_counts_pictures_that_a_list_leaves_out(folder):
+    rows = [{"file_name": f"{n}.jpg", "text": "a picture"} for n in range(4)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = BrushData(str(folder), 32).source(encode).found()
+    assert "4 pictures with captions from metadata.jsonl (3 more in the folder without" in found
 
 
 def test_preflight_says_what_is_held_out(folder):

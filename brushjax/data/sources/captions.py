@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,14 @@ def read_list(path: Path) -> Captions:
     return Captions(path.name, found)
 
 
-def count_pictures(folder: Path) -> int:
-    """Returns how many pictures lie in a folder and below it."""
-    return sum(path.suffix.lower() in ENDINGS for path in _visible(folder))
+def count_pictures(folder: Path, without: Collection[str] = ()) -> int:
+    """Returns how many pictures lie in a folder and below it.
+
+    Args:
+      without: pictures that don't count, as paths from the folder.
+    """
+    pictures = (path for path in _visible(folder) if path.suffix.lower() in ENDINGS)
+    return sum(path.relative_to(folder).as_posix() not in without for path in pictures)
 
 
 def _visible(folder: Path) -> list[Path]:

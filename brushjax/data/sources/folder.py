@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from brushjax.data.faults import Fault, FaultLog
 from brushjax.data.masks import rle
 from brushjax.data.sources import mask_files
-from brushjax.data.sources.captions import Captions
+from brushjax.data.sources.captions import Captions, count_pictures
 from brushjax.data.sources.files import File, local
 from brushjax.data.sources.origins import Origin, origins_of, whole
 from brushjax.data.sources.records import Unindexed, select
@@ -34,7 +34,14 @@ class PictureFolder(Unindexed):
         self._log = FaultLog()
         self._rows = captions.rows
         self._source = captions.source
-        self.kind = f"pictures with captions from {captions.source}"
+
+    @property
+    def kind(self) -> str:
+        """Says where the captions are from, and how many pictures of the folder have none."""
+        named = {os.path.normpath(name) for name in self._names}
+        others = count_pictures(self._folder, without=named)
+        left = f" ({others} more in the folder without a caption)" if others else ""
+        return f"pictures with captions from {self._source}{left}"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,10 +62,14 @@ class PictureFolder(Unindexed):
     def _captions(self) -> str:
         return json.dumps([dataclasses.astuple(row) for row in self._rows])
 
+    @property
+    def _names(self) -> Iterable[str]:
+        """The pictures and masks that the rows name, each once."""
+        return dict.fromkeys(name for row in self._rows for name in (row.image, *row.masks))
+
     @functools.cached_property
     def files(self) -> list[File]:
-        names = [name for row in self._rows for name in (row.image, *row.masks)]
-        paths = [str(self._folder / name) for name in dict.fromkeys(names)]
+        paths = [str(self._folder / name) for name in self._names]
         return [file for path in paths if os.path.isfile(path) for file in [local(path)]]
 
     def faults(self, needed: Sequence[str]) -> dict[int, str]:
