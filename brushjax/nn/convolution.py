@@ -15,28 +15,30 @@ AT_ONCE = 2**25  # values of a picture: four times as many are held, before and 
 
 def convolve(
     x: Float[Array, "B H W I"],
-    kernel: Float[Array, "k l I O"],
+    kernel: Float[Array, "k l _ O"],
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "B h w O"]:
-    """Convolves like `jax.lax.conv_general_dilated`, whose arguments it takes, without dilation.
+    """Convolves like `jax.lax.conv_general_dilated`, whose arguments it takes.
 
     XLA on a CPU lays a kernel out anew before it convolves, and for the input's gradient turns it
     round as well. Where the output has fewer pixels than channels, that costs more than the sums
     do: there each pixel's neighbours are laid side by side, for one product with the kernel as it
     stands. So it is for kernels of one pixel. Wide kernels of 3 x 3 over many pixels are taken by
-    Winograd's algorithm. Values differ by rounding.
+    Winograd's algorithm, through which no forward-mode derivative goes (`Execution.convolution`
+    turns it off). Values differ by rounding. Groups and dilation are left to XLA.
     """
     size = kernel.shape[:2]
     padded = [n + sum(pad) for n, pad in zip(x.shape[1:3], padding)]
     height, width = ((n - k) // step + 1 for n, k, step in zip(padded, size, strides))
     pixels = len(x) * height * width
     how = execution()
-    if how.platform != "cpu":
+    if how.platform != "cpu" or not _plain(**options):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if size != (1, 1) and pixels > kernel.shape[-1]:
-        same = size == (3, 3) and x.shape[1:3] == (height, width) and tuple(strides) == (1, 1)
+        around = [tuple(pad) for pad in padding] == [(1, 1)] * 2
+        same = size == (3, 3) and around and tuple(strides) == (1, 1)
         if how.convolution == "auto" and same and _worth_it(x, kernel):
             return _winograd(x, kernel)
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
@@ -55,6 +57,18 @@ def convolve(
         patches, kernel.reshape(patches.shape[1], -1), precision=options["precision"]
     )
     return product.reshape(len(x), height, width, -1)
+
+
+def _plain(
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    **_: Any,
+) -> bool:
+    """Whether every output sees all channels of neighbouring pixels, as products take them."""
+    apart = {*(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count}
+    return apart <= {1}
 
 
 def _worth_it(x: Array, kernel: Array) -> bool:

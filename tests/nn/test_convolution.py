@@ -106,6 +106,43 @@ def test_what_winograd_does_not_suit_is_convolved_directly(monkeypatch, shape, d
     assert program.as_text().count("stablehlo.convolution") == 1
 
 
+@pytest.mark.parametrize("side", [4, 8])  # fewer and more pixels than channels
+@pytest.mark.parametrize(
+    ("padding", "options"),
+    [
+        (((0, 2), (2, 0)), {}),
+        (((1, 1), (0, 2)), {}),
+        (((2, 2), (2, 2)), {"rhs_dilation": (2, 2)}),
+        (((1, 1), (1, 1)), {"feature_group_count": 2}),
+    ],
+)
+def test_unusual_paddings_groups_and_dilation_give_what_xla_does(
+    monkeypatch, side, padding, options
+):
+    monkeypatch.setattr(convolution, "WIDE", 8)
+    options |= {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": None}
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 16))
+    width = 16 // options.get("feature_group_count", 1)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, width, 32))
+    value, expected = (
+        convolve(x, kernel, (1, 1), padding, **options)
+        for convolve in (convolution.convolve, jax.lax.conv_general_dilated)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("value", "place"), [(np.nan, (4, 3)), (np.inf, (3, 0)), (np.nan, (0, 7))])
+def test_a_value_that_is_not_finite_reaches_its_neighbours_alone(monkeypatch, value, place):
+    monkeypatch.setattr(convolution, "WIDE", 16)
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 16, 16))
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 16)).at[0, *place, 5].set(value)
+    reached = ~np.isfinite(convolved(x, kernel)).all(axis=-1)
+    rows, columns = np.indices((8, 8))
+    near = (abs(rows - place[0]) <= 1) & (abs(columns - place[1]) <= 1)
+    assert (reached[0] == near).all()
+    assert not reached[1].any()
+
+
 def test_a_tap_is_a_product_on_a_cpu():
     layer = zero_conv(8, rngs=nnx.Rngs(0))
     program = jax.jit(lambda x: layer(x)).lower(jnp.ones((1, 16, 16, 8)))
