@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from brushjax.config import ConfigError
 from brushjax.data.clip_files import END, START, WORD_END, ClipFiles, clip_tokenizer
 from brushjax.files import write_text
 
@@ -89,7 +90,7 @@ class Tokenizer:
           folder: the folder itself, or the pipeline folder that holds it as `tokenizer/`.
           length: ids in a row.
           padding: the token to pad with; None takes the folder's own.
-        Raises: FileNotFoundError if neither kind of file is there.
+        Raises: FileNotFoundError if neither kind of file is there; ConfigError if they are damaged.
         """
         folder = Path(folder)
         if (folder / "tokenizer").is_dir():
@@ -99,7 +100,15 @@ class Tokenizer:
                 f"expected tokenizer.json, or vocab.json and merges.txt, in {folder}; found none. "
                 "Give a tokenizer folder or a pipeline folder in diffusers layout."
             )
-        backend = ClipFiles.read(folder) or _by_transformers(folder)
+        try:
+            backend = ClipFiles.read(folder) or _by_transformers(folder)
+        except (ImportError, OSError):  # which say themselves what is missing
+            raise
+        except Exception as error:  # damage shows anywhere, and `tokenizers` has no type of its own
+            raise ConfigError(
+                f"expected CLIP's tokenizer files in {folder}, which cannot be read as such: "
+                f"{type(error).__name__}: {str(error).partition(chr(10))[0]}. Copy the folder anew"
+            ) from error
         known = None if padding is None else backend.convert_tokens_to_ids(padding)
         return cls(backend, length, known)
 

@@ -9,6 +9,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 import brushjax
+from brushjax.config import ConfigError
 from brushjax.data.clip_files import END, START, ClipFiles
 from brushjax.data.text import Tokenizer
 
@@ -117,6 +118,39 @@ def test_what_only_transformers_reads_is_left_to_it(tmp_path, beside):
     tokenizer = Tokenizer.load(tmp_path)
     assert isinstance(tokenizer.backend, CLIPTokenizer)
     assert tokenizer.vocabulary_size >= NEW
+
+
+DAMAGED = {
+    "cut off": {"tokenizer.json": '{"model": {"vo'},
+    "without a model": {"tokenizer.json": '{"version": "1.0"}'},
+    "other vocabulary": {"vocab.json": "{}"},
+    "byte order mark": {"vocab.json": "\ufeff" + json.dumps(KNOWN)},
+    "a comment in the merges": {"merges.txt": "# of a model\na b\n"},
+    "cut-off config": {"tokenizer_config.json": '{"bos_token'},
+    "a list": {"tokenizer_config.json": "[]"},
+    "no start token": {"tokenizer_config.json": '{"bos_token": 3}'},
+}
+
+
+@pytest.mark.parametrize("files", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_are_an_error_of_one_line_that_names_the_folder(tmp_path, files):
+    for name, content in files.items():
+        (made(tmp_path, {}) / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match="expected CLIP's tokenizer files in") as caught:
+        Tokenizer.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m: m.replace(b"\n", b"\r\n"), lambda m: m[m.index(b"\n") :]]
+)
+def test_merges_with_other_line_ends_or_no_version_line_give_the_same_ids(tmp_path, change):
+    merges = made(tmp_path, {}) / "merges.txt"
+    merges.write_bytes(change(merges.read_bytes()).lstrip())
+    ours = ClipFiles.read(tmp_path)
+    assert ours is not None
+    agrees(ours, tmp_path)
 
 
 def test_rows_are_those_of_transformers(tmp_path):
