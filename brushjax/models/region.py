@@ -200,12 +200,22 @@ class Threshold:
             raise ValueError(
                 f"expected 0 <= min_area <= max_area <= 1, got {self.min_area} and {self.max_area}"
             )
-        if not 0 <= self.quantile <= 1:
-            raise ValueError(f"expected a quantile between 0 and 1, got {self.quantile}")
+        for name, share in (("quantile", self.quantile), ("tau", self.tau)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"expected a {name} between 0 and 1, got {share}")
 
     def __call__(self, probability: Float[Array | np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
-        """Returns the region of one map of probabilities, see `Placement.pixels`."""
+        """Returns the region of one map of probabilities, see `Placement.pixels`.
+
+        Raises: ValueError where one is NaN or infinite, or the map has none.
+        """
         values = np.asarray(probability).reshape(-1)
+        known = np.count_nonzero(np.isfinite(values))
+        if not values.size or known < values.size:
+            raise ValueError(
+                f"expected a map of finite probabilities, got {known} of {values.size}; look into "
+                "the predictor's weights, or compute in float32"
+            )
         if self.rule == "tau":
             chosen = int(np.count_nonzero(values > self.tau))
         elif self.rule == "quantile":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -252,6 +253,14 @@ def test_bounds_hold_where_many_values_are_equal():
 
 
 def test_threshold_refuses_settings_that_mean_nothing():
-    for settings in ({"min_area": 0.6, "max_area": 0.5}, {"quantile": 1.5}):
+    bounds = {"min_area": 0.6, "max_area": 0.5}
+    for settings in (bounds, {"quantile": 1.5}, {"tau": 1.5}, {"tau": math.nan}):
         with pytest.raises(ValueError, match="expected"):
             Threshold(**settings)
+
+
+@pytest.mark.parametrize("rule", ["tau", "quantile", "otsu"])
+@pytest.mark.parametrize("values", [[0.2, math.nan, 0.9], [0.2, math.inf], [math.nan], []])
+def test_threshold_refuses_maps_that_are_not_finite(rule, values):
+    with pytest.raises(ValueError, match="expected a map of finite probabilities, got"):
+        Threshold(rule)(np.array(values, np.float32))
