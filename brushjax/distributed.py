@@ -90,8 +90,8 @@ def end_now(code: int) -> NoReturn:
     telling.join(_PATIENCE)
     for child in multiprocessing.active_children():
         child.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed at the start
+        stream.flush()
     os._exit(code)
 
 

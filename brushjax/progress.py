@@ -23,7 +23,7 @@ def progress_bar(
     """Returns a tqdm bar on stderr, over items or moved by hand.
 
     Where stderr is no terminal, each state is a line of its own, one in 30 seconds: a bar that
-    moves by carriage returns makes a log unreadable.
+    moves by carriage returns makes a log unreadable. Where it is closed, none is shown.
 
     Args:
       what: is done, before the bar.
@@ -34,11 +34,23 @@ def progress_bar(
     """
     from tqdm import tqdm
 
-    if not sys.stderr.isatty():
+    shown = shown and _open()
+    if shown and not on_terminal():
         wait = 0.0 if leave else SECONDS
         how |= {"file": Lines(sys.stderr), "delay": wait, "position": 0}  # no cursor to be moved
         how |= {"mininterval": SECONDS, "maxinterval": SECONDS}
     return tqdm(items, what, disable=not shown, leave=leave, **how)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is where somebody sees a bar move. What a program puts in its place need not
+    say so."""
+    return _open() and hasattr(sys.stderr, "isatty") and sys.stderr.isatty()
+
+
+def _open() -> bool:
+    """Whether there is a stderr: Python has none without a console, or if it was closed before."""
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False)
 
 
 class Lines:
@@ -56,5 +68,6 @@ class Lines:
             self._stream.write(f"{state}\n")
 
     def flush(self) -> None:
-        """Flushes the stream."""
-        self._stream.flush()
+        """Flushes the stream, if it keeps anything back."""
+        if hasattr(self._stream, "flush"):
+            self._stream.flush()

@@ -45,3 +45,31 @@ def test_progress_moves_on_a_terminal(monkeypatch):
 @pytest.mark.parametrize("how", [{"leave": False}, {"shown": False}, {"leave": False, "delay": 2}])
 def test_progress_says_nothing_of_short_work_or_where_not_asked(monkeypatch, how):
     assert shown(monkeypatch, io.StringIO(), **how) == ""
+
+
+class Bare:
+    """A stream that can no more than write."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, text):
+        self.written.append(text)
+
+
+def test_progress_needs_no_more_of_a_stream_than_write(monkeypatch):
+    stream = Bare()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(progress.progress_bar(range(3), "working")) == [0, 1, 2]
+    assert stream.written[-1].startswith("working: 100%")
+    assert not progress.on_terminal()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_work_goes_on_without_stderr(monkeypatch, closed):
+    stream = io.StringIO() if closed else None
+    if stream is not None:
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(progress.progress_bar(range(3), "working")) == [0, 1, 2]
+    assert not progress.on_terminal()

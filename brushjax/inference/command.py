@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from brushjax import config as configs
 from brushjax.files import try_places
 from brushjax.inference.arguments import FILES, NOT_KEPT, InpaintArguments, stored_words
-from brushjax.progress import progress_bar
+from brushjax.progress import on_terminal, progress_bar
 
 if TYPE_CHECKING:
     from brushjax.inference.inpaint import Inpainter, InpaintResult
@@ -148,7 +148,7 @@ class _StepBar:
         self._batches, self._batch = batches, 0
         self.bar = progress_bar(
             what="loading and compiling",
-            shown=sys.stderr.isatty(),
+            shown=on_terminal(),
             leave=False,
             total=batches * steps,
             unit="step",

@@ -104,3 +104,8 @@ def test_what_ends_at_once_leaves_its_workers_things_without_a_warning(kept):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_process_without_stderr_ends_at_once_too():
+    program = "import sys; sys.stderr = None; from brushjax.distributed import end_now; end_now(3)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 3
