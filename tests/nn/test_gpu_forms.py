@@ -27,3 +27,12 @@ def test_gelu_in_half_precision_is_that_of_single_precision_rounded():
     x = jnp.linspace(-6, 6, 501).astype(jnp.bfloat16)
     exact = exact_gelu(x.astype(jnp.float32))
     np.testing.assert_allclose(exact_gelu(x).astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_gelu_keeps_half_precision_alone_for_the_backward_pass():
+    x = jnp.linspace(-6, 6, 501).astype(jnp.bfloat16)
+    value, pull = jax.vjp(exact_gelu, x)
+    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(pull)] == [(x.shape, x.dtype)]
+    slope = jax.vmap(jax.grad(exact_gelu))(x.astype(jnp.float32))
+    np.testing.assert_allclose(pull(jnp.ones_like(x))[0].astype(jnp.float32), slope, atol=2**-8)
+    np.testing.assert_array_equal(value, exact_gelu(x))
