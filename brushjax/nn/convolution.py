@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from brushjax.nn.execution import execution
@@ -39,7 +40,7 @@ def convolve(
     if size != (1, 1) and pixels > kernel.shape[-1]:
         around = [tuple(pad) for pad in padding] == [(1, 1)] * 2
         same = size == (3, 3) and around and tuple(strides) == (1, 1)
-        if how.convolution == "auto" and same and _worth_it(x, kernel):
+        if how.convolution == "auto" and same and _whole(how.mesh) and _worth_it(x, kernel):
             return _winograd(x, kernel)
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -69,6 +70,12 @@ def _plain(
     """Whether every output sees all channels of neighbouring pixels, as products take them."""
     apart = {*(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count, batch_group_count}
     return apart <= {1}
+
+
+def _whole(mesh: Mesh | None) -> bool:
+    """Whether kernels are not cut over devices: 16 matrices of each, or four times the picture,
+    would be exchanged in place of nine, or of the picture."""
+    return mesh is None or mesh.size == mesh.shape["data"]
 
 
 def _worth_it(x: Array, kernel: Array) -> bool:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from brushjax.nn import Execution, convolution, executing
 from brushjax.nn.layers import conv, zero_conv
+from brushjax.sharding import MeshShape, make_mesh
 from brushjax.training.scale.program import flops, trace
 
 CASES = [  # side of the picture, channels in and out, kernel, stride, padding
@@ -51,9 +52,8 @@ def test_a_product_gives_what_a_convolution_does_and_its_gradients(case):
     ("platform", "side", "count"), [("cpu", 4, 0), ("cpu", 16, 1), ("gpu", 4, 1), ("tpu", 4, 1)]
 )
 def test_only_a_cpu_with_fewer_pixels_than_channels_multiplies(monkeypatch, platform, side, count):
-    monkeypatch.setattr(
-        convolution, "execution", lambda: SimpleNamespace(platform=platform, convolution="auto")
-    )
+    how = SimpleNamespace(platform=platform, convolution="auto", mesh=None)
+    monkeypatch.setattr(convolution, "execution", lambda: how)
     layer = conv(8, 64, rngs=nnx.Rngs(0))
     program = jax.jit(lambda x: layer(x)).lower(jnp.ones((1, side, side, 8)))
     assert program.as_text().count("stablehlo.convolution") == count
@@ -87,6 +87,22 @@ def test_wide_kernels_take_fewer_products_and_give_the_same_with_gradients(monke
     assert fewer == direct * 16 / 36
     for value, wanted in zip(values, expected, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=3e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((8, 1, 1), 0), ((2, 4, 1), 1), ((4, 1, 2), 1)],
+    ids=["data", "fsdp", "tensor"],
+)
+def test_kernels_cut_over_devices_are_convolved_directly(monkeypatch, shape, count):
+    monkeypatch.setattr(convolution, "WIDE", 16)
+
+    def run(x, kernel):
+        with executing(Execution(mesh=make_mesh(MeshShape(*shape)))):
+            return convolved(x, kernel)
+
+    program = jax.jit(run).lower(jnp.ones((8, 8, 8, 16)), jnp.ones((3, 3, 16, 16)))
+    assert program.as_text().count("stablehlo.convolution") == count
 
 
 @pytest.mark.parametrize(
