@@ -24,8 +24,10 @@ RECORDS = (".array_record", ".arrayrecord")
 class Collection(Protocol):
     """Stored samples by number; a number names the same sample in every process."""
 
-    kind: str
-    """What it is, in words."""
+    @property
+    def kind(self) -> str:
+        """Says what it is, in words."""
+        ...
 
     def __len__(self) -> int: ...
 
