@@ -85,6 +85,10 @@ class ClipFiles:
         ids = map(self.backend_tokenizer.token_to_id, (token, self.special["unk_token"]))
         return next(index for index in ids if index is not None)
 
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]:
+        """Returns the token of each id, None for one that is nobody's."""
+        return [self.backend_tokenizer.id_to_token(index) for index in ids]
+
     @property
     def bos_token_id(self) -> int:
         """The id that opens a caption."""

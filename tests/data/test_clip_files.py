@@ -88,6 +88,8 @@ def agrees(ours, folder):
         assert getattr(ours, name) == getattr(theirs, name)
     for token in ("!", "a</w>", "<new>", END):
         assert ours.convert_tokens_to_ids(token) == theirs.convert_tokens_to_ids(token)
+    ids = list(range(len(theirs)))
+    assert ours.convert_ids_to_tokens(ids) == theirs.convert_ids_to_tokens(ids)
 
 
 @pytest.mark.parametrize("beside", FOLDERS.values(), ids=FOLDERS)
