@@ -14,7 +14,7 @@ from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 from brushjax.config import ConfigError
-from brushjax.nn import Execution, constrain, executing, execution
+from brushjax.nn import Execution, constrain, executing
 from brushjax.sharding import AXES, BATCH
 from brushjax.training.objectives.contract import Batch, Losses, Objective, join
 from brushjax.training.plan import Plan
@@ -290,8 +290,7 @@ def _accumulated(
     first = jax.tree.map(lambda x: x[0], inputs)
     shapes = jax.eval_shape(gradient, params, frozen, *first, weights)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
-    unroll = execution().platform == "cpu"  # in a loop XLA's CPUs convolve backwards far slower
-    return jax.lax.scan(add, zeros, inputs, unroll=unroll)[0]
+    return jax.lax.scan(add, zeros, inputs)[0]
 
 
 def _over_devices(

@@ -309,14 +309,6 @@ def test_parts_of_a_batch_are_added_up_in_float32(batch):
     assert norms[1] == pytest.approx(norms[0], rel=1e-6)
 
 
-def test_parts_of_a_batch_are_no_loop_on_a_cpu(batch):
-    """In a loop XLA's CPUs take a convolution's gradient tens of times as long."""
-    params, frozen = Wide().start()
-    state, options = make_state(params, optax.sgd(1.0)), StepOptions(accumulation=2)
-    step = make_step(Wide(), optax.sgd(1.0), seed=0, options=options)
-    assert "stablehlo.while" not in step.lower(state, frozen, batch).as_text()
-
-
 def test_sample_met_twice_draws_twice_wherever_it_lies():
     ids = np.array([3, 5, 3, 7, 3])
     data = np.asarray(jax.random.key_data(sample_keys(0, 1, ids)))
